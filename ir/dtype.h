@@ -1,0 +1,42 @@
+/* dtype.h - element types: what a weight is stored as, what a value of the graph holds. */
+#ifndef LAP_IR_DTYPE_H
+#define LAP_IR_DTYPE_H
+
+#include "ir/base.h"
+
+typedef enum DType {
+#define QUANT(name, text, id, elems, bytes) DT_##name,
+#include "ir/quants.def"
+#undef QUANT
+    DT_I32, /* token ids, positions, indices; GGUF id 26 */
+    DT_KV,  /* the state of a K/V cache: not a tensor, only flows from `cache` and `kv_store` */
+    DT_COUNT
+} DType;
+
+typedef struct DTypeInfo {
+    const char *name; /* as written in text IR */
+    int gguf_id;      /* -1: never in a file */
+    int block_elems;  /* elements in a block along the row */
+    int block_bytes;  /* bytes of a block */
+    bool is_float;    /* may be dequantised to f32 */
+} DTypeInfo;
+
+const DTypeInfo *dtype_info(DType t);
+const char *dtype_name(DType t);
+/* Both give DT_COUNT when unknown. */
+DType dtype_from_gguf(uint32_t id);
+DType dtype_from_name(Str name);
+
+/* Bytes of a row of n elements; n must be a multiple of block_elems (ICE otherwise). */
+size_t dtype_row_bytes(DType t, int64_t n);
+
+/* Decodes n elements (a multiple of block_elems) of a stored row into f32. Formulas: the ggml
+ * block formats. src needs no alignment. Not for DT_I32, DT_KV. ir/dequant.c */
+void dequant_row(DType t, const void *src, float *dst, int64_t n);
+
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f); /* round to nearest even; overflow to inf */
+float bf16_to_f32(uint16_t h);
+uint16_t f32_to_bf16(float f); /* round to nearest even; NaN stays NaN */
+
+#endif

@@ -1,0 +1,34 @@
+/* kv.h - KvLayout: the one geometry of a K/V cache.
+ *
+ * plan-kv fills it; the evaluator, the printed plan and later the store epilogue, the attention
+ * kernels and the speculative rollback all read it. Positions are absolute everywhere; only
+ * kv_slot() knows that a cache may be a ring.
+ */
+#ifndef LAP_IR_KV_H
+#define LAP_IR_KV_H
+
+#include "ir/dtype.h"
+
+typedef struct KvLayout {
+    DType k_type, v_type; /* element type of each plane */
+    int heads;            /* K/V heads */
+    int k_dim, v_dim;     /* elements of a head */
+    bool planned;         /* plan-kv ran: the fields below are valid */
+    bool ring;            /* capacity bounded by the look-back; else one slot a position */
+    int64_t lookback;     /* largest q - k any reader may see; -1: no bound */
+    int64_t capacity;     /* positions held */
+    int64_t k_row, v_row; /* bytes of one position in each plane: [heads, dim] */
+    int64_t bytes;        /* both planes of one sequence: capacity * (k_row + v_row) */
+} KvLayout;
+
+/* Place of an absolute position in the planes. */
+static inline int64_t kv_slot(const KvLayout *l, int64_t pos) {
+    return l->ring ? pos % l->capacity : pos;
+}
+
+/* The oldest position still held after rows up to and including `last` were stored. */
+static inline int64_t kv_oldest(const KvLayout *l, int64_t last) {
+    return last + 1 > l->capacity ? last + 1 - l->capacity : 0;
+}
+
+#endif

@@ -1,0 +1,16 @@
+# cmake -DOUT=FILE.c "-DTEXTS=A.lap;B.lap" -P embed.cmake: writes the texts as C arrays (models.h).
+set(arrays "")
+set(rows "")
+set(count 0)
+foreach(path IN LISTS TEXTS)
+    get_filename_component(name ${path} NAME)
+    file(READ ${path} hex HEX)
+    string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+    string(REGEX REPLACE "((0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,)(0x..,))" "\\1\n"
+           bytes "${bytes}")
+    string(APPEND arrays "static const unsigned char text_${count}[] = {\n${bytes}0};\n\n")
+    string(APPEND rows "    {\"${name}\", (const char *)text_${count}, sizeof text_${count} - 1},\n")
+    math(EXPR count "${count} + 1")
+endforeach()
+file(WRITE ${OUT} "/* Made by models/embed.cmake. */\n#include \"models/models.h\"\n\n${arrays}"
+     "const ModelText model_texts[] = {\n${rows}};\nconst int n_model_texts = ${count};\n")
