@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Every released size of every model text, from metadata alone: models_test.py LAP MODELS_FOLDER SCRATCH
+
+For each: the text checks and compiles against the file's names and shapes; the IR prints and parses back to
+itself before and after the passes; and what the passes must have found is there (one line of counts a model).
+"""
+import pathlib
+import re
+import subprocess
+import sys
+
+import make_headers
+
+# attend ops, caches, caches that became rings at a context of 32768, linears on wanted rows only (last layer and head)
+EXPECT = {
+    "gemma4-31b": dict(attend=60, caches=60, rings=50, experts=0),
+    "gemma4-26b-a4b": dict(attend=30, caches=30, rings=25, experts=60),
+    "gemma4-12b": dict(attend=48, caches=48, rings=40, experts=0),
+    "gemma4-e4b": dict(attend=42, caches=24, rings=20, experts=0),
+    "gemma4-e2b": dict(attend=35, caches=15, rings=12, experts=0),
+    "gemma3-270m": dict(attend=18, caches=18, rings=15, experts=0),
+    "gemma3-1b": dict(attend=26, caches=26, rings=22, experts=0),
+    "gemma3-4b": dict(attend=34, caches=34, rings=29, experts=0),
+    "gemma3-12b": dict(attend=48, caches=48, rings=40, experts=0),
+    "gemma3-27b": dict(attend=62, caches=62, rings=52, experts=0),
+}
+
+
+def run(*args):
+    r = subprocess.run(args, capture_output=True, text=True)
+    if r.returncode:
+        sys.exit(f"{' '.join(map(str, args))}: exit {r.returncode}\n{r.stderr}")
+    return r.stdout
+
+
+def counts(ir):
+    return dict(
+        attend=len(re.findall(r"= attend ", ir)),
+        caches=len(re.findall(r"^cache ", ir, re.M)),
+        rings=len(re.findall(r"^cache .*\bring\b", ir, re.M)),
+        experts=len(re.findall(r"= linear_experts ", ir)),
+    )
+
+
+def main():
+    lap, models, scratch = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
+    scratch.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name, expect in EXPECT.items():
+        weights = scratch / f"{name}.gguf"
+        make = make_headers.gemma4 if name in make_headers.GEMMA4 else make_headers.gemma3
+        make(name).write(weights)
+        text = models / (name.split("-")[0] + ".lap")
+        run(lap, "check", text, "--weights", weights)
+        for stage in ("none", "all"):
+            ir = run(lap, "print", text, "--weights", weights, "--after", stage, "--context", "32768")
+            (scratch / f"{name}.ir").write_text(ir)
+            again = run(lap, "print", scratch / f"{name}.ir", "--after", "none")
+            if again != ir:
+                failed.append(f"{name}: the IR after '{stage}' does not print back to itself")
+        found = counts(ir)
+        print(f"{name}: {found}")
+        if found != expect:
+            failed.append(f"{name}: expected {expect}, found {found}")
+        weights.unlink()
+    for f in failed:
+        print("FAILED", f)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
