@@ -1,0 +1,43 @@
+/* frontend.h - model text to graph IR.
+ *
+ * A model text (.lap) is parsed, its parameters are bound to the metadata of a weights file, its
+ * functions are inlined, its loops and conditions are run, and what is left are graphs of typed
+ * nodes: one Graph an entry. Every mistake is reported with a place and, where there is one, the
+ * other side (a line, or the tensor or key of the file).
+ */
+#ifndef LAP_FRONTEND_FRONTEND_H
+#define LAP_FRONTEND_FRONTEND_H
+
+#include "ir/ir.h"
+
+/* --set name=value */
+typedef struct FeSetting {
+    const char *name;
+    const char *value; /* parsed as int, float, bool or string by the parameter's type */
+} FeSetting;
+
+typedef struct FeInput {
+    const char *name; /* of the text, for messages */
+    const char *text;
+    size_t len;
+    const ModelFile *file;        /* weights; NULL: only what needs no weights can be checked */
+    const ModelFile *target_file; /* "uses target": its weights and metadata; NULL none */
+    const Module *target;         /* its compiled module: caches it owns; NULL none */
+    const FeSetting *settings;
+    int n_settings;
+} FeInput;
+
+/* The module, or NULL after errors in diag. */
+Module *fe_compile(Arena *arena, Diag *diag, const FeInput *in);
+
+/* Parses and checks what needs no weights (names, arguments, structure). False after errors. */
+bool fe_check(Arena *arena, Diag *diag, const char *name, const char *text, size_t len);
+
+/* Reads only the head: `model NAME from FORMAT "ARCH"`. Strings in the arena; false when the text
+ * has no such head (nothing is reported). */
+bool fe_head(Arena *arena, const char *text, size_t len, const char **name, const char **arch);
+
+/* The text in the one layout (comments kept). False after syntax errors, reported; out untouched. */
+bool fe_format(Buf *out, Diag *diag, const char *name, const char *text, size_t len);
+
+#endif
