@@ -128,12 +128,22 @@ static bool starts_char(char c) {
     return ((unsigned char)c & 0xc0) != 0x80;
 }
 
+enum { MAX_LINE = 400 }; /* bytes shown of a source line */
+
 /* The source line and, below it, ^~~~ under the range. Tabs are kept in both so that they line up;
- * control bytes print as spaces. */
+ * control bytes print as spaces. A line longer than MAX_LINE is shown only when the place is in its
+ * beginning. */
 static void print_snippet(Buf *out, const Source *s, SrcLoc at, const char *on, const char *off) {
     Str line;
     if (!s->text || at.line < 1 || at.col < 1 || !find_line(s, at.line, &line))
         return;
+    if (line.n > MAX_LINE) {
+        if (at.col > MAX_LINE)
+            return;
+        line.n = MAX_LINE;
+        while (line.n && !starts_char(line.s[line.n]))
+            line.n--;
+    }
     buf_str(out, "    ");
     for (size_t i = 0; i < line.n; i++)
         buf_char(out, (unsigned char)line.s[i] < 0x20 && line.s[i] != '\t' ? ' ' : line.s[i]);
