@@ -1,0 +1,304 @@
+/* verify.c - every invariant of a module, checked from scratch.
+ *
+ * Runs on parsed text as well as on what passes built, so nothing is taken on trust: a node is looked
+ * at only after the ones before it were found sound, and liveness is worked out here a second time
+ * rather than shared with plan-memory, whose mistakes it is to find. Every breach is one located
+ * error; a graph with broken nodes is not looked at further.
+ */
+#include "ir/ir.h"
+
+#include <string.h>
+
+enum { SLAB_ALIGN = 64 };
+
+typedef struct Checker {
+    const Module *m;
+    const Graph *g;
+    Arena *scratch;
+    bool ok;
+} Checker;
+
+__attribute__((format(printf, 3, 4))) static bool breach(Checker *c, SrcLoc at, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    diag_error(c->m->diag, at, "%s", arena_vprintf(c->scratch, fmt, ap));
+    va_end(ap);
+    c->ok = false;
+    return false;
+}
+
+static const char *label(const Node *n) {
+    return n->name ? n->name : op_info(n->op)->name;
+}
+
+/* ==== Declarations ==== */
+
+static void check_weight(Checker *c, const Weight *w) {
+    const Type *t = &w->type;
+    if ((unsigned)t->dtype >= DT_COUNT || t->dtype == DT_KV || t->rank < 0 || t->rank > MAX_DIMS) {
+        breach(c, w->loc, "weight '%s' has no tensor type", w->name);
+        return;
+    }
+    for (int i = 0; i < t->rank; i++)
+        if (t->dim[i] < 1) {
+            breach(c, w->loc, "weight '%s' has a bad dimension", w->name);
+            return;
+        }
+    int block = dtype_info(t->dtype)->block_elems;
+    int64_t row = t->rank ? t->dim[t->rank - 1] : 1;
+    if (row % block)
+        breach(c, w->loc, "weight '%s': rows of %lld elements are not whole %s blocks of %d", w->name, (long long)row,
+               dtype_name(t->dtype), block);
+}
+
+/* Bytes of a position in one plane; 0 when heads are not whole blocks. */
+static int64_t plane_row(int heads, DType t, int dim) {
+    return dim % dtype_info(t)->block_elems ? 0 : heads * (int64_t)dtype_row_bytes(t, dim);
+}
+
+static void check_cache(Checker *c, const Cache *cache) {
+    const KvLayout *l = &cache->layout;
+    if (l->heads < 1 || l->k_dim < 1 || l->v_dim < 1 || !dtype_info(l->k_type)->is_float ||
+        !dtype_info(l->v_type)->is_float) {
+        breach(c, cache->loc, "cache '%s' has no sound shape", cache->name);
+        return;
+    }
+    int64_t k_row = plane_row(l->heads, l->k_type, l->k_dim), v_row = plane_row(l->heads, l->v_type, l->v_dim), bytes;
+    if (!k_row || !v_row) {
+        breach(c, cache->loc, "cache '%s': heads are not whole blocks of their element type", cache->name);
+        return;
+    }
+    if (!l->planned)
+        return;
+    if (l->k_row != k_row || l->v_row != v_row || __builtin_mul_overflow(l->capacity, k_row + v_row, &bytes) ||
+        bytes != l->bytes)
+        breach(c, cache->loc, "cache '%s': rows of %lld and %lld bytes times a capacity of %lld do not fit its plan",
+               cache->name, (long long)k_row, (long long)v_row, (long long)l->capacity);
+    if (l->ring && (l->lookback < 0 || l->capacity <= l->lookback))
+        breach(c, cache->loc, "cache '%s': a ring of %lld positions cannot serve a look-back of %lld", cache->name,
+               (long long)l->capacity, (long long)l->lookback);
+}
+
+/* Which of q, k, s, h a part of a variant may read. */
+static void check_scalar(Checker *c, const Variant *v, const char *part, const char *allowed, const Scalar *e) {
+    if (!e)
+        return;
+    char letter = e->op == SC_Q ? 'q' : e->op == SC_K ? 'k' : e->op == SC_S ? 's' : e->op == SC_H ? 'h' : 0;
+    if (letter && !strchr(allowed, letter))
+        breach(c, e->loc, "variant '%s': %s cannot read %c", v->name, part, letter);
+    if (e->op == SC_TABLE &&
+        (e->weight < 0 || e->weight >= c->m->weights.n || c->m->weights.v[e->weight].type.rank != 1))
+        breach(c, e->loc, "variant '%s': a table must be a weight of one dimension", v->name);
+    for (int i = 0; i < 3; i++)
+        check_scalar(c, v, part, allowed, e->arg[i]);
+}
+
+static void check_variant(Checker *c, const Variant *v) {
+    if (!v->visible)
+        breach(c, v->loc, "variant '%s' does not say what is visible", v->name);
+    check_scalar(c, v, "visible", "qkh", v->visible);
+    check_scalar(c, v, "score", "sqkh", v->score);
+    check_scalar(c, v, "sink", "h", v->sink);
+}
+
+/* ==== Nodes ==== */
+
+static bool check_attrs(Checker *c, const Node *n) {
+    const OpInfo *o = op_info(n->op);
+    for (int i = 0; i < o->n_attrs; i++) {
+        int64_t count = o->attr_kind[i] == 'w'   ? c->m->weights.n
+                        : o->attr_kind[i] == 'c' ? c->m->caches.n
+                        : o->attr_kind[i] == 'v' ? c->m->variants.n
+                                                 : INT64_MAX;
+        if (count < INT64_MAX && (n->attr[i].i < 0 || n->attr[i].i >= count))
+            return breach(c, n->loc, "%s: %s is out of range", label(n), o->attr_name[i]);
+        if (o->attr_kind[i] == 's' && !n->attr[i].s)
+            return breach(c, n->loc, "%s: no %s", label(n), o->attr_name[i]);
+    }
+    return true;
+}
+
+static bool check_node(Checker *c, NodeId id, NameMap *names) {
+    const Node *n = ir_get(c->g, id);
+    if (n->op <= OP_NONE || n->op >= OP_COUNT)
+        return breach(c, n->loc, "node %u has no op", id);
+    const OpInfo *o = op_info(n->op);
+    if (n->n_in < o->min_in || n->n_in > o->max_in)
+        return breach(c, n->loc, "%s has %d operands", label(n), n->n_in);
+    for (int i = 0; i < n->n_in; i++)
+        if (n->in[i] == 0 || n->in[i] >= id)
+            return breach(c, n->loc, "%s: operand %d does not come before it", label(n), i + 1);
+    if (!check_attrs(c, n))
+        return false;
+    bool leaf = o->flags & OPF_LEAF;
+    if (leaf != (n->name == NULL))
+        return breach(c, n->loc, leaf ? "leaf '%s' has a name" : "a node of op '%s' has no name", label(n));
+    if (!leaf) {
+        if (namemap_get(names, n->name) >= 0)
+            return breach(c, n->loc, "two nodes are called '%s'", n->name);
+        namemap_put(names, n->name, (int)id);
+    }
+    Type t;
+    if (!ir_infer(c->g, n, &t)) {
+        c->ok = false;
+        return false;
+    }
+    if (!type_same(&t, &n->type))
+        return breach(c, n->loc, "%s has type %s, but %s gives %s", label(n), type_text(c->scratch, &n->type), o->name,
+                      type_text(c->scratch, &t));
+    return true;
+}
+
+/* ==== Outputs ==== */
+
+static void check_outputs(Checker *c) {
+    const Graph *g = c->g;
+    NameMap *seen = namemap_new(c->scratch);
+    static const char *const word[] = {[OUT_EMIT] = "emit", [OUT_TAP] = "tap", [OUT_KEEP] = "keep"};
+    for (int i = 0; i < g->outputs.n; i++) {
+        const Output *o = &g->outputs.v[i];
+        if (o->node == 0 || o->node >= (NodeId)g->nodes.n) {
+            breach(c, o->loc, "%s %s is no node", word[o->kind], o->name);
+            continue;
+        }
+        const char *key = arena_printf(c->scratch, "%s %s", word[o->kind], o->name);
+        if (namemap_get(seen, key) >= 0)
+            breach(c, o->loc, "%s is written twice", key);
+        namemap_put(seen, key, i);
+        bool kv = ir_type(g, o->node)->dtype == DT_KV;
+        if (kv != (o->kind == OUT_KEEP))
+            breach(c, o->loc, kv ? "%s: the state of a cache can only be kept" : "%s: only a cache can be kept", key);
+        else if (kv && strcmp(c->m->caches.v[ir_cache_of(g, o->node)].name, o->name) != 0)
+            breach(c, o->loc, "%s is the state of cache '%s'", key, c->m->caches.v[ir_cache_of(g, o->node)].name);
+    }
+}
+
+/* ==== Caches: stored at most once, kept when stored, not read after being replaced ==== */
+
+static void check_cache_use(Checker *c) {
+    const Graph *g = c->g;
+    NodeId *store = arena_array(c->scratch, (size_t)c->m->caches.n + 1, sizeof *store);
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        const Node *n = ir_get(g, id);
+        if (n->op != OP_KV_STORE && n->op != OP_ATTEND)
+            continue;
+        NodeId kv = n->in[n->op == OP_KV_STORE ? 0 : 1];
+        int i = ir_cache_of(g, kv);
+        const Cache *cache = &c->m->caches.v[i];
+        if (n->op == OP_ATTEND) {
+            if (store[i] && kv != store[i])
+                breach(c, n->loc, "%s reads cache '%s' as it was before %s replaced it", n->name, cache->name,
+                       label(ir_get(g, store[i])));
+            continue;
+        }
+        if (store[i])
+            breach(c, n->loc, "cache '%s' is stored twice", cache->name);
+        if (cache->from)
+            breach(c, n->loc, "cache '%s' belongs to %s and cannot be stored here", cache->name, cache->from);
+        store[i] = id;
+    }
+    for (int i = 0; i < c->m->caches.n; i++)
+        if (store[i] && ir_find_output(g, OUT_KEEP, c->m->caches.v[i].name) != store[i])
+            breach(c, ir_get(g, store[i])->loc, "cache '%s' is stored, but the new state is not kept",
+                   c->m->caches.v[i].name);
+}
+
+/* ==== The slab: regions of values that live at the same time are disjoint ==== */
+
+typedef struct Region {
+    int64_t begin, end;
+    NodeId id, last; /* last: where it is read last; nodes.n: an output */
+} Region;
+
+static NodeId view_base(const Graph *g, NodeId id) {
+    while (op_info(ir_get(g, id)->op)->flags & OPF_VIEW)
+        id = ir_get(g, id)->in[0];
+    return id;
+}
+
+static bool in_slab(const Node *n) {
+    return !(op_info(n->op)->flags & (OPF_LEAF | OPF_VIEW)) && n->type.dtype != DT_KV;
+}
+
+static NodeId *last_reads(const Graph *g, Arena *a) {
+    NodeId *last = arena_array(a, (size_t)g->nodes.n, sizeof *last);
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        last[id] = id;
+        for (int i = 0; i < ir_get(g, id)->n_in; i++)
+            last[view_base(g, ir_get(g, id)->in[i])] = id;
+    }
+    for (int i = 0; i < g->outputs.n; i++)
+        last[view_base(g, g->outputs.v[i].node)] = (NodeId)g->nodes.n;
+    return last;
+}
+
+/* The region of node `id`; false after reporting. */
+static bool find_region(Checker *c, NodeId id, NodeId last, Region *r) {
+    const Graph *g = c->g;
+    const Node *n = ir_get(g, id);
+    int64_t bytes;
+    if (n->slab < 0 || n->slab % SLAB_ALIGN)
+        return breach(c, n->loc, "%s has no aligned place in the slab", n->name);
+    if (__builtin_mul_overflow(type_row_elems(&n->type) * 4, type_has_rows(&n->type) ? g->slab_rows : 1, &bytes) ||
+        bytes > g->slab_bytes || n->slab > g->slab_bytes - bytes)
+        return breach(c, n->loc, "%s reaches beyond the slab", n->name);
+    *r = (Region){n->slab, n->slab + bytes, id, last};
+    return true;
+}
+
+static void check_slab(Checker *c) {
+    const Graph *g = c->g;
+    NodeId *last = last_reads(g, c->scratch);
+    VEC(Region) live = {0};
+    for (NodeId id = 1; id < (NodeId)g->nodes.n && c->ok; id++) {
+        const Node *n = ir_get(g, id);
+        Region r;
+        if (!in_slab(n) || g->slab_rows == 0) {
+            if (n->slab >= 0)
+                breach(c, n->loc, "%s has a place in a slab, but is not to have one", label(n));
+            continue;
+        }
+        if (!find_region(c, id, last[id], &r))
+            return;
+        int kept = 0;
+        for (int i = 0; i < live.n; i++) {
+            if (live.v[i].last < id)
+                continue; /* read for the last time before this node */
+            if (live.v[i].begin < r.end && r.begin < live.v[i].end)
+                breach(c, n->loc, "%s overwrites %s, which is still needed", n->name, ir_get(g, live.v[i].id)->name);
+            live.v[kept++] = live.v[i];
+        }
+        live.n = kept;
+        vec_push(c->scratch, &live, r);
+    }
+}
+
+/* ==== Module ==== */
+
+static void check_graph(Checker *c) {
+    NameMap *names = namemap_new(c->scratch);
+    for (NodeId id = 1; id < (NodeId)c->g->nodes.n; id++)
+        if (!check_node(c, id, names))
+            return;
+    check_outputs(c);
+    if (!c->ok)
+        return;
+    check_cache_use(c);
+    check_slab(c);
+}
+
+bool ir_verify(const Module *m) {
+    Checker c = {.m = m, .scratch = arena_new(), .ok = true};
+    for (int i = 0; i < m->weights.n; i++)
+        check_weight(&c, &m->weights.v[i]);
+    for (int i = 0; i < m->caches.n; i++)
+        check_cache(&c, &m->caches.v[i]);
+    for (int i = 0; i < m->variants.n; i++)
+        check_variant(&c, &m->variants.v[i]);
+    for (int i = 0; c.ok && i < m->graphs.n; i++) {
+        c.g = m->graphs.v[i];
+        check_graph(&c);
+    }
+    arena_free(c.scratch);
+    return c.ok;
+}

@@ -1,0 +1,60 @@
+/* passes.h - the passes and the pipeline that runs them.
+ *
+ * One pass, one file, one function. A pass rebuilds graphs in place of the old ones; it never frees.
+ * The driver, not the pass, verifies, prints, times and compares. pipeline.c holds the only list.
+ */
+#ifndef LAP_PASSES_PASSES_H
+#define LAP_PASSES_PASSES_H
+
+#include "ir/ir.h"
+
+typedef struct PassOptions {
+    int64_t context;         /* positions a sequence may reach: capacity of linear caches */
+    int64_t chunk;           /* most rows of a call (prefill) */
+    int64_t draft;           /* most rows that may be rolled back after a call */
+    bool all_taps;           /* keep every tap */
+    const char *const *taps; /* else the taps wanted, by name */
+    int n_taps;
+} PassOptions;
+
+PassOptions pass_options_default(void); /* context 4096, chunk 512, draft 16, all_taps */
+
+/* True when it changed anything; errors go to m->diag. */
+typedef bool PassFn(Module *m, const PassOptions *o);
+
+bool pass_simplify(Module *m, const PassOptions *o);
+bool pass_select_rows(Module *m, const PassOptions *o);
+bool pass_plan_kv(Module *m, const PassOptions *o);
+bool pass_plan_memory(Module *m, const PassOptions *o);
+
+typedef struct PassInfo {
+    const char *name;
+    PassFn *run;
+    const char *does; /* one line for --help */
+    const char *why;  /* why at this place in the order */
+} PassInfo;
+
+const PassInfo *pass_list(int *count);
+
+typedef struct PipelineOptions {
+    PassOptions pass;
+    const char *print_after; /* a pass, "all", or NULL */
+    const char *stop_after;  /* NULL: run all */
+    const char *run_pass;    /* run only this one */
+    bool diff;               /* print what each pass changed, as a unified diff of the text */
+    bool verify_each;        /* evaluate before and after each pass and compare */
+    bool time;               /* a line of time and node counts for each pass */
+    FILE *out;               /* where printing goes */
+    const void *const *data; /* weights for verify_each; NULL: random ones are made */
+} PipelineOptions;
+
+/* Runs the passes in order; ir_verify after each. False after errors in m->diag. */
+bool pipeline_run(Module *m, const PipelineOptions *o);
+
+/* The check behind verify_each: runs every graph of both modules on the same random tokens, in
+ * calls of several sizes, and compares all emits and taps both have. Reports to b->diag. rows: most
+ * rows a call. Random weights, made from `seed`, where data is NULL. */
+bool pipeline_same_results(const Module *a, const Module *b, const void *const *data, uint64_t seed, int rows,
+                           double *worst);
+
+#endif

@@ -1,0 +1,146 @@
+/* pipeline.c - the one list of passes, and the driver: order, checking, printing, timing.
+ *
+ * A pass only changes the module; everything around it happens here, alike for all: ir_verify after
+ * each, and on request the text after it, the diff it made, its time, and a run of the evaluator
+ * before and after. The module before a pass is kept by printing and parsing it, so --verify-each
+ * checks the text form as well.
+ */
+#define _POSIX_C_SOURCE 200809L
+#include "passes/passes_int.h"
+
+#include <string.h>
+#include <time.h>
+
+static const PassInfo passes[] = {
+    {"simplify", pass_simplify, "fold constants, drop what is unused and what does nothing",
+     "first: unwanted taps would hold values that select-rows wants to narrow"},
+    {"select-rows", pass_select_rows, "compute the last layer's tail, the norm and the head on wanted rows only",
+     "before any plan: it changes shapes"},
+    {"plan-kv", pass_plan_kv, "give every cache a ring or a line, from what its readers may see",
+     "reads variants only; before anything that asks for cache bytes"},
+    {"plan-memory", pass_plan_memory, "place values in one slab, by the time they live",
+     "last: any change of a graph ends its plan"},
+};
+
+const PassInfo *pass_list(int *count) {
+    *count = (int)COUNTOF(passes);
+    return passes;
+}
+
+PassOptions pass_options_default(void) {
+    return (PassOptions){.context = 4096, .chunk = 512, .draft = 16, .all_taps = true};
+}
+
+static double now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* Nodes with a line of their own, in all graphs. */
+static int count_nodes(const Module *m) {
+    int n = 0;
+    for (int i = 0; i < m->graphs.n; i++)
+        for (int id = 1; id < m->graphs.v[i]->nodes.n; id++)
+            n += !(op_info(m->graphs.v[i]->nodes.v[id].op)->flags & OPF_LEAF);
+    return n;
+}
+
+/* ==== Options ==== */
+
+/* NULL is fine; so is "all" where it means something. */
+static bool known_pass(const Module *m, const char *option, const char *name, bool all) {
+    if (!name || (all && strcmp(name, "all") == 0))
+        return true;
+    Nearest near = nearest_new((Str){name, strlen(name)});
+    for (size_t i = 0; i < COUNTOF(passes); i++) {
+        if (strcmp(passes[i].name, name) == 0)
+            return true;
+        nearest_try(&near, passes[i].name);
+    }
+    const char *best = nearest_best(&near);
+    if (best)
+        diag_error(m->diag, NO_LOC, "%s: there is no pass '%s'; did you mean '%s'?", option, name, best);
+    else
+        diag_error(m->diag, NO_LOC, "%s: there is no pass '%s'", option, name);
+    return false;
+}
+
+static bool options_ok(const Module *m, const PipelineOptions *o) {
+    static const int64_t most = INT32_MAX;
+    const PassOptions *p = &o->pass;
+    bool ok = known_pass(m, "print-after", o->print_after, true);
+    ok = known_pass(m, "stop-after", o->stop_after, false) && ok;
+    ok = known_pass(m, "run-pass", o->run_pass, false) && ok;
+    if (p->context < 1 || p->context > most || p->chunk < 1 || p->chunk > most || p->draft < 0 || p->draft > most) {
+        diag_error(m->diag, NO_LOC, "context %lld, chunk %lld, draft %lld: must be positive and below 2^31",
+                   (long long)p->context, (long long)p->chunk, (long long)p->draft);
+        ok = false;
+    }
+    return ok;
+}
+
+/* ==== One pass ==== */
+
+static void print_result(const PassInfo *pass, const char *before, const char *after, const PipelineOptions *o) {
+    bool all = o->print_after && strcmp(o->print_after, "all") == 0;
+    if (all)
+        fprintf(o->out, "# after %s\n", pass->name);
+    if (all || (o->print_after && strcmp(o->print_after, pass->name) == 0))
+        fputs(after, o->out);
+    if (o->diff) {
+        Buf b = {0};
+        text_diff(&b, before, after);
+        fprintf(o->out, "--- before %s\n+++ after %s\n%s", pass->name, pass->name, b.n ? b.s : "");
+        buf_free(&b);
+    }
+}
+
+static bool check_results(Module *m, const PassInfo *pass, const char *before, const PipelineOptions *o) {
+    Module *old = ir_parse(m->arena, m->diag, "before the pass", before, strlen(before));
+    if (!old) {
+        diag_note(m->diag, NO_LOC, "the text before %s does not read back", pass->name);
+        return false;
+    }
+    int64_t rows = o->pass.chunk < 8 ? o->pass.chunk : 8;
+    if (pipeline_same_results(old, m, o->data, 1, (int)rows, NULL))
+        return true;
+    diag_note(m->diag, NO_LOC, "found by verify-each after %s", pass->name);
+    return false;
+}
+
+static bool run_one(Module *m, const PassInfo *pass, const PipelineOptions *o) {
+    Buf before = {0}, after = {0};
+    int errors = diag_errors(m->diag), nodes = count_nodes(m);
+    ir_print(&before, m);
+    double start = now_ms();
+    pass->run(m, &o->pass);
+    double took = now_ms() - start;
+    bool ok = diag_errors(m->diag) == errors && ir_verify(m);
+    if (ok) {
+        ir_print(&after, m);
+        print_result(pass, before.s, after.s, o);
+        if (o->time)
+            fprintf(o->out, "%-12s %9.2f ms  %6d -> %6d nodes\n", pass->name, took, nodes, count_nodes(m));
+        ok = !o->verify_each || check_results(m, pass, before.s, o);
+    } else {
+        diag_note(m->diag, NO_LOC, "found after %s", pass->name);
+    }
+    buf_free(&before);
+    buf_free(&after);
+    return ok;
+}
+
+bool pipeline_run(Module *m, const PipelineOptions *o) {
+    if (!options_ok(m, o) || !ir_verify(m))
+        return false;
+    for (size_t i = 0; i < COUNTOF(passes); i++) {
+        if (o->run_pass && strcmp(o->run_pass, passes[i].name) != 0)
+            continue;
+        if (!run_one(m, &passes[i], o))
+            return false;
+        if (o->stop_after && strcmp(o->stop_after, passes[i].name) == 0)
+            break;
+    }
+    return true;
+}
