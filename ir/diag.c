@@ -128,38 +128,47 @@ static bool starts_char(char c) {
     return ((unsigned char)c & 0xc0) != 0x80;
 }
 
-enum { MAX_LINE = 400 }; /* bytes shown of a source line */
+enum { MAX_LINE = 160, MARGIN = 60 }; /* bytes shown of a source line; of them before the place */
+
+/* The part of a long line around column `col` (from 0); *start is where it begins. Never cuts a character. */
+static Str around(Str line, size_t col, size_t *start) {
+    *start = 0;
+    if (line.n <= MAX_LINE)
+        return line;
+    size_t from = col > MARGIN ? col - MARGIN : 0;
+    while (from && !starts_char(line.s[from]))
+        from--;
+    size_t to = from + MAX_LINE < line.n ? from + MAX_LINE : line.n;
+    while (to > from && to < line.n && !starts_char(line.s[to]))
+        to--;
+    *start = from;
+    return (Str){line.s + from, to - from};
+}
 
 /* The source line and, below it, ^~~~ under the range. Tabs are kept in both so that they line up;
- * control bytes print as spaces. A line longer than MAX_LINE is shown only when the place is in its
- * beginning. */
+ * control bytes print as spaces; of a long line only the part around the place is shown. */
 static void print_snippet(Buf *out, const Source *s, SrcLoc at, const char *on, const char *off) {
     Str line;
     if (!s->text || at.line < 1 || at.col < 1 || !find_line(s, at.line, &line))
         return;
-    if (line.n > MAX_LINE) {
-        if (at.col > MAX_LINE)
-            return;
-        line.n = MAX_LINE;
-        while (line.n && !starts_char(line.s[line.n]))
-            line.n--;
-    }
-    buf_str(out, "    ");
-    for (size_t i = 0; i < line.n; i++)
-        buf_char(out, (unsigned char)line.s[i] < 0x20 && line.s[i] != '\t' ? ' ' : line.s[i]);
-    buf_str(out, "\n    ");
-    size_t first = (size_t)at.col - 1;
+    size_t first = (size_t)at.col - 1, start;
     size_t last = at.end > at.col ? (size_t)at.end - 1 : first + 1;
     if (first > line.n)
         first = line.n;
-    if (last > line.n)
-        last = line.n;
+    Str shown = around(line, first, &start);
+    bool cut = start + shown.n < line.n;
+    first -= start;
+    last = last > start + shown.n ? shown.n : last - start;
+    buf_printf(out, "    %s", start ? "..." : "");
+    for (size_t i = 0; i < shown.n; i++)
+        buf_char(out, (unsigned char)shown.s[i] < 0x20 && shown.s[i] != '\t' ? ' ' : shown.s[i]);
+    buf_printf(out, "%s\n    %s", cut ? "..." : "", start ? "   " : "");
     for (size_t i = 0; i < first; i++)
-        if (starts_char(line.s[i]))
-            buf_char(out, line.s[i] == '\t' ? '\t' : ' ');
+        if (starts_char(shown.s[i]))
+            buf_char(out, shown.s[i] == '\t' ? '\t' : ' ');
     buf_printf(out, "%s^", on);
     for (size_t i = first + 1; i < last; i++)
-        if (starts_char(line.s[i]))
+        if (starts_char(shown.s[i]))
             buf_char(out, '~');
     buf_printf(out, "%s\n", off);
 }

@@ -124,6 +124,26 @@ static void messages_point(void **state) {
     diag_free(d);
 }
 
+static void long_lines_are_cut_around_the_place(void **state) {
+    (void)state;
+    Diag *d = diag_new();
+    char text[1001];
+    for (int i = 0; i < 1000; i += 2)
+        memcpy(text + i, "\xc3\xa4", 2);
+    text[500] = 'x', text[501] = 'y';
+    int f = diag_source(d, "m.lap", text, 1000);
+    diag_error(d, (SrcLoc){f, 1, 501, 900}, "here");
+    char *s = diag_text(d);
+    char *line = strchr(s, '\n') + 1, *caret = strchr(line, '\n') + 1;
+    assert_memory_equal(line, "    ...\xc3\xa4", 9);
+    assert_memory_equal(strchr(line, '\n') - 5, "\xc3\xa4...", 5);
+    /* 7 + 30 characters of two bytes before the caret */
+    assert_int_equal(strspn(caret, " "), 7 + 30);
+    assert_int_equal(strspn(caret + 38, "~"), 1 + (160 - 62) / 2);
+    free(s);
+    diag_free(d);
+}
+
 static const char *nearest(const char *name, const char *const *candidates, int n) {
     Nearest near = nearest_new((Str){name, strlen(name)});
     for (int i = 0; i < n; i++)
@@ -187,6 +207,7 @@ int main(void) {
         cmocka_unit_test(messages_point),
         cmocka_unit_test(near_names_are_offered),
         cmocka_unit_test(scalars_evaluate_and_print),
+        cmocka_unit_test(long_lines_are_cut_around_the_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
