@@ -1,0 +1,78 @@
+/* cli.h - what the subcommands share: context, exit codes, messages, files, progress, JSON. */
+#ifndef LAP_CLI_CLI_H
+#define LAP_CLI_CLI_H
+
+#include "ir/diag.h"
+#include "runtime/cli/options.h"
+#include "runtime/engine/generate.h"
+#include "runtime/engine/session.h"
+#include <jansson.h>
+
+/* Documented in --help. */
+enum {
+    EXIT_FINE = 0,
+    EXIT_INPUT = 1,
+    EXIT_USAGE = 2,
+    EXIT_SYSTEM = 3,
+    EXIT_INTERRUPTED = 130,
+};
+
+typedef struct Cli {
+    Command cmd;
+    Options o;
+    Arena *arena;
+    Diag *diag;
+} Cli;
+
+/* One function a subcommand, in cmd_NAME.c. The messages left in diag are printed by the caller. */
+#define COMMAND(e, name, ...) int cmd_##name(Cli *c);
+#include "runtime/cli/commands.def"
+#undef COMMAND
+
+/* ==== Messages ==== */
+
+/* Prints `lap CMD: error: ...` to stderr and gives `code` back. */
+__attribute__((format(printf, 3, 4))) int cli_fail(const Cli *c, int code, const char *fmt, ...);
+/* Prints the messages collected so far and forgets them; EXIT_INPUT when there were errors. */
+int cli_report(Cli *c);
+
+/* ==== Files ==== */
+
+/* The whole of a file, "-": standard input. Errors go to diag. */
+bool cli_read(Cli *c, const char *path, Buf *out);
+/* Ids separated by commas or white space; `from` names the text in messages. */
+bool cli_parse_ids(Cli *c, const char *from, const char *text, size_t n, TokenList *out);
+
+/* ==== Sessions ==== */
+
+/* Opens the first operand with the model options; taps may be NULL. context 0: as --context. Gives
+ * EXIT_FINE, or the exit code after errors in diag. Shows progress. */
+int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Session **out);
+/* --set as the front end wants it; false after a usage error, printed. */
+bool cli_settings(Cli *c, FeSetting **out, int *n);
+/* Options, else the file's hints, else the defaults. */
+SampleOptions cli_sampling(const Cli *c, const ModelFile *file);
+
+/* ==== Interrupt ==== */
+
+extern volatile bool cli_interrupted;
+/* From now on Ctrl-C sets the flag once; the next one kills. */
+void cli_catch_interrupt(void);
+
+/* ==== Progress on stderr: only on a terminal, only after a second (progress.c) ==== */
+
+typedef struct Progress Progress;
+
+/* NULL when nothing is to be shown; the other two take that. */
+Progress *progress_start(const Cli *c, const char *what);
+void progress_set(Progress *p, int64_t done, int64_t total); /* total 0: not known */
+void progress_end(Progress *p);                              /* clears the line, frees */
+
+/* ==== JSON ==== */
+
+/* Any bytes as a JSON string: what is not UTF-8 becomes U+FFFD. */
+json_t *json_bytes(const char *s, size_t n);
+/* Prints on one line, or indented, with a newline; releases it. */
+void json_print(json_t *j, bool indent);
+
+#endif

@@ -1,0 +1,183 @@
+/* common.c - what the subcommands share. See cli.h. */
+#include "runtime/cli/cli.h"
+#include "runtime/engine/clock.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Most bytes of a prompt or text: far above any context. */
+#define MAX_INPUT ((size_t)256 << 20)
+
+/* ==== Messages ==== */
+
+int cli_fail(const Cli *c, int code, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    fflush(stdout);
+    fprintf(stderr, "lap %s: error: ", command_info[c->cmd].name);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    return code;
+}
+
+int cli_report(Cli *c) {
+    int code = diag_errors(c->diag) ? EXIT_INPUT : EXIT_FINE;
+    fflush(stdout);
+    diag_print(c->diag, stderr, isatty(STDERR_FILENO));
+    diag_clear(c->diag);
+    return code;
+}
+
+/* ==== Files ==== */
+
+bool cli_read(Cli *c, const char *path, Buf *out) {
+    bool is_stdin = strcmp(path, "-") == 0;
+    const char *name = is_stdin ? "standard input" : path;
+    FILE *f = is_stdin ? stdin : fopen(path, "rb");
+    if (!f) {
+        diag_error(c->diag, NO_LOC, "cannot open %s: %s", name, strerror(errno));
+        return false;
+    }
+    char block[65536];
+    size_t n;
+    while ((n = fread(block, 1, sizeof block, f)) > 0 && out->n <= MAX_INPUT)
+        buf_bytes(out, block, n);
+    bool failed = ferror(f);
+    if (failed)
+        diag_error(c->diag, NO_LOC, "cannot read %s: %s", name, strerror(errno));
+    else if (out->n > MAX_INPUT)
+        diag_error(c->diag, NO_LOC, "%s is larger than %zu MiB", name, MAX_INPUT >> 20);
+    if (!is_stdin)
+        fclose(f);
+    return !failed && out->n <= MAX_INPUT;
+}
+
+bool cli_parse_ids(Cli *c, const char *from, const char *text, size_t n, TokenList *out) {
+    static const char separators[] = ", \t\r\n";
+    size_t i = 0;
+    while (i < n) {
+        if (strchr(separators, text[i]) && text[i]) {
+            i++;
+            continue;
+        }
+        size_t start = i;
+        int64_t value = 0;
+        while (i < n && text[i] >= '0' && text[i] <= '9' && value <= INT32_MAX)
+            value = value * 10 + (text[i++] - '0');
+        bool ends = i == n || (text[i] && strchr(separators, text[i]));
+        if (i == start || !ends || value > INT32_MAX) {
+            size_t len = 0;
+            while (start + len < n && len < 20 && !strchr(separators, text[start + len]))
+                len++;
+            diag_error(c->diag, NO_LOC, "%s: \"%.*s\" at byte %zu is not a token id", from, (int)len, text + start,
+                       start);
+            return false;
+        }
+        vec_push(c->arena, out, (int32_t)value);
+    }
+    return true;
+}
+
+/* ==== Sessions ==== */
+
+bool cli_settings(Cli *c, FeSetting **out, int *n) {
+    FeSetting *s = arena_array(c->arena, (size_t)c->o.set.n + 1, sizeof *s);
+    for (int i = 0; i < c->o.set.n; i++) {
+        const char *text = c->o.set.v[i];
+        const char *eq = strchr(text, '=');
+        if (!eq || eq == text) {
+            cli_fail(c, EXIT_USAGE, "--set wants NAME=VALUE, not \"%s\"", text);
+            return false;
+        }
+        s[i] = (FeSetting){arena_strndup(c->arena, text, (size_t)(eq - text)), eq + 1};
+    }
+    *out = s;
+    *n = c->o.set.n;
+    return true;
+}
+
+int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Session **out) {
+    FeSetting *settings;
+    int n_settings;
+    *out = NULL;
+    if (!cli_settings(c, &settings, &n_settings))
+        return EXIT_USAGE;
+    if (!backend_find(c->o.device, c->diag))
+        return EXIT_SYSTEM;
+    SessionOptions so = {.weights = c->o.operand[0],
+                         .model = c->o.model,
+                         .settings = settings,
+                         .n_settings = n_settings,
+                         .context = context ? context : c->o.context,
+                         .chunk = c->o.chunk,
+                         .threads = (int)c->o.threads,
+                         .device = c->o.device,
+                         .taps = taps,
+                         .n_taps = n_taps,
+                         .verify_each = c->o.verify_each};
+    double start = clock_seconds();
+    Progress *p = progress_start(c, "loading");
+    Session *s = session_open(&so, c->diag);
+    progress_end(p);
+    if (!s)
+        return EXIT_INPUT;
+    if (c->o.verbose)
+        fprintf(stderr, "%s: %s, device %s, K/V %.1f MiB, ready in %.2f s\n", so.weights, session_text_name(s),
+                session_device(s), (double)session_cache_bytes(s) / (1 << 20), clock_seconds() - start);
+    *out = s;
+    return EXIT_FINE;
+}
+
+/* A hint of the file, where the option was not given; value untouched when there is none. */
+static void hint(const ModelFile *file, const Cli *c, OptionId id, const char *key, double *value) {
+    const MetaValue *m = c->o.given[id] ? NULL : modelfile_meta(file, key);
+    if (!m || m->is_array)
+        return;
+    if (m->kind == META_FLOAT)
+        *value = m->f[0];
+    else if (m->kind == META_INT)
+        *value = (double)m->i[0];
+}
+
+SampleOptions cli_sampling(const Cli *c, const ModelFile *file) {
+    const Options *o = &c->o;
+    double temp = o->temp;
+    double top_k = (double)o->top_k;
+    double top_p = o->top_p;
+    double min_p = o->min_p;
+    double penalty = o->repeat_penalty;
+    double last = (double)o->repeat_last;
+    hint(file, c, OPT_temp, "general.sampling.temp", &temp);
+    hint(file, c, OPT_top_k, "general.sampling.top_k", &top_k);
+    hint(file, c, OPT_top_p, "general.sampling.top_p", &top_p);
+    hint(file, c, OPT_min_p, "general.sampling.min_p", &min_p);
+    hint(file, c, OPT_repeat_penalty, "general.sampling.penalty_repeat", &penalty);
+    hint(file, c, OPT_repeat_last, "general.sampling.penalty_last_n", &last);
+    return (SampleOptions){.temperature = o->greedy || !(temp > 0) ? 0.0f : (float)temp,
+                           .top_k = top_k >= 0 && top_k <= INT32_MAX ? (int)top_k : 0,
+                           .top_p = top_p >= 0 && top_p <= 1 ? (float)top_p : 1.0f,
+                           .min_p = min_p >= 0 && min_p <= 1 ? (float)min_p : 0.0f,
+                           .repeat_penalty = penalty > 0 && penalty < 1e6 ? (float)penalty : 1.0f,
+                           .repeat_last = last >= -1 && last <= INT32_MAX ? (int)last : -1,
+                           .seed = (uint64_t)o->seed};
+}
+
+/* ==== Interrupt ==== */
+
+volatile bool cli_interrupted;
+
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    cli_interrupted = true;
+}
+
+void cli_catch_interrupt(void) {
+    cli_interrupted = false;
+    struct sigaction a = {.sa_handler = on_interrupt};
+    sigemptyset(&a.sa_mask);
+    a.sa_flags = (int)SA_RESETHAND; /* the second one has its usual effect */
+    sigaction(SIGINT, &a, NULL);
+}

@@ -1,0 +1,91 @@
+/* main.c - the command `lap`: finds the subcommand, parses its options, runs it, reports. */
+#include "runtime/cli/cli.h"
+#include <errno.h>
+#include <string.h>
+
+typedef int CommandFn(Cli *c);
+
+static CommandFn *const functions[CMD_COUNT] = {
+#define COMMAND(e, name, ...) [CMD_##e] = cmd_##name,
+#include "runtime/cli/commands.def"
+#undef COMMAND
+};
+
+/* Output that could not be written must not look like success. */
+static int finish(int code) {
+    if ((fflush(stdout) || ferror(stdout)) && code != EXIT_INTERRUPTED) {
+        fprintf(stderr, "lap: error: cannot write standard output: %s\n", strerror(errno));
+        return EXIT_SYSTEM;
+    }
+    return code;
+}
+
+static int unknown(const char *name, const char *near) {
+    fprintf(stderr, "lap: error: unknown command \"%s\"", name);
+    if (near)
+        fprintf(stderr, "; did you mean \"%s\"?", near);
+    fprintf(stderr, "\nTry: lap --help\n");
+    return EXIT_USAGE;
+}
+
+static int run_command(Command cmd, int argc, char **argv) {
+    Arena *arena = arena_new();
+    Cli c = {.cmd = cmd, .arena = arena, .diag = diag_new()};
+    int code = EXIT_USAGE;
+    if (options_parse(arena, cmd, argc, argv, &c.o, stderr)) {
+        if (c.o.help) {
+            help_command(stdout, cmd);
+            code = EXIT_FINE;
+        } else {
+            code = functions[cmd](&c);
+            int reported = cli_report(&c);
+            code = code == EXIT_FINE ? reported : code;
+        }
+    }
+    diag_free(c.diag);
+    arena_free(arena);
+    return code;
+}
+
+static int help(int argc, char **argv) {
+    if (argc == 0) {
+        help_program(stdout);
+        return EXIT_FINE;
+    }
+    const char *near = NULL;
+    Command cmd = command_find(argv[0], &near);
+    if (cmd == CMD_COUNT)
+        return unknown(argv[0], near);
+    help_command(stdout, cmd);
+    return EXIT_FINE;
+}
+
+static int completions(int argc, char **argv) {
+    if (argc != 1 || strcmp(argv[0], "bash") != 0) {
+        fprintf(stderr, "lap completions: error: the shell must be named: lap completions bash\n");
+        return EXIT_USAGE;
+    }
+    help_completions(stdout);
+    return EXIT_FINE;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        help_program(stderr);
+        return EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return finish(help(0, NULL));
+    if (strcmp(name, "help") == 0)
+        return finish(help(argc - 2, argv + 2));
+    if (strcmp(name, "completions") == 0)
+        return finish(completions(argc - 2, argv + 2));
+    if (strcmp(name, "--version") == 0) {
+        printf("lap %s\n", LAP_VERSION);
+        return finish(EXIT_FINE);
+    }
+    const char *near = NULL;
+    Command cmd = command_find(name, &near);
+    return cmd == CMD_COUNT ? unknown(name, near) : finish(run_command(cmd, argc - 2, argv + 2));
+}

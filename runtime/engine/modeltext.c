@@ -1,0 +1,65 @@
+/* modeltext.c - reading model texts from files, choosing a built-in one by architecture. */
+#include "runtime/engine/modeltext.h"
+#include "frontend/frontend.h"
+#include "models/models.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Far above any real text; keeps a wrongly named weights file from being read whole. */
+#define MAX_TEXT ((size_t)16 << 20)
+
+static bool read_all(FILE *f, Buf *out) {
+    char block[65536];
+    size_t n;
+    while ((n = fread(block, 1, sizeof block, f)) > 0 && out->n <= MAX_TEXT)
+        buf_bytes(out, block, n);
+    return !ferror(f);
+}
+
+bool text_read(Arena *a, Diag *diag, const char *path, TextSource *out) {
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        diag_error(diag, NO_LOC, "cannot open %s: %s", path, strerror(errno));
+        return false;
+    }
+    Buf b = {0};
+    bool ok = read_all(f, &b);
+    if (!ok)
+        diag_error(diag, NO_LOC, "cannot read %s: %s", path, strerror(errno));
+    fclose(f);
+    if (ok && b.n > MAX_TEXT) {
+        diag_error(diag, NO_LOC, "%s is larger than %zu MiB: not a model text", path, MAX_TEXT >> 20);
+        ok = false;
+    }
+    if (ok)
+        *out = (TextSource){path, arena_strndup(a, b.s ? b.s : "", b.n), b.n};
+    buf_free(&b);
+    return ok;
+}
+
+bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, TextSource *out) {
+    Buf known = {0};
+    for (int i = 0; i < n_model_texts; i++) {
+        const ModelText *t = &model_texts[i];
+        const char *name;
+        const char *arch;
+        if (!fe_head(a, t->text, t->len, &name, &arch) || !arch)
+            continue;
+        if (strcmp(arch, file->arch) == 0) {
+            *out = (TextSource){t->name, t->text, t->len};
+            buf_free(&known);
+            return true;
+        }
+        buf_printf(&known, "%s\"%s\"", known.n ? ", " : "", arch);
+    }
+    diag_error(diag, NO_LOC, "%s: no built-in model text for architecture \"%s\"", file->path, file->arch);
+    diag_note(diag, NO_LOC, "built in are %s; give a text of your own with --model FILE.lap",
+              known.n ? known.s : "none");
+    buf_free(&known);
+    return false;
+}
+
+bool text_choose(Arena *a, Diag *diag, const char *path, const ModelFile *file, TextSource *out) {
+    return path ? text_read(a, diag, path, out) : text_for_weights(a, diag, file, out);
+}

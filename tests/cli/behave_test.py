@@ -1,0 +1,367 @@
+#!/usr/bin/env python3
+"""What the command does over time and with files, on the tiny model: behave_test.py LAP [TEST...]
+
+Each function test_* is one test; inputs that matter are random with a printed seed.
+"""
+import fcntl
+import json
+import math
+import os
+import pty
+import random
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from array import array
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+REPO = os.path.dirname(os.path.dirname(HERE))
+LAP = os.path.abspath(sys.argv[1])
+SEED = random.randrange(1 << 32)
+TMP = tempfile.mkdtemp(prefix="lap-behave-")
+TINY = os.path.join(TMP, "tiny.gguf")
+IDS = os.path.join(TMP, "ids.gguf")
+
+
+def lap(*args, stdin=b"", code=0, stdout=subprocess.PIPE):
+    r = subprocess.run([LAP] + [str(a) for a in args], input=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=300)
+    assert r.returncode == code, "exit code %d, expected %d: lap %s\n%s" % (r.returncode, code, args, r.stderr.decode())
+    return r
+
+
+def floats(path):
+    a = array("f")
+    with open(path, "rb") as f:
+        a.frombytes(f.read())
+    return a
+
+
+def rms_difference(a, b):
+    assert len(a) == len(b) > 0, "%d and %d values" % (len(a), len(b))
+    return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b)) / sum(x * x for x in a))
+
+
+def vocabulary():
+    out = lap("inspect", TINY, "--tensors", "--json").stdout
+    return next(t["shape"][0] for t in json.loads(out)["tensors"] if t["name"] == "output.weight")
+
+
+def ids_file(n, rng):
+    ids = [2] + [rng.randrange(262, vocabulary()) for _ in range(n - 1)]
+    path = os.path.join(TMP, "ids.txt")
+    with open(path, "w") as f:
+        f.write(",".join(map(str, ids)))
+    return path, ids
+
+
+def logits_of(path, *options):
+    out = os.path.join(TMP, "logits.f32")
+    lap("run", TINY, "--tokens-file", path, "-q", "--greedy", "--logits", out, *options)
+    return floats(out)
+
+
+# ==== run ====
+
+def test_same_seed_same_bytes():
+    args = ["run", TINY, "-p", "the water of the", "-n", "60", "-q", "--temp", "1.2"]
+    first = lap(*args, "--seed", 7).stdout
+    assert first == lap(*args, "--seed", 7).stdout
+    assert first != lap(*args, "--seed", 8).stdout
+    assert first == lap(*args, "--seed", 7, "--threads", 1).stdout, "the number of threads changes the text"
+    assert len(first) > 100
+
+
+def test_quiet_and_statistics():
+    assert lap("run", TINY, "-p", "x", "-n", "4", "-q").stderr == b""
+    stats = lap("run", TINY, "-p", "x", "-n", "4").stderr.decode()
+    assert "tokens/s" in stats and "generated 4 in" in stats and "device cpu" in stats, stats
+
+
+def test_prompt_from_everywhere():
+    path = os.path.join(TMP, "prompt.txt")
+    with open(path, "w") as f:
+        f.write("the morning")
+    want = lap("run", TINY, "-p", "the morning", "-n", "8", "-q").stdout
+    assert want == lap("run", TINY, "-f", path, "-n", "8", "-q").stdout
+    assert want == lap("run", TINY, "-n", "8", "-q", stdin=b"the morning").stdout
+    assert lap("run", TINY, "-p", "the morning", "-n", "8", "-q", "--echo").stdout == b"the morning" + want
+
+
+def test_json():
+    j = json.loads(lap("run", TINY, "-p", "the", "-n", "5", "--json", "--greedy").stdout)
+    text = lap("run", TINY, "-p", "the", "-n", "5", "-q", "--greedy").stdout.decode()
+    assert j["text"] + "\n" == text and len(j["ids"]) == 5 and j["prompt_ids"][0] == 2, j
+    assert j["timings"]["decode_tokens_per_second"] > 0 and j["stopped"] == "token count reached", j
+
+
+def test_ids_without_tokenizer():
+    path, _ = ids_file(9, random.Random(SEED))
+    out = lap("run", IDS, "--tokens-file", path, "-n", "6", "--greedy", "-q").stdout.decode().split()
+    made = json.loads(lap("run", TINY, "--tokens-file", path, "-n", "6", "--greedy", "--json").stdout)["ids"]
+    assert [int(x) for x in out] == made, (out, made)
+
+
+def test_logits_and_dumps_have_their_shapes():
+    path, ids = ids_file(21, random.Random(SEED))
+    vocab = vocabulary()
+    assert len(logits_of(path, "-n", "0")) == 21 * vocab
+    longer = logits_of(path, "-n", "5")
+    assert len(longer) == (21 + 4) * vocab
+    greedy = json.loads(lap("run", TINY, "--tokens-file", path, "-n", "5", "--greedy", "--json").stdout)["ids"]
+    for step, token in enumerate(greedy):
+        row = longer[(20 + step) * vocab:(21 + step) * vocab]
+        assert row.index(max(row)) == token, "row %d is not what token %d was picked from" % (20 + step, step)
+    a, b = os.path.join(TMP, "a.f32"), os.path.join(TMP, "b.f32")
+    lap("run", TINY, "--tokens-file", path, "-n", "2", "-q", "--dump", "layer[3]=" + a, "--dump", "embed=" + b)
+    assert len(floats(a)) == len(floats(b)) == 21 * 64
+    assert rms_difference(floats(a), floats(b)) > 0.1
+    lap("run", TINY, "--tokens-file", path, "-n", "0", "-q", "--dump", "layer.3=" + b)
+    assert floats(a) == floats(b)
+
+
+def test_chunks_and_rings():
+    """Windows of 16 in a sequence of 200: with a small chunk the rings wrap many times."""
+    path, _ = ids_file(200, random.Random(SEED))
+    whole = logits_of(path, "-n", "0", "--chunk", "200")
+    assert max(whole) > min(whole) + 1
+    for chunk in (1, 7, 64):
+        d = rms_difference(whole, logits_of(path, "-n", "0", "--chunk", chunk))
+        assert d < 1e-6, "chunk %d: relative difference %g" % (chunk, d)
+
+
+def test_context_full():
+    r = lap("run", TINY, "-p", "the", "--context", "20", "-n", "100", "--json")
+    j = json.loads(r.stdout)
+    assert j["stopped"] == "context full" and len(j["prompt_ids"]) + len(j["ids"]) == 21, j
+
+
+def test_interrupt():
+    p = subprocess.Popen([LAP, "run", TINY, "-p", "the", "-n", "1000000", "--context", "60000"],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    head = p.stdout.read(50)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 130, p.returncode
+    assert len(head) == 50 and out.endswith(b"\n")
+    assert b"interrupted\n" in err and b"tokens/s" in err, err
+
+
+def test_output_that_cannot_be_written():
+    with open("/dev/full", "w") as full:
+        r = lap("run", TINY, "-p", "the", "-n", "3", "-q", code=3, stdout=full)
+        assert b"cannot write standard output" in r.stderr, r.stderr
+        lap("--help", code=3, stdout=full)
+
+
+# ==== chat ====
+
+def chat(lines, *options, code=0):
+    return lap("chat", TINY, "--greedy", "-n", "12", *options, stdin="".join(x + "\n" for x in lines).encode(), code=code)
+
+
+def fresh(prompt):
+    """The reply when nothing was kept: the rendered conversation through `run`."""
+    return lap("run", TINY, "-p", prompt, "--special", "--greedy", "-n", "12", "-q").stdout
+
+
+def turn(role, text):
+    return "<start_of_turn>%s\n%s<end_of_turn>\n" % (role, text)
+
+
+def test_chat_keeps_what_it_has_read():
+    r = chat(["the river was green", "and then", "/stats", "/quit", "never read"])
+    one = fresh(turn("user", "the river was green") + "<start_of_turn>model\n")
+    two = fresh(turn("user", "the river was green") + turn("model", one.decode().strip()) + turn("user", "and then") +
+                "<start_of_turn>model\n")
+    assert r.stdout.startswith(one + two), (r.stdout, one, two)
+    stats = r.stdout[len(one + two):].decode()
+    total, fed = int(stats.split()[0]), int(stats.split("conversation, ")[1].split()[0])
+    assert 0 < fed < total - 20, stats
+
+
+def test_chat_commands():
+    out = chat(["/help", "/stats", "/nosuch", "/system Be brief.", "hello", "/reset", "hello", "/quit"])
+    assert b"/reset" in out.stdout and b"no reply yet" in out.stdout
+    assert b"[unknown command /nosuch; /help lists them]" in out.stderr, out.stderr
+    with_system = fresh("<start_of_turn>user\nBe brief.\n\nhello<end_of_turn>\n<start_of_turn>model\n")
+    assert out.stdout.count(with_system) == 2, "the system text stays after /reset\n%s" % out.stdout
+    assert chat(["hello"], "--system", "Be brief.").stdout == with_system
+
+
+def test_chat_interrupt_goes_on():
+    p = subprocess.Popen([LAP, "chat", TINY, "-n", "1000000", "--context", "60000"], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p.stdin.write(b"hello\n")
+    p.stdin.flush()
+    p.stdout.read(50)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(b"/help\n/quit\n", timeout=60)
+    assert p.returncode == 0 and b"[interrupted]" in err and b"/reset" in out, (p.returncode, err)
+
+
+class Terminal:
+    """A program with a terminal for its input, output and errors."""
+
+    def __init__(self, *args):
+        self.main, side = pty.openpty()
+        self.p = subprocess.Popen([LAP] + list(args), stdin=side, stdout=side, stderr=side, start_new_session=True,
+                                  preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(side)
+        self.seen = b""
+
+    def wait(self, text):
+        """Reads until text was printed, and forgets what came before its end."""
+        end = time.time() + 60
+        while text not in self.seen:
+            assert time.time() < end, "no %r in %r" % (text, self.seen[-500:])
+            if select.select([self.main], [], [], 1)[0]:
+                self.seen += os.read(self.main, 65536)
+        self.seen = self.seen.split(text, 1)[1]
+
+    def type(self, text):
+        os.write(self.main, text)
+
+
+def test_chat_in_a_terminal():
+    t = Terminal("chat", TINY, "-n", "1000000", "--context", "60000")
+    t.wait(b"/help lists commands")
+    t.wait(b"> ")
+    t.type(b"half a line\x03")  # Ctrl-C gives up the line
+    t.wait(b"> ")
+    t.type(b"/stats\n")
+    t.wait(b"no reply yet")
+    t.wait(b"> ")
+    t.type(b"hello\n")
+    t.wait(b"hello\r\n")
+    t.wait(b" ")
+    time.sleep(0.2)
+    t.type(b"\x03")  # Ctrl-C ends the reply
+    t.wait(b"[interrupted]")
+    t.wait(b"> ")
+    t.type(b"/stats\n")
+    t.wait(b"generated in")
+    t.wait(b"> ")
+    t.type(b"\x04")  # Ctrl-D
+    assert t.p.wait(timeout=60) == 0
+    os.close(t.main)
+
+
+def test_no_prompt_at_a_terminal():
+    t = Terminal("run", TINY)
+    t.wait(b"no prompt: give -p TEXT")
+    assert t.p.wait(timeout=60) == 2
+    os.close(t.main)
+
+
+# ==== print, fmt, tokenize ====
+
+def test_print_reads_back():
+    text = os.path.join(REPO, "models", "gemma3.lap")
+    for options in (["--after", "none"], ["--taps"], []):
+        ir = lap("print", text, "--weights", TINY, *options).stdout
+        path = os.path.join(TMP, "x.ir")
+        with open(path, "wb") as f:
+            f.write(ir)
+        assert lap("print", path, "--after", "none").stdout == ir, "print of print differs with %s" % options
+    diff = lap("print", text, "--weights", TINY, "--diff").stdout.decode()
+    assert any(x.startswith("+") for x in diff.splitlines()) and any(x.startswith("-") for x in diff.splitlines())
+
+
+def test_fmt_in_place():
+    path = os.path.join(TMP, "f.lap")
+    with open(path, "w") as f:
+        f.write("model  x  {\n # kept\n param a:int=1 }\n")
+    os.chmod(path, 0o640)
+    assert lap("fmt", "--check", path, code=1).stdout.decode() == path + "\n"
+    want = lap("fmt", path).stdout
+    lap("fmt", "-i", path)
+    with open(path, "rb") as f:
+        assert f.read() == want and b"# kept" in want
+    assert os.stat(path).st_mode & 0o777 == 0o640
+    lap("fmt", "--check", path)
+
+
+def test_tokenize_round_trip():
+    rng = random.Random(SEED)
+    alphabet = "abc the of  \n\t.,<>|é漢🙂\u2581" + "".join(map(chr, range(33, 127)))
+    for _ in range(20):
+        text = "".join(rng.choice(alphabet) for _ in range(rng.randrange(1, 60)))
+        ids = lap("tokenize", TINY, "--ids", stdin=text.encode()).stdout.decode().strip()
+        back = lap("tokenize", TINY, "--decode", ids).stdout.decode()
+        assert back == text.replace("\u2581", " ") + "\n", (text, ids, back)
+
+
+# ==== perplexity, bench ====
+
+def surprise(row, token):
+    top = max(row)
+    return math.log(sum(math.exp(x - top) for x in row)) + top - row[token]
+
+
+def test_perplexity_by_hand():
+    rng = random.Random(SEED)
+    text = " ".join(rng.choice("the of and to in water stone green river morning".split()) for _ in range(90))
+    path = os.path.join(TMP, "text.txt")
+    with open(path, "w") as f:
+        f.write(text)
+    ids = [int(x) for x in lap("tokenize", TINY, "--ids", "--bos", "--file", path).stdout.split()]
+    vocab, window = vocabulary(), 32
+    sums = []
+    for w in range(len(ids) // window):
+        part = [2] + ids[w * window + 1:(w + 1) * window]
+        with open(os.path.join(TMP, "w.txt"), "w") as f:
+            f.write(" ".join(map(str, part)))
+        logits = logits_of(os.path.join(TMP, "w.txt"), "-n", "0")
+        sums += [surprise(logits[i * vocab:(i + 1) * vocab], part[i + 1]) for i in range(window // 2, window - 1)]
+    want = math.exp(sum(sums) / len(sums))
+    got = json.loads(lap("perplexity", TINY, "--file", path, "--context", window, "--json").stdout)
+    assert got["scored"] == len(sums) and abs(got["perplexity"] / want - 1) < 1e-5, (got, want, len(sums))
+    whole = json.loads(lap("perplexity", TINY, "--file", path, "--whole", "--json").stdout)
+    assert whole["scored"] == len(ids) - 1
+    logits = logits_of_ids(ids)
+    want = math.exp(sum(surprise(logits[i * vocab:(i + 1) * vocab], t) for i, t in enumerate(ids[1:])) / (len(ids) - 1))
+    assert abs(whole["perplexity"] / want - 1) < 1e-5, (whole, want)
+    stride = json.loads(lap("perplexity", TINY, "--file", path, "--context", 32, "--stride", 8, "--json").stdout)
+    assert stride["scored"] == 8 * ((len(ids) - 32) // 8 + 1), stride
+
+
+def logits_of_ids(ids):
+    path = os.path.join(TMP, "all.txt")
+    with open(path, "w") as f:
+        f.write(" ".join(map(str, ids)))
+    return logits_of(path, "-n", "0")
+
+
+def test_bench():
+    j = json.loads(lap("bench", TINY, "--pp", 16, "--tg", 4, "--repeat", 2, "--json").stdout)
+    assert j["prompt_tokens_per_second"] > 0 and j["decode_tokens_per_second"] > 0 and j["device"] == "cpu", j
+    assert j["file_bytes"] == os.path.getsize(TINY) and j["peak_resident_bytes"] > 1e6, j
+    assert b"tokens/s" in lap("bench", TINY, "--pp", 4, "--tg", 2, "-r", 1).stdout
+
+
+def main():
+    print("seed %d" % SEED, flush=True)
+    maker = [sys.executable, os.path.join(REPO, "examples", "tiny", "make_tiny.py")]
+    subprocess.run(maker + [TINY], check=True)
+    subprocess.run(maker + [IDS, "--no-tokenizer"], check=True)
+    wanted = sys.argv[2:]
+    failed = 0
+    tests = [(n, f) for n, f in globals().items() if n.startswith("test_") and (not wanted or n in wanted)]
+    for name, test in tests:
+        try:
+            test()
+            print("ok      " + name, flush=True)
+        except (AssertionError, subprocess.TimeoutExpired) as e:
+            failed += 1
+            print("FAILED  %s: %s" % (name, e), flush=True)
+    subprocess.run(["rm", "-rf", TMP])
+    print("%d of %d tests passed" % (len(tests) - failed, len(tests)))
+    sys.exit(1 if failed or not tests else 0)
+
+
+if __name__ == "__main__":
+    main()

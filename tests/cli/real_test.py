@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""The real model, Gemma 3 270M: real_test.py LAP MODEL. Exit code 77 (skipped) when MODEL is not there.
+
+Checks that it writes sense, the same twice, under every chunk size and pass; not how fast it is.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+LAP, MODEL = os.path.abspath(sys.argv[1]), sys.argv[2]
+PROMPT = "The three primary colors are"
+
+
+def lap(*args):
+    r = subprocess.run([LAP] + [str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=500)
+    assert r.returncode == 0, "exit code %d: lap %s\n%s" % (r.returncode, args, r.stderr.decode())
+    return r.stdout
+
+
+def run(*args):
+    return json.loads(lap("run", MODEL, "-p", PROMPT, "--json", *args))
+
+
+def main():
+    if not os.path.exists(MODEL):
+        print("skipped: %s is not there (scripts/fetch_model.py gets it)" % MODEL)
+        sys.exit(77)
+    greedy = run("-n", 24, "--greedy")
+    print("greedy: %r" % greedy["text"])
+    for word in ("red", "yellow", "blue"):
+        assert word in greedy["text"].lower(), "no %s among the primary colors" % word
+    assert run("-n", 24, "--greedy", "--chunk", 2)["ids"] == greedy["ids"], "chunks of 2 change the text"
+    first, second = run("-n", 24, "--seed", 5), run("-n", 24, "--seed", 5)
+    print("sampled: %r" % first["text"])
+    assert first["ids"] == second["ids"], "the same seed gave another text"
+    assert first["ids"] != run("-n", 24, "--seed", 6)["ids"], "another seed gave the same text"
+    with tempfile.TemporaryDirectory() as tmp:
+        out = os.path.join(tmp, "logits.f32")
+        run("-n", 0, "--logits", out)
+        vocab = len(json.loads(lap("inspect", MODEL, "--key", "tokenizer.ggml.token_type", "--json")))
+        assert os.path.getsize(out) == 4 * vocab * len(greedy["prompt_ids"])
+    assert b"ok" in lap("check", os.path.join(os.path.dirname(__file__), "../../models/gemma3.lap"), "--weights", MODEL)
+    assert run("-n", 4, "--greedy", "--verify-each")["ids"] == greedy["ids"][:4]
+    print("ok")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AssertionError as e:
+        sys.exit("FAILED: %s" % e)
