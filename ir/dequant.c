@@ -20,10 +20,8 @@
 #include "ir/quants.def"
 #undef QUANT
 
-/* Inlined into each level's copy of dequant_row. */
 #define DECODER(name)                                                                                                  \
-    static inline                                                                                                      \
-        __attribute__((always_inline)) void decode_##name(const uint8_t *restrict src, float *restrict dst, int64_t n)
+    EVAL_MULTIARCH static void decode_##name(const uint8_t *restrict src, float *restrict dst, int64_t n)
 #define EACH_BLOCK(name) for (; n > 0; n -= name##_ELEMS, src += name##_BYTES, dst += name##_ELEMS)
 
 #define HELPER static inline __attribute__((always_inline))
@@ -47,6 +45,10 @@ HELPER float half(uint16_t h) {
 
 HELPER uint16_t u16_at(const uint8_t *p) {
     return (uint16_t)(p[0] | p[1] << 8);
+}
+
+HELPER uint32_t u32_at(const uint8_t *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
 HELPER float half_at(const uint8_t *p) {
@@ -99,36 +101,32 @@ DECODER(Q4_1) {
     }
 }
 
-/* The codes of 32 elements of 5 bits: nibbles in 16 bytes, and bit e of qh the fifth of element e. */
-HELPER void unpack_fives(const uint8_t *restrict qh, const uint8_t *restrict q, int8_t *restrict code) {
-    static const uint8_t bit[32] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128,
-                                    1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    uint8_t spread[32];
-    for (int i = 0; i < 4; i++)
-        memset(spread + 8 * i, qh[i], 8);
-    for (int j = 0; j < 16; j++) {
-        code[j] = (int8_t)((q[j] & 15) | (spread[j] & bit[j] ? 16 : 0));
-        code[j + 16] = (int8_t)(q[j] >> 4 | (spread[j + 16] & bit[j + 16] ? 16 : 0));
-    }
-}
+/* Bit e of qh, bytes 0..3, is the fifth bit of element e. Both halves are tested against the same constants:
+ * a compiler makes one masked operation of that, and shifts element by element otherwise. */
+static const uint32_t bit_of[16] = {1u << 0, 1u << 1, 1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
+                                    1u << 8, 1u << 9, 1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15};
 
 DECODER(Q5_0) {
     EACH_BLOCK(Q5_0) {
         const float d = half_at(src);
-        int8_t code[32];
-        unpack_fives(src + 2, src + 6, code);
-        for (int j = 0; j < 32; j++)
-            dst[j] = d * (float)(code[j] - 16);
+        const uint32_t low = u32_at(src + 2), high = low >> 16;
+        const uint8_t *q = src + 6;
+        for (int j = 0; j < 16; j++)
+            dst[j] = d * (float)((q[j] & 15) - (low & bit_of[j] ? 0 : 16));
+        for (int j = 0; j < 16; j++)
+            dst[j + 16] = d * (float)((q[j] >> 4) - (high & bit_of[j] ? 0 : 16));
     }
 }
 
 DECODER(Q5_1) {
     EACH_BLOCK(Q5_1) {
         const float d = half_at(src), m = half_at(src + 2);
-        int8_t code[32];
-        unpack_fives(src + 4, src + 8, code);
-        for (int j = 0; j < 32; j++)
-            dst[j] = d * (float)code[j] + m;
+        const uint32_t low = u32_at(src + 4), high = low >> 16;
+        const uint8_t *q = src + 8;
+        for (int j = 0; j < 16; j++)
+            dst[j] = d * (float)((q[j] & 15) + (low & bit_of[j] ? 16 : 0)) + m;
+        for (int j = 0; j < 16; j++)
+            dst[j + 16] = d * (float)((q[j] >> 4) + (high & bit_of[j] ? 16 : 0)) + m;
     }
 }
 
@@ -200,11 +198,12 @@ DECODER(Q3_K) {
         const uint8_t *sc = src + 96;
         for (int s = 0; s < 16; s++) {
             const uint8_t *high = src + 16 * (s & 1), *q = src + 32 + 32 * (s / 8) + 16 * (s & 1);
-            const int shift = 2 * (s / 2 & 3), plane = s / 2;
+            const int shift = 2 * (s / 2 & 3);
+            const uint8_t plane = (uint8_t)(1 << s / 2);
             const int low4 = s < 8 ? sc[s] & 15 : sc[s - 8] >> 4, high2 = sc[8 + (s & 3)] >> 2 * (s / 4) & 3;
             const float dl = d * (float)((low4 | high2 << 4) - 32);
             for (int j = 0; j < 16; j++)
-                dst[16 * s + j] = dl * (float)((q[j] >> shift & 3) + (high[j] >> plane & 1) * 4 - 4);
+                dst[16 * s + j] = dl * (float)((q[j] >> shift & 3) - (high[j] & plane ? 0 : 4));
         }
     }
 }
@@ -246,16 +245,26 @@ DECODER(Q5_K) {
     }
 }
 
+/* 16 elements of 6 bits: a nibble of ql and two bits of qh. The shifts are constants at every call. */
+HELPER void decode_sixes(float *restrict dst, const uint8_t *restrict ql, int ql_shift, const uint8_t *restrict qh,
+                         int qh_shift, float d) {
+    for (int j = 0; j < 16; j++)
+        dst[j] = d * (float)(((ql[j] >> ql_shift & 15) | (qh[j] >> qh_shift & 3) << 4) - 32);
+}
+
 /* Element 128h + 32g + l: nibble of ql[64h + 32(g & 1) + l], high if g >= 2, and plane g of qh[32h + l]. */
 DECODER(Q6_K) {
     EACH_BLOCK(Q6_K) {
         const float d = half_at(src + 208);
-        for (int s = 0; s < 16; s++) {
-            const int h = s / 8, g = s / 2 & 3, l = 16 * (s & 1);
-            const uint8_t *ql = src + 64 * h + 32 * (g & 1) + l, *qh = src + 128 + 32 * h + l;
-            const float dl = d * (float)(int8_t)src[192 + s];
-            for (int j = 0; j < 16; j++)
-                dst[16 * s + j] = dl * (float)(((ql[j] >> 4 * (g / 2) & 15) | (qh[j] >> 2 * g & 3) << 4) - 32);
+        for (int i = 0; i < 4; i++) { /* h, and the lower or upper 16 of l */
+            const uint8_t *ql = src + 32 * i - 16 * (i & 1), *qh = src + 128 + 16 * i;
+            const int first = 8 * (i / 2) + (i & 1); /* of the scales and of the 16-element groups */
+            const int8_t *sc = (const int8_t *)src + 192 + first;
+            float *to = dst + 16 * first;
+            decode_sixes(to, ql, 0, qh, 0, d * (float)sc[0]);
+            decode_sixes(to + 32, ql + 32, 0, qh, 2, d * (float)sc[2]);
+            decode_sixes(to + 64, ql, 4, qh, 4, d * (float)sc[4]);
+            decode_sixes(to + 96, ql + 32, 4, qh, 6, d * (float)sc[6]);
         }
     }
 }
@@ -273,20 +282,14 @@ DECODER(IQ4_XS) {
 
 /* ==== All of them ==== */
 
-EVAL_MULTIARCH
 void dequant_row(DType t, const void *src, float *dst, int64_t n) {
-    const DTypeInfo *info = dtype_info(t);
-    if (n < 0 || n % info->block_elems || !info->is_float)
-        ICE("cannot decode %lld elements of %s", (long long)n, info->name);
-    switch (t) {
-#define QUANT(name, text, id, elems, bytes)                                                                            \
-    case DT_##name:                                                                                                    \
-        decode_##name(src, dst, n);                                                                                    \
-        break;
+    static void (*const decoders[DT_COUNT])(const uint8_t *restrict, float *restrict, int64_t) = {
+#define QUANT(name, text, id, elems, bytes) [DT_##name] = decode_##name,
 #include "ir/quants.def"
 #undef QUANT
-    case DT_I32:
-    case DT_KV:
-    case DT_COUNT: break;
-    }
+    };
+    const DTypeInfo *info = dtype_info(t);
+    if (n < 0 || n % info->block_elems || !decoders[t])
+        ICE("cannot decode %lld elements of %s", (long long)n, info->name);
+    decoders[t](src, dst, n);
 }

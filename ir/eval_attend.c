@@ -220,8 +220,9 @@ static void weigh_block(Query *x) {
     const Attend *a = x->a;
     const int64_t nv = a->l->v_dim;
     float logit[BLOCK], most = x->most;
+    eval_dots(x->q, x->k, x->n, a->l->k_dim, logit);
     for (int i = 0; i < x->n; i++) {
-        logit[i] = a->scale * eval_dot(x->q, x->k[i], a->l->k_dim);
+        logit[i] *= a->scale;
         if (a->variant->score) {
             x->env.k = x->at[i];
             x->env.s = logit[i];
@@ -236,11 +237,12 @@ static void weigh_block(Query *x) {
         x->weight *= shrink;
         x->most = most;
     }
-    for (int i = 0; i < x->n && most != -INFINITY; i++) {
-        const float w = expf(logit[i] - most), *v = x->v[i];
-        x->weight += w;
-        for (int64_t d = 0; d < nv; d++)
-            x->acc[d] += w * v[d];
+    if (most != -INFINITY) {
+        for (int i = 0; i < x->n; i++) {
+            logit[i] = expf(logit[i] - most);
+            x->weight += logit[i];
+        }
+        eval_add_scaled(x->acc, x->v, logit, x->n, nv);
     }
     x->n = 0;
 }

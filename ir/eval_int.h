@@ -111,6 +111,10 @@ __attribute__((format(printf, 3, 4))) bool run_fail(EvalRun *r, const Node *n, c
 
 /* sum of a[i] * b[i], in one fixed order of additions that depends only on n. */
 float eval_dot(const float *a, const float *b, int64_t n);
+/* sums[i] = w . x[i], the same bits as eval_dot. */
+void eval_dots(const float *w, const float *const *x, int count, int64_t n, float *sums);
+/* acc += scale[i] * x[i] for every i, in order; vectors of n. */
+void eval_add_scaled(float *acc, const float *const *x, const float *scale, int count, int64_t n);
 
 /* ==== Caches (eval_attend.c) ==== */
 

@@ -57,6 +57,29 @@ float eval_dot(const float *a, const float *b, int64_t n) {
     return sum;
 }
 
+EVAL_MULTIARCH
+void eval_dots(const float *w, const float *const *x, int count, int64_t n, float *sums) {
+    int i = 0;
+    for (; i + X_TILE <= count; i += X_TILE)
+        dot_tile(1, X_TILE, w, x + i, n, sums + i);
+    for (; i < count; i++)
+        dot_tile(1, 1, w, x + i, n, sums + i);
+}
+
+EVAL_MULTIARCH
+void eval_add_scaled(float *acc, const float *const *x, const float *scale, int count, int64_t n) {
+    int64_t d = 0;
+    for (; d + LANES <= n; d += LANES) {
+        Lanes sum = *(Lanes *)(acc + d);
+        for (int i = 0; i < count; i++)
+            sum += scale[i] * *(const Lanes *)(x[i] + d);
+        *(Lanes *)(acc + d) = sum;
+    }
+    for (; d < n; d++)
+        for (int i = 0; i < count; i++)
+            acc[d] += scale[i] * x[i][d];
+}
+
 static inline __attribute__((always_inline)) void dot_tiles(const int nw, const float *w, int64_t k,
                                                             const float *const *x, float *const *out, int64_t count,
                                                             int64_t col) {

@@ -243,7 +243,7 @@ bool ir_infer(const Graph *g, const Node *n, Type *out);
  * slab regions of live values disjoint. Reports each breach as an error; true when sound. */
 bool ir_verify(const Module *m);
 
-/* ==== Text (ir/print.c, ir/parse.c): inverses of each other; the language is docs/ir.md ==== */
+/* ==== Text (ir/print.c; ir/parse*.c, ir/text_lex.c): inverses of each other; the language is docs/ir.md ==== */
 
 void ir_print(Buf *out, const Module *m);
 /* NULL after errors in diag. */

@@ -1,4 +1,4 @@
-/* print.c - the module as text. The language is docs/ir.md; parse.c is the inverse.
+/* print.c - the module as text. The language is docs/ir.md; parse.c and its companions are the inverse.
  *
  * Contract: print(parse(print(m))) == print(m), byte for byte, so everything a pass may set is
  * written out: types, plans, places. Names are kept, ids are not. Leaves (inputs, constants,
@@ -86,7 +86,26 @@ static void print_end(Buf *out, const Module *m, SrcLoc at) {
 
 /* ==== Declarations ==== */
 
-static void print_weight(Buf *out, const Module *m, const Weight *w) {
+/* The file of the module line: that of the first weight that is this model's. */
+static const char *weights_file(const Module *m) {
+    for (int i = 0; i < m->weights.n; i++)
+        if (!m->weights.v[i].from)
+            return m->weights.v[i].file;
+    return NULL;
+}
+
+/* Nothing when it is what the reader takes by itself: for this model's weights, the module's. */
+static void print_file(Buf *out, const Weight *w, const char *modules) {
+    const char *usual = w->from ? NULL : modules;
+    if (!w->file && usual) {
+        buf_str(out, " file none");
+    } else if (w->file && !(usual && strcmp(w->file, usual) == 0)) {
+        buf_str(out, " file ");
+        print_string(out, w->file, strlen(w->file));
+    }
+}
+
+static void print_weight(Buf *out, const Module *m, const Weight *w, const char *modules_file) {
     buf_str(out, "weight @");
     print_name(out, w->name);
     buf_str(out, " : ");
@@ -95,10 +114,7 @@ static void print_weight(Buf *out, const Module *m, const Weight *w) {
         buf_str(out, " from ");
         print_name(out, w->from);
     }
-    if (w->file) {
-        buf_str(out, " file ");
-        print_string(out, w->file, strlen(w->file));
-    }
+    print_file(out, w, modules_file);
     print_end(out, m, w->loc);
 }
 
@@ -279,9 +295,14 @@ void ir_print(Buf *out, const Module *m) {
         buf_str(out, " target ");
         print_name(out, m->target);
     }
+    const char *file = weights_file(m);
+    if (file) {
+        buf_str(out, " file ");
+        print_string(out, file, strlen(file));
+    }
     buf_char(out, '\n');
     for (int i = 0; i < m->weights.n; i++)
-        print_weight(out, m, &m->weights.v[i]);
+        print_weight(out, m, &m->weights.v[i], file);
     for (int i = 0; i < m->caches.n; i++)
         print_cache(out, m, &m->caches.v[i]);
     for (int i = 0; i < m->variants.n; i++)

@@ -38,7 +38,8 @@ static NodeId weight(Gen *n, DType t, int rank, const int64_t *dim) {
         }
     }
     name[at] = 0;
-    Weight w = {.name = name, .type = type_make(t, rank, dim), .loc = here(n)};
+    static const char *const file[] = {"w.gguf", "w.gguf", "a \"b\".gguf", NULL};
+    Weight w = {.name = name, .type = type_make(t, rank, dim), .file = file[below(n, COUNTOF(file))], .loc = here(n)};
     return ir_weight(n->g, module_add_weight(n->m, w), here(n));
 }
 
