@@ -144,7 +144,8 @@ def make_keys(vocab, tokenizer):
              key_int("tokenizer.ggml.bos_token_id", 2), key_int("tokenizer.ggml.eos_token_id", 1),
              key_int("tokenizer.ggml.unknown_token_id", 3), key_int("tokenizer.ggml.padding_token_id", 0),
              key_bool("tokenizer.ggml.add_bos_token", True), key_bool("tokenizer.ggml.add_eos_token", False),
-             key_bool("tokenizer.ggml.add_space_prefix", False)]
+             key_bool("tokenizer.ggml.add_space_prefix", False),
+             key_text("tokenizer.chat_template", "has turns")]  # what tells gemma3.lap that the model knows them
     return keys
 
 

@@ -11,6 +11,8 @@ import tempfile
 
 LAP, MODEL = os.path.abspath(sys.argv[1]), sys.argv[2]
 PROMPT = "The three primary colors are"
+# llama.cpp on the same weights in float32, same text and windows (tests/peers/perplexity.py)
+PEER_PERPLEXITY = 11.4578
 
 
 def lap(*args):
@@ -43,6 +45,17 @@ def main():
         assert os.path.getsize(out) == 4 * vocab * len(greedy["prompt_ids"])
     assert b"ok" in lap("check", os.path.join(os.path.dirname(__file__), "../../models/gemma3.lap"), "--weights", MODEL)
     assert run("-n", 4, "--greedy", "--verify-each")["ids"] == greedy["ids"][:4]
+    text = os.path.join(os.path.dirname(__file__), "../data/declaration.txt")
+    ppl = json.loads(lap("perplexity", MODEL, "--file", text, "--json"))
+    print("perplexity %.4f over %d tokens" % (ppl["perplexity"], ppl["scored"]))
+    assert ppl["scored"] == 765 and abs(ppl["perplexity"] / PEER_PERPLEXITY - 1) < 0.01
+    bench = json.loads(lap("bench", MODEL, "--json", "--repeat", 1))
+    print("bench: %s" % bench)
+    assert bench["peak_resident_bytes"] <= os.path.getsize(MODEL) + 300e6
+    talk = subprocess.run([LAP, "chat", MODEL, "--greedy", "-q", "-n", "20"], input=b"What is the capital of France?\n",
+                          stdout=subprocess.PIPE, timeout=500)
+    print("chat: %r" % talk.stdout.decode())
+    assert talk.returncode == 0 and b"Paris" in talk.stdout
     print("ok")
 
 
