@@ -7,7 +7,7 @@
  * is the state at the start of a call, `kv_store` makes a new one, `attend` reads one; so order
  * follows from operands alone.
  *
- * Sections: types, attributes, module, graph, building, checking, text.
+ * Sections: types, ops, nodes, groups, graph, module, building, grouping, checking, text.
  */
 #ifndef LAP_IR_IR_H
 #define LAP_IR_IR_H
@@ -92,7 +92,34 @@ typedef struct Node {
     const char *name; /* unique in the graph, printed as %name; leaves have none */
     SrcLoc loc;
     int64_t slab; /* plan-memory: byte offset in the graph's slab; -1 none */
+    int group;    /* fusing passes: 1 + index in the graph's groups; 0 none */
 } Node;
+
+/* ==== Groups: nodes that one kernel computes ====
+ * Fusing passes only say which nodes go together; the nodes stay as they are, so fusion changes
+ * grouping and never meaning. Seen as one unit each, groups and ungrouped nodes have no cycle.
+ */
+
+typedef enum Family {
+#define FAMILY(e, name, main, most) FAM_##e,
+#include "ir/families.def"
+#undef FAMILY
+    FAM_COUNT
+} Family;
+
+typedef struct FamilyInfo {
+    const char *name;
+    Op main; /* OP_NONE: has none */
+    int most_mains;
+} FamilyInfo;
+
+const FamilyInfo *family_info(Family f);
+Family family_from_name(Str name); /* FAM_COUNT when unknown */
+
+typedef struct Group {
+    Family family;
+    SrcLoc loc;
+} Group;
 
 /* ==== Graph ==== */
 
@@ -117,6 +144,7 @@ typedef struct Graph {
     VEC(Node) nodes;  /* nodes.v[0] is unused */
     VEC(NodeId) inputs;
     VEC(Output) outputs;
+    VEC(Group) groups;          /* node.group - 1 is the index */
     int64_t slab_bytes;         /* plan-memory: size of the slab; 0 before */
     int64_t slab_rows;          /* plan-memory: T (and R) it was planned for */
     struct GraphTables *tables; /* hash-consing and names; private to graph.c */
@@ -232,6 +260,22 @@ Graph *ir_clone_empty(const Graph *g);
 /* users[id] = number of uses of each node, outputs counted; arena array of nodes.n. */
 int *ir_use_counts(const Graph *g, Arena *a);
 
+/* ==== Grouping (ir/group.c) ==== */
+
+/* A new, empty group; its number for node.group. */
+int ir_group_new(Graph *g, Family f, SrcLoc loc);
+
+/* Works out for a graph whether nodes may be grouped; holds the dependencies that are no operands
+ * (a cache is read as it was before it is stored). In the arena; valid while no node is added. */
+typedef struct Grouper Grouper;
+Grouper *grouper_new(Graph *g, Arena *scratch);
+/* Puts node `id` (ungrouped, no leaf) into the group unless the group would then wait for itself. */
+bool grouper_take(Grouper *gr, int group, NodeId id);
+/* An order of units in which each comes after what it needs, operands first among equals: unit[i] is
+ * a group number, or minus the id of an ungrouped node; leaves are left out. NULL when there is a
+ * cycle; then *culprit is a node on it. */
+int *grouper_order(const Grouper *gr, int *count, NodeId *culprit);
+
 /* Shape rule of one op: fills *out or reports at n->loc and returns false. Called by ir_node and
  * the verifier. */
 bool ir_infer(const Graph *g, const Node *n, Type *out);
@@ -240,7 +284,8 @@ bool ir_infer(const Graph *g, const Node *n, Type *out);
 
 /* Every invariant: order, operand counts, types as inferred, names unique, outputs exist, each
  * cache stored at most once and not read after being replaced, variants and weights in range,
- * slab regions of live values disjoint. Reports each breach as an error; true when sound. */
+ * groups of the right kind and without cycles, slab regions of live values disjoint. Reports each breach as an error;
+ * true when sound. */
 bool ir_verify(const Module *m);
 
 /* ==== Text (ir/print.c; ir/parse*.c, ir/text_lex.c): inverses of each other; the language is docs/ir.md ==== */

@@ -10,9 +10,10 @@
 #include "ir/parse_int.h"
 
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { MAX_GRAPH_INPUTS = 64 };
+enum { MAX_GRAPH_INPUTS = 64, MAX_GROUPS = 4096 };
 
 /* ==== Graphs ==== */
 
@@ -163,13 +164,52 @@ static bool parse_operands(Parser *p, GraphParser *gp, NodeId in[MAX_INPUTS], in
     return true;
 }
 
+/* g1, g2, .. up to `most`. */
+static bool parse_group_name(Parser *p, int64_t most, int64_t *number) {
+    const char *name = NULL;
+    SrcLoc at = p->at;
+    if (!p_name(p, "the name of a group", &name))
+        return false;
+    char *end = NULL;
+    *number = name[0] == 'g' && name[1] >= '1' && name[1] <= '9' ? strtol(name + 1, &end, 10) : 0;
+    if (*number < 1 || *number > most || *end)
+        return p_fail_at(p, at, "there is no group '%.60s'; the groups above are g1 to g%lld", name, (long long)most);
+    return true;
+}
+
+static bool parse_group(Parser *p, GraphParser *gp) {
+    int64_t number;
+    SrcLoc at = p->at, place;
+    if (gp->g->groups.n == MAX_GROUPS)
+        return p_fail_at(p, at, "a graph has at most %d groups", MAX_GROUPS);
+    if (!parse_group_name(p, gp->g->groups.n + 1, &number))
+        return false;
+    if (number != gp->g->groups.n + 1)
+        return p_fail_at(p, at, "groups are declared in order; this one must be g%d", gp->g->groups.n + 1);
+    if (p->tok != TOK_WORD)
+        return p_expected(p, "a family");
+    Family f = family_from_name(p->str);
+    if (f == FAM_COUNT) {
+        Nearest near = nearest_new(p->str);
+        for (int i = 0; i < FAM_COUNT; i++)
+            nearest_try(&near, family_info((Family)i)->name);
+        return p_unknown(p, p->at, "family", arena_strndup(p->arena, p->str.s, p->str.n), &near);
+    }
+    p_next(p);
+    ir_group_new(gp->g, f, at);
+    if (!p_end_line(p, &place))
+        return false;
+    p_remember(p, gp->g, OF_GROUP, gp->g->groups.n - 1, place);
+    return true;
+}
+
 /* Behind "%name =". False when the line was left in its middle; *id is 0 after any mistake. */
 static bool parse_value(Parser *p, GraphParser *gp, const char *name, NodeId *id) {
     NodeId in[MAX_INPUTS];
     Attr attr[MAX_ATTRS] = {0};
     Type type = {0};
     int n_in;
-    int64_t slab = -1;
+    int64_t slab = -1, group = 0;
     SrcLoc op_at = p->at, type_at, place;
     Op op = OP_NONE;
     if (!take_op(p, &op) || !parse_operands(p, gp, in, &n_in) || !parse_attrs(p, op_info(op), attr) ||
@@ -179,6 +219,8 @@ static bool parse_value(Parser *p, GraphParser *gp, const char *name, NodeId *id
     if (!p_type(p, true, &type))
         return false;
     type_at.end = p->prev_end;
+    if (p_accept_word(p, "in") && !parse_group_name(p, gp->g->groups.n, &group))
+        return false;
     if (p_accept_word(p, "at") && !p_int(p, "the place in the slab", 0, MAX_BYTES, &slab))
         return false;
     if (!p_end_line(p, &place))
@@ -190,6 +232,7 @@ static bool parse_value(Parser *p, GraphParser *gp, const char *name, NodeId *id
     if (*id >= before) { /* else an equal one above is shared */
         p_remember(p, gp->g, OF_NODE, (int)*id, place);
         ir_get(gp->g, *id)->slab = slab;
+        ir_get(gp->g, *id)->group = (int)group;
     }
     return true;
 }
@@ -228,13 +271,15 @@ static bool graph_line(Parser *p, void *ctx) {
     GraphParser *gp = ctx;
     if (p_accept(p, "%"))
         return parse_node(p, gp);
+    if (p_accept_word(p, "group"))
+        return parse_group(p, gp);
     if (p_accept_word(p, "emit"))
         return parse_output(p, gp, OUT_EMIT);
     if (p_accept_word(p, "tap"))
         return parse_output(p, gp, OUT_TAP);
     if (p_accept_word(p, "keep"))
         return parse_output(p, gp, OUT_KEEP);
-    return p_expected(p, "a value, emit, tap, keep or '}'");
+    return p_expected(p, "a value, group, emit, tap, keep or '}'");
 }
 
 static bool parse_inputs(Parser *p, Graph *g) {
@@ -335,6 +380,7 @@ static void set_places(Parser *p) {
         case OF_WEIGHT: m->weights.v[w->index].loc = w->place; break;
         case OF_CACHE: m->caches.v[w->index].loc = w->place; break;
         case OF_VARIANT: m->variants.v[w->index].loc = w->place; break;
+        case OF_GROUP: w->g->groups.v[w->index].loc = w->place; break;
         case OF_GRAPH: w->g->loc = w->place; break;
         case OF_NODE: w->g->nodes.v[w->index].loc = w->place; break;
         case OF_OUTPUT: w->g->outputs.v[w->index].loc = w->place; break;

@@ -30,7 +30,7 @@ typedef enum Tok {
 } Tok;
 
 /* What a place is of. */
-typedef enum PlaceOf { OF_WEIGHT, OF_CACHE, OF_VARIANT, OF_GRAPH, OF_NODE, OF_OUTPUT } PlaceOf;
+typedef enum PlaceOf { OF_WEIGHT, OF_CACHE, OF_VARIANT, OF_GROUP, OF_GRAPH, OF_NODE, OF_OUTPUT } PlaceOf;
 
 /* A place that was written. */
 typedef struct Written {

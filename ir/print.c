@@ -248,6 +248,8 @@ static void print_node(Buf *out, const Graph *g, const Node *n) {
     }
     buf_str(out, info->n_attrs ? "} : " : " : ");
     type_print(out, &n->type);
+    if (n->group)
+        buf_printf(out, " in g%d", n->group);
     if (n->slab >= 0)
         buf_printf(out, " at %lld", (long long)n->slab);
     print_end(out, g->module, n->loc);
@@ -278,6 +280,10 @@ static void print_graph(Buf *out, const Graph *g) {
         buf_printf(out, " slab %lld rows %lld", (long long)g->slab_bytes, (long long)g->slab_rows);
     buf_str(out, " {");
     print_end(out, g->module, g->loc);
+    for (int i = 0; i < g->groups.n; i++) {
+        buf_printf(out, "  group g%d %s", i + 1, family_info(g->groups.v[i].family)->name);
+        print_end(out, g->module, g->groups.v[i].loc);
+    }
     for (int i = 1; i < g->nodes.n; i++)
         if (!(op_info(g->nodes.v[i].op)->flags & OPF_LEAF))
             print_node(out, g, &g->nodes.v[i]);

@@ -7,6 +7,7 @@
  */
 #include "ir/ir.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { SLAB_ALIGN = 64 };
@@ -203,11 +204,62 @@ static void check_cache_use(Checker *c) {
                    c->m->caches.v[i].name);
 }
 
-/* ==== The slab: regions of values that live at the same time are disjoint ==== */
+/* ==== Groups ==== */
+
+static bool check_members(Checker *c, const int *mains) {
+    const Graph *g = c->g;
+    for (int i = 0; i < g->groups.n; i++) {
+        const FamilyInfo *f = family_info(g->groups.v[i].family);
+        if (mains[i + 1] > f->most_mains || (mains[i + 1] == 0 && f->main == OP_LINEAR))
+            return breach(c, g->groups.v[i].loc, "group g%d of family %s has %d %s", i + 1, f->name, mains[i + 1],
+                          f->main == OP_NONE ? "main ops" : op_info(f->main)->name);
+    }
+    return true;
+}
+
+/* Members fit their family; all linears of a group read one value; no group waits for itself. */
+static void check_groups(Checker *c) {
+    const Graph *g = c->g;
+    int *mains = arena_array(c->scratch, (size_t)g->groups.n + 1, sizeof *mains);
+    NodeId *input = arena_array(c->scratch, (size_t)g->groups.n + 1, sizeof *input);
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        const Node *n = ir_get(g, id);
+        if (!n->group)
+            continue;
+        if (n->group < 0 || n->group > g->groups.n || op_info(n->op)->flags & OPF_LEAF) {
+            breach(c, n->loc, "%s cannot be in group g%d", label(n), n->group);
+            return;
+        }
+        bool is_main = false;
+        for (int f = 0; f < FAM_COUNT; f++)
+            is_main = is_main || family_info((Family)f)->main == n->op;
+        if (!is_main)
+            continue;
+        const FamilyInfo *f = family_info(g->groups.v[n->group - 1].family);
+        if (f->main != n->op) {
+            breach(c, n->loc, "%s cannot be in group g%d, which is of family %s", label(n), n->group, f->name);
+            return;
+        }
+        if (n->op == OP_LINEAR && mains[n->group] && input[n->group] != n->in[0])
+            breach(c, n->loc, "the linears of group g%d do not read one value", n->group);
+        input[n->group] = n->in[0];
+        mains[n->group]++;
+    }
+    int count;
+    NodeId culprit;
+    if (g->groups.n && check_members(c, mains) && !grouper_order(grouper_new((Graph *)g, c->scratch), &count, &culprit))
+        breach(c, ir_get(g, culprit)->loc, "%s: groups wait for each other in a circle", label(ir_get(g, culprit)));
+}
+
+/* ==== The slab: regions of values that live at the same time are disjoint ====
+ * A group runs as one: it reads its operands and writes its results at any time in between. So a value
+ * lives from the first node of its group to the last node of the last group that reads it. One that
+ * only its own group reads needs no place.
+ */
 
 typedef struct Region {
     int64_t begin, end;
-    NodeId id, last; /* last: where it is read last; nodes.n: an output */
+    NodeId id, first, last; /* lives from node first to node last; nodes.n: an output */
 } Region;
 
 static NodeId view_base(const Graph *g, NodeId id) {
@@ -220,52 +272,83 @@ static bool in_slab(const Node *n) {
     return !(op_info(n->op)->flags & (OPF_LEAF | OPF_VIEW)) && n->type.dtype != DT_KV;
 }
 
-static NodeId *last_reads(const Graph *g, Arena *a) {
-    NodeId *last = arena_array(a, (size_t)g->nodes.n, sizeof *last);
-    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
-        last[id] = id;
-        for (int i = 0; i < ir_get(g, id)->n_in; i++)
-            last[view_base(g, ir_get(g, id)->in[i])] = id;
-    }
-    for (int i = 0; i < g->outputs.n; i++)
-        last[view_base(g, g->outputs.v[i].node)] = (NodeId)g->nodes.n;
-    return last;
+/* first[k], last[k]: the first and last member of group k. */
+static void group_bounds(const Graph *g, NodeId *first, NodeId *last) {
+    for (NodeId id = (NodeId)g->nodes.n - 1; id >= 1; id--)
+        first[ir_get(g, id)->group] = id;
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++)
+        last[ir_get(g, id)->group] = id;
 }
 
-/* The region of node `id`; false after reporting. */
-static bool find_region(Checker *c, NodeId id, NodeId last, Region *r) {
+/* Region of every value, with first and last; `end` is -1 for those that no other group reads. */
+static Region *value_lives(const Graph *g, Arena *a) {
+    size_t groups = (size_t)g->groups.n + 1;
+    NodeId *first = arena_array(a, groups, sizeof *first), *last = arena_array(a, groups, sizeof *last);
+    Region *r = arena_array(a, (size_t)g->nodes.n, sizeof *r);
+    group_bounds(g, first, last);
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        const Node *n = ir_get(g, id);
+        r[id] = (Region){0, n->group ? -1 : 0, id, n->group ? first[n->group] : id, n->group ? last[n->group] : id};
+        for (int i = 0; i < n->n_in; i++) {
+            NodeId base = view_base(g, n->in[i]), until = n->group ? last[n->group] : id;
+            r[base].last = until > r[base].last ? until : r[base].last;
+            if (ir_get(g, base)->group != n->group)
+                r[base].end = 0;
+        }
+    }
+    for (int i = 0; i < g->outputs.n; i++) {
+        Region *out = &r[view_base(g, g->outputs.v[i].node)];
+        out->last = (NodeId)g->nodes.n;
+        out->end = 0;
+    }
+    return r;
+}
+
+/* Fills begin and end of a region; false after reporting. */
+static bool find_region(Checker *c, Region *r) {
     const Graph *g = c->g;
-    const Node *n = ir_get(g, id);
+    const Node *n = ir_get(g, r->id);
     int64_t bytes;
     if (n->slab < 0 || n->slab % SLAB_ALIGN)
         return breach(c, n->loc, "%s has no aligned place in the slab", n->name);
     if (__builtin_mul_overflow(type_row_elems(&n->type) * 4, type_has_rows(&n->type) ? g->slab_rows : 1, &bytes) ||
         bytes > g->slab_bytes || n->slab > g->slab_bytes - bytes)
         return breach(c, n->loc, "%s reaches beyond the slab", n->name);
-    *r = (Region){n->slab, n->slab + bytes, id, last};
+    r->begin = n->slab;
+    r->end = n->slab + bytes;
     return true;
+}
+
+static int earlier_first(const void *x, const void *y) {
+    const Region *a = x, *b = y;
+    return a->first != b->first ? (a->first < b->first ? -1 : 1) : a->id < b->id ? -1 : a->id > b->id;
 }
 
 static void check_slab(Checker *c) {
     const Graph *g = c->g;
-    NodeId *last = last_reads(g, c->scratch);
-    VEC(Region) live = {0};
+    Region *lives = value_lives(g, c->scratch);
+    VEC(Region) regions = {0}, live = {0};
     for (NodeId id = 1; id < (NodeId)g->nodes.n && c->ok; id++) {
         const Node *n = ir_get(g, id);
-        Region r;
-        if (!in_slab(n) || g->slab_rows == 0) {
-            if (n->slab >= 0)
-                breach(c, n->loc, "%s has a place in a slab, but is not to have one", label(n));
-            continue;
+        if (in_slab(n) && g->slab_rows && lives[id].end == 0) {
+            if (find_region(c, &lives[id]))
+                vec_push(c->scratch, &regions, lives[id]);
+        } else if (n->slab >= 0) {
+            breach(c, n->loc, "%s has a place in a slab, but is not to have one", label(n));
         }
-        if (!find_region(c, id, last[id], &r))
-            return;
+    }
+    if (!c->ok || !regions.n)
+        return;
+    qsort(regions.v, (size_t)regions.n, sizeof *regions.v, earlier_first);
+    for (int k = 0; k < regions.n; k++) {
+        Region r = regions.v[k];
         int kept = 0;
         for (int i = 0; i < live.n; i++) {
-            if (live.v[i].last < id)
-                continue; /* read for the last time before this node */
+            if (live.v[i].last < r.first)
+                continue; /* read for the last time before this one is written */
             if (live.v[i].begin < r.end && r.begin < live.v[i].end)
-                breach(c, n->loc, "%s overwrites %s, which is still needed", n->name, ir_get(g, live.v[i].id)->name);
+                breach(c, ir_get(g, r.id)->loc, "%s overwrites %s, which is still needed", ir_get(g, r.id)->name,
+                       ir_get(g, live.v[i].id)->name);
             live.v[kept++] = live.v[i];
         }
         live.n = kept;
@@ -284,7 +367,9 @@ static void check_graph(Checker *c) {
     if (!c->ok)
         return;
     check_cache_use(c);
-    check_slab(c);
+    check_groups(c);
+    if (c->ok)
+        check_slab(c);
 }
 
 bool ir_verify(const Module *m) {

@@ -24,7 +24,14 @@ typedef bool PassFn(Module *m, const PassOptions *o);
 
 bool pass_simplify(Module *m, const PassOptions *o);
 bool pass_select_rows(Module *m, const PassOptions *o);
+bool pass_merge_linear(Module *m, const PassOptions *o);
+bool pass_fuse_rope(Module *m, const PassOptions *o);
+bool pass_fuse_moe(Module *m, const PassOptions *o);
+bool pass_fuse_glu(Module *m, const PassOptions *o);
+bool pass_fuse_residual(Module *m, const PassOptions *o);
+bool pass_fuse_norm(Module *m, const PassOptions *o);
 bool pass_plan_kv(Module *m, const PassOptions *o);
+bool pass_schedule(Module *m, const PassOptions *o);
 bool pass_plan_memory(Module *m, const PassOptions *o);
 
 typedef struct PassInfo {

@@ -10,6 +10,34 @@ void graph_mark_live(const Graph *g, bool *live);
 /* The node whose bytes a view shares; the node itself when it is no view. liveness.c */
 NodeId graph_view_base(const Graph *g, NodeId id);
 
+/* ==== Fusing (fuse.c): how every fusing pass grows a group ====
+ * A pass starts groups and says which nodes it would take; the fuser takes those that can be taken
+ * without a group waiting for itself.
+ */
+
+typedef struct Fuser {
+    Graph *g;
+    Arena *scratch; /* freed by fuser_end */
+    Grouper *grouper;
+    int *uses; /* by id; outputs counted */
+    int taken;
+} Fuser;
+
+typedef bool FuseRule(const Fuser *f, const Node *n);
+
+Fuser fuser_begin(Graph *g);
+/* True when anything was taken. */
+bool fuser_end(Fuser *f);
+/* A new group around node `id`; its number. */
+int fuser_start(Fuser *f, Family family, NodeId id);
+bool fuser_take(Fuser *f, int group, NodeId id);
+/* Takes, in order, every ungrouped node that reads a member and that `rule` accepts. */
+void fuser_grow_down(Fuser *f, int group, FuseRule *rule);
+/* Takes, backwards, every ungrouped node that only members read and that `rule` accepts. */
+void fuser_grow_up(Fuser *f, int group, FuseRule *rule);
+/* Runs `each` on every graph of the module; true when any took something. */
+bool fuse_graphs(Module *m, void (*each)(Fuser *f));
+
 /* The unified diff of two texts, three lines of context; nothing when they are equal. text_diff.c */
 void text_diff(Buf *out, const char *old_text, const char *new_text);
 

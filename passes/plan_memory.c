@@ -4,12 +4,13 @@
  *   after    %x = add %h, %a : f32[T, 640] at 1310720
  *
  * A value lives from its node to the last node that reads it, through views too; an output lives to
- * the end. Two values that live at the same time get disjoint places; a node's result never takes the
- * place of its own operands. The largest go first, each to the lowest gap that holds it: a few
- * percent worse than the best known packings, and simple. Sizes are for T = R = the longest call.
- * Leaves have memory of their own, views share their operand's, caches are not in the slab.
+ * the end. A group counts as one node, since it reads and writes in any order; a value that only its
+ * own group reads never leaves the kernel and gets no place. Two values that live at the same time get disjoint places;
+ * a node's result never takes the place of its own operands. The largest go first, each to the lowest gap that holds
+ * it: a few percent worse than the best known packings, and simple. Sizes are for T = R = the longest call. Leaves have
+ * memory of their own, views share their operand's, caches are not in the slab.
  *
- * requires  graphs are final
+ * requires  graphs are final, groups stand together (schedule)
  * keeps     the graphs
  * breaks    nothing; any pass that rebuilds a graph breaks this one
  */
@@ -20,7 +21,7 @@
 enum { SLAB_ALIGN = 64 };
 
 typedef struct Span {
-    NodeId id, last; /* lives from node id to node last, both included */
+    NodeId id, first, last; /* lives from node first to node last, both included */
     int64_t bytes, at;
 } Span;
 
@@ -35,23 +36,48 @@ static int64_t value_bytes(const Type *t, int64_t rows) {
     return (bytes + SLAB_ALIGN - 1) / SLAB_ALIGN * SLAB_ALIGN;
 }
 
-static SpanVec find_spans(const Graph *g, int64_t rows, Arena *scratch) {
+/* first[k], last[k]: ids of the first and last member of group k. */
+static void group_ends(const Graph *g, NodeId *first, NodeId *last) {
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        int k = ir_get(g, id)->group;
+        first[k] = first[k] ? first[k] : id;
+        last[k] = id;
+    }
+}
+
+/* Where the life of each value ends, as an id; 0 for one that only its own group reads. */
+static NodeId *last_reads(const Graph *g, const NodeId *group_last, Arena *scratch) {
     NodeId *last = arena_array(scratch, (size_t)g->nodes.n, sizeof *last);
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
-        last[id] = id;
-        for (int i = 0; i < n->n_in; i++)
-            last[graph_view_base(g, n->in[i])] = id;
+        NodeId until = n->group ? group_last[n->group] : id;
+        if (!n->group)
+            last[id] = id;
+        for (int i = 0; i < n->n_in; i++) {
+            NodeId base = graph_view_base(g, n->in[i]);
+            bool inside = n->group && ir_get(g, base)->group == n->group;
+            if (!inside && until > last[base])
+                last[base] = until;
+        }
     }
     for (int i = 0; i < g->outputs.n; i++)
         last[graph_view_base(g, g->outputs.v[i].node)] = (NodeId)g->nodes.n;
+    return last;
+}
+
+static SpanVec find_spans(const Graph *g, int64_t rows, Arena *scratch) {
+    size_t groups = (size_t)g->groups.n + 1;
+    NodeId *first = arena_array(scratch, groups, sizeof *first), *end = arena_array(scratch, groups, sizeof *end);
+    group_ends(g, first, end);
+    NodeId *last = last_reads(g, end, scratch);
     SpanVec spans = {0};
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
-        if (needs_place(n)) {
-            Span s = {id, last[id], value_bytes(&n->type, rows), -1};
-            vec_push(scratch, &spans, s);
-        }
+        if (!needs_place(n) || !last[id])
+            continue;
+        NodeId from = n->group ? first[n->group] : id, until = n->group ? end[n->group] : id;
+        Span s = {id, from, last[id] > until ? last[id] : until, value_bytes(&n->type, rows), -1};
+        vec_push(scratch, &spans, s);
     }
     return spans;
 }
@@ -68,7 +94,7 @@ static void place(SpanVec *placed, Span s, Arena *scratch) {
     int64_t at = 0;
     for (int i = 0; i < placed->n; i++) {
         const Span *p = &placed->v[i];
-        if (p->last < s.id || s.last < p->id)
+        if (p->last < s.first || s.last < p->first)
             continue; /* never there at the same time */
         if (at + s.bytes <= p->at)
             break;
@@ -90,15 +116,21 @@ static bool plan_graph(Graph *g, int64_t rows) {
         qsort(spans.v, (size_t)spans.n, sizeof *spans.v, larger_first);
     int64_t bytes = 0;
     bool changed = g->slab_rows != rows;
+    int64_t *before = arena_array(scratch, (size_t)g->nodes.n, sizeof *before);
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        before[id] = ir_get(g, id)->slab;
+        ir_get(g, id)->slab = -1;
+    }
     for (int i = 0; i < spans.n; i++)
         place(&placed, spans.v[i], scratch);
     for (int i = 0; i < placed.n; i++) {
         const Span *s = &placed.v[i];
         Node *n = ir_get(g, s->id);
-        changed = changed || n->slab != s->at;
         n->slab = s->at;
         bytes = s->at + s->bytes > bytes ? s->at + s->bytes : bytes;
     }
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++)
+        changed = changed || before[id] != ir_get(g, id)->slab;
     g->slab_bytes = bytes;
     g->slab_rows = rows;
     arena_free(scratch);

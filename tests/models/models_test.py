@@ -11,18 +11,20 @@ import sys
 
 import make_headers
 
-# attend ops, caches, caches that became rings at a context of 32768, linears on wanted rows only (last layer and head)
+# attend ops, caches, caches that became rings at a context of 32768, expert matmuls; and the groups after all passes:
+# a dense layer is qkv, attention, output, gate and up, down; experts add a router and two groups; per-layer inputs two
+# matmuls; rowwise are the embedding and the wanted rows of the last layer's inputs
 EXPECT = {
-    "gemma4-31b": dict(attend=60, caches=60, rings=50, experts=0),
-    "gemma4-26b-a4b": dict(attend=30, caches=30, rings=25, experts=60),
-    "gemma4-12b": dict(attend=48, caches=48, rings=40, experts=0),
-    "gemma4-e4b": dict(attend=42, caches=24, rings=20, experts=0),
-    "gemma4-e2b": dict(attend=35, caches=15, rings=12, experts=0),
-    "gemma3-270m": dict(attend=18, caches=18, rings=15, experts=0),
-    "gemma3-1b": dict(attend=26, caches=26, rings=22, experts=0),
-    "gemma3-4b": dict(attend=34, caches=34, rings=29, experts=0),
-    "gemma3-12b": dict(attend=48, caches=48, rings=40, experts=0),
-    "gemma3-27b": dict(attend=62, caches=62, rings=52, experts=0),
+    "gemma4-31b": dict(attend=60, caches=60, rings=50, experts=0, groups=(242, 0, 60, 4)),
+    "gemma4-26b-a4b": dict(attend=30, caches=30, rings=25, experts=60, groups=(152, 60, 30, 4)),
+    "gemma4-12b": dict(attend=48, caches=48, rings=40, experts=0, groups=(194, 0, 48, 4)),
+    "gemma4-e4b": dict(attend=42, caches=24, rings=20, experts=0, groups=(255, 0, 42, 6)),
+    "gemma4-e2b": dict(attend=35, caches=15, rings=12, experts=0, groups=(213, 0, 35, 6)),
+    "gemma3-270m": dict(attend=18, caches=18, rings=15, experts=0, groups=(74, 0, 18, 4)),
+    "gemma3-1b": dict(attend=26, caches=26, rings=22, experts=0, groups=(106, 0, 26, 4)),
+    "gemma3-4b": dict(attend=34, caches=34, rings=29, experts=0, groups=(138, 0, 34, 4)),
+    "gemma3-12b": dict(attend=48, caches=48, rings=40, experts=0, groups=(194, 0, 48, 4)),
+    "gemma3-27b": dict(attend=62, caches=62, rings=52, experts=0, groups=(250, 0, 62, 4)),
 }
 
 
@@ -39,6 +41,8 @@ def counts(ir):
         caches=len(re.findall(r"^cache ", ir, re.M)),
         rings=len(re.findall(r"^cache .*\bring\b", ir, re.M)),
         experts=len(re.findall(r"= linear_experts ", ir)),
+        groups=tuple(len(re.findall(rf"^  group g\d+ {f}\b", ir, re.M))
+                     for f in ("matmul", "experts", "attention", "rowwise")),
     )
 
 

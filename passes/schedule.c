@@ -1,0 +1,94 @@
+/* schedule.c - the order of launches: groups stand together, one after another.
+ *
+ *   before                                            after
+ *     %q = linear %x, @wq : f32[T, 64] in g1            group g1 matmul
+ *     %y = exp %z : f32[T, 8]                           group g2 rowwise
+ *     %k = linear %x, @wk : f32[T, 16] in g1            %q = linear %x, @wq : f32[T, 64] in g1
+ *                                                       %k = linear %x, @wk : f32[T, 16] in g1
+ *                                                       %y = exp %z : f32[T, 8] in g2
+ *
+ * A group comes as soon as all it waits for is there. What no pass has grouped becomes rowwise groups:
+ * neighbours in the order share one while that waits for nothing new. Groups are numbered anew.
+ *
+ * requires  the fusing passes
+ * keeps     every node and every output
+ * breaks    the memory plan
+ */
+#include "passes/passes_int.h"
+
+/* Leftover nodes that stand side by side in the order go into one rowwise group. */
+static bool group_leftovers(Fuser *f) {
+    int count, last = 0;
+    NodeId culprit;
+    int *order = grouper_order(f->grouper, &count, &culprit);
+    if (!order)
+        ICE("groups wait for each other");
+    for (int i = 0; i < count; i++) {
+        if (order[i] > 0) {
+            last = 0;
+            continue;
+        }
+        NodeId id = (NodeId)-order[i];
+        if (!last || !fuser_take(f, last, id))
+            last = fuser_start(f, FAM_ROWWISE, id);
+    }
+    return f->taken > 0;
+}
+
+/* The graph again with its nodes group by group, and the groups numbered in that order. */
+static Graph *rebuild(Fuser *f) {
+    const Graph *g = f->g;
+    int count;
+    NodeId culprit;
+    int *order = grouper_order(f->grouper, &count, &culprit);
+    if (!order)
+        ICE("groups wait for each other");
+    Graph *to = ir_clone_empty(g);
+    NodeId *map = arena_array(f->scratch, (size_t)g->nodes.n, sizeof *map);
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++)
+        if (op_info(ir_get(g, id)->op)->flags & OPF_LEAF)
+            map[id] = ir_copy(to, g, id, map);
+    for (int i = 0; i < count; i++) {
+        const Group *old = &g->groups.v[order[i] - 1];
+        int group = ir_group_new(to, old->family, old->loc);
+        for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+            if (ir_get(g, id)->group != order[i])
+                continue;
+            map[id] = ir_copy(to, g, id, map);
+            ir_get(to, map[id])->group = group;
+        }
+    }
+    for (int i = 0; i < g->outputs.n; i++)
+        ir_output(to, g->outputs.v[i].kind, g->outputs.v[i].name, map[g->outputs.v[i].node], g->outputs.v[i].loc);
+    return to;
+}
+
+/* True when the nodes already stand as rebuild() would put them. */
+static bool in_order(const Graph *g) {
+    int last = 0;
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        int group = ir_get(g, id)->group;
+        if (op_info(ir_get(g, id)->op)->flags & OPF_LEAF)
+            continue;
+        if (group < last || group > last + 1)
+            return false;
+        last = group;
+    }
+    return last == g->groups.n;
+}
+
+bool pass_schedule(Module *m, const PassOptions *o) {
+    (void)o;
+    bool changed = false;
+    for (int i = 0; i < m->graphs.n; i++) {
+        Fuser f = fuser_begin(m->graphs.v[i]);
+        bool grouped = group_leftovers(&f);
+        if (!in_order(m->graphs.v[i])) {
+            m->graphs.v[i] = rebuild(&f);
+            changed = true;
+        }
+        fuser_end(&f);
+        changed = changed || grouped;
+    }
+    return changed;
+}
