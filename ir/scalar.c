@@ -124,7 +124,7 @@ static void print_operator(const Printer *p, const Scalar *e, int around) {
     if (ops[e->op].arity == 1) {
         buf_printf(p->out, e->op == SC_NOT ? "%s " : "%s", ops[e->op].text);
         print(p, e->arg[0], prec); /* no brackets in --x: read back, they would nest twice as deep */
-    } else { /* left associative; comparisons do not associate, so both sides bind tighter */
+    } else {                       /* left associative; comparisons do not associate, so both sides bind tighter */
         bool compares = e->op >= SC_EQ && e->op <= SC_GE;
         print(p, e->arg[0], compares ? prec + 1 : prec);
         buf_printf(p->out, " %s ", ops[e->op].text);
