@@ -281,7 +281,14 @@ Stmt *fe_for(Parser *p, SrcLoc loc, Name name, Expr *from, Expr *to, StmtList bo
 
 /* ==== Items ==== */
 
+/* Whose names a text uses. Which of them the file is matters no more once the names are found. */
+static bool known_format(const char *s) {
+    return strcmp(s, "gguf") == 0 || strcmp(s, "safetensors") == 0;
+}
+
 void fe_model(Parser *p, Name name, Name format, Expr *arch, Name target) {
+    if (format.s && !known_format(format.s))
+        diag_error(p->diag, format.loc, "unknown format '%s'; a model is from gguf or from safetensors", format.s);
     ModelDecl *m = arena_alloc(p->arena, sizeof *m);
     m->name = name;
     m->format = format;

@@ -79,24 +79,28 @@ Value l_scalar_binary(Lower *L, AstOp op, Value x, Value y, SrcLoc loc) {
 
 /* ==== Tables ==== */
 
-/* t[i] of a compile-time array: select(i == 0, t0, select(i == 1, t1, .. last)). */
-static Value choose(Lower *L, Value table, Value index, SrcLoc loc) {
-    int64_t n = table.u.array.n;
-    if (n == 0 || n > MAX_CHOICES)
-        return l_error(L, loc, "an array indexed by q, k or h has 1 to %d elements, this has %lld", MAX_CHOICES,
-                       (long long)n);
-    Value v = table.u.array.v[n - 1];
-    for (int64_t i = n - 2; i >= 0 && v.kind != VAL_POISON; i--) {
-        Value is = l_scalar_op(L, SC_EQ, (Value[]){index, value_int(i)}, 2, loc);
-        v = l_scalar_op(L, SC_SELECT, (Value[]){is, table.u.array.v[i], v}, 3, loc);
-    }
-    return v;
+/* t[i] for first <= i < end by halves, select(i < middle, .., ..), so that it nests little. */
+static Value choose(Lower *L, const Value *t, int64_t first, int64_t end, Value index, SrcLoc loc) {
+    if (end - first == 1)
+        return t[first];
+    int64_t middle = first + (end - first) / 2;
+    Value below = choose(L, t, first, middle, index, loc);
+    Value above = choose(L, t, middle, end, index, loc);
+    Value is = l_scalar_op(L, SC_LT, (Value[]){index, value_int(middle)}, 2, loc);
+    if (below.kind == VAL_POISON || above.kind == VAL_POISON || is.kind == VAL_POISON)
+        return value_poison();
+    return l_scalar_op(L, SC_SELECT, (Value[]){is, below, above}, 3, loc);
 }
 
 Value l_scalar_index(Lower *L, Value table, Value index, SrcLoc loc) {
     static const Want vector = {.rank = 1, .dim = {-1}};
-    if (table.kind == VAL_ARRAY)
-        return choose(L, table, index, loc);
+    if (table.kind == VAL_ARRAY) {
+        int64_t n = table.u.array.n;
+        if (n == 0 || n > MAX_CHOICES)
+            return l_error(L, loc, "an array indexed by q, k or h has 1 to %d elements, this has %lld", MAX_CHOICES,
+                           (long long)n);
+        return choose(L, table.u.array.v, 0, n, index, loc);
+    }
     if (table.kind != VAL_STRING)
         return l_error(L, loc, "only arrays and named 1-d tensors can be indexed by q, k or h, this is %s",
                        value_what(L->arena, L->g, table));
@@ -145,6 +149,10 @@ static bool lower_body(Lower *L, const Body *b, const Scalar **out) {
         return false;
     }
     *out = as_scalar(L, v, b->body->loc);
+    if (*out && scalar_nesting(*out) > SCALAR_NESTING) {
+        l_error(L, b->body->loc, "%s is nested more than %d deep", b->what, SCALAR_NESTING);
+        return false;
+    }
     return *out != NULL;
 }
 

@@ -5,10 +5,7 @@
  */
 #include "ir/parse_int.h"
 
-enum {
-    MAX_EXPR_DEPTH = 100,
-    MAX_EXPR_NODES = 2000,
-};
+enum { MAX_EXPR_NODES = 2000 };
 
 static const struct {
     const char *text;
@@ -124,7 +121,7 @@ static const Scalar *parse_operators(Parser *p, int min_prec) {
 }
 
 static const Scalar *parse_expr(Parser *p, int min_prec) {
-    if (p->expr_depth >= MAX_EXPR_DEPTH) {
+    if (p->expr_depth >= SCALAR_NESTING) {
         p_fail_at(p, p->at, "the expression is nested too deeply");
         return NULL;
     }

@@ -156,3 +156,24 @@ void scalar_print(Buf *out, const Scalar *e, const char *(*weight_name)(const vo
     Printer p = {out, weight_name, ctx};
     print(&p, e, 0);
 }
+
+/* Goes the way of print(): what is in brackets, an operand behind an operator or an argument nests. */
+static int nesting(const Scalar *e, int around) {
+    const int prec = ops[e->op].prec, arity = ops[e->op].arity;
+    if (e->op == SC_CONST)
+        return e->value < 0 ? 1 : 0;
+    if (e->op == SC_TABLE)
+        return 1 + nesting(e->arg[0], 0);
+    bool compares = e->op >= SC_EQ && e->op <= SC_GE;
+    int deepest = 0;
+    for (int i = 0; i < arity; i++) {
+        int inner = prec == 0 ? 0 : arity == 1 || (i == 0 && !compares) ? prec : prec + 1;
+        int depth = nesting(e->arg[i], inner) + (prec == 0 || arity == 1 || i > 0);
+        deepest = depth > deepest ? depth : deepest;
+    }
+    return deepest + (prec > 0 && prec < around);
+}
+
+int scalar_nesting(const Scalar *e) {
+    return 1 + nesting(e, 0);
+}

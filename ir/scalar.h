@@ -44,6 +44,10 @@ double scalar_eval(const Scalar *e, const ScalarEnv *env);
  * weight_name(ctx, i) gives the name. */
 void scalar_print(Buf *out, const Scalar *e, const char *(*weight_name)(const void *ctx, int i), const void *ctx);
 
+/* How deep that text nests for ir_parse(), which refuses what is deeper than SCALAR_NESTING. */
+enum { SCALAR_NESTING = 100 };
+int scalar_nesting(const Scalar *e);
+
 /* ==== Intervals (ir/interval.c) ==== */
 
 typedef enum Visibility { VIS_NONE, VIS_SOME, VIS_ALL } Visibility;

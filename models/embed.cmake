@@ -1,4 +1,9 @@
-# cmake -DOUT=FILE.c "-DTEXTS=A.lap;B.lap" -P embed.cmake: writes the texts as C arrays (models.h).
+# cmake -DOUT=FILE.c -DARRAY=NAME "-DTEXTS=A.lap;B.lap" -P embed.cmake: writes the texts as the C array NAME of
+# models.h. Another header and element type with -DHEADER=FILE.h -DTYPE=NAME.
+if(NOT HEADER)
+    set(HEADER models/models.h)
+    set(TYPE ModelText)
+endif()
 set(arrays "")
 set(rows "")
 set(count 0)
@@ -13,5 +18,5 @@ foreach(path IN LISTS TEXTS)
     string(APPEND rows "    {\"${name}\", (const char *)text_${count}, sizeof text_${count} - 1},\n")
     math(EXPR count "${count} + 1")
 endforeach()
-file(WRITE ${OUT} "/* Made by models/embed.cmake. */\n#include \"models/models.h\"\n\n${arrays}"
-     "const ModelText model_texts[] = {\n${rows}};\nconst int n_model_texts = ${count};\n")
+file(WRITE ${OUT} "/* Made by models/embed.cmake. */\n#include \"${HEADER}\"\n\n${arrays}"
+     "const ${TYPE} ${ARRAY}[] = {\n${rows}};\nconst int n_${ARRAY} = ${count};\n")

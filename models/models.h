@@ -1,6 +1,6 @@
-/* models.h - the model texts built into the program, so that it runs from anywhere.
+/* models.h - the texts of this folder built into the program, so that it runs from anywhere.
  *
- * The array is generated from the .lap files of this folder at build time (models/embed.cmake).
+ * The arrays are generated from the files at build time (models/embed.cmake).
  */
 #ifndef LAP_MODELS_MODELS_H
 #define LAP_MODELS_MODELS_H
@@ -13,7 +13,12 @@ typedef struct ModelText {
     size_t len;
 } ModelText;
 
+/* Model texts, *.lap. */
 extern const ModelText model_texts[];
 extern const int n_model_texts;
+
+/* Sizes that `lap synth` makes, *.synth (runtime/synth/synth.h). */
+extern const ModelText synth_texts[];
+extern const int n_synth_texts;
 
 #endif

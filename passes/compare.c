@@ -111,7 +111,7 @@ static double difference(const float *x, const float *y, int64_t n) {
     }
     if (diff == 0)
         return 0;
-    return size > 0 ? sqrt(diff / size) : INFINITY;
+    return size == 0 ? INFINITY : sqrt(diff / size);
 }
 
 static bool compare_output(Run *r, const Graph *g, const char *name, const Type *t, const float *x, const float *y,

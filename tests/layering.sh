@@ -9,13 +9,13 @@ cd "${1:-$(dirname "$0")/..}" || exit 2
 allowed() {
     case $1 in
     ir) echo ;;
-    frontend | passes | codegen | runtime/weights | runtime/text) echo ir ;;
-    runtime/device) echo ir codegen ;;
+    frontend | passes | codegen | runtime/weights | runtime/text | runtime/device) echo ir ;;
+    runtime/synth) echo ir models ;;
     runtime/engine) echo ir frontend passes codegen models runtime/weights runtime/text runtime/device ;;
     runtime/serve) echo ir frontend passes codegen runtime/weights runtime/text runtime/device runtime/engine ;;
-    runtime/cli) echo ir frontend passes codegen runtime/weights runtime/text runtime/device runtime/engine runtime/serve ;;
+    runtime/cli) echo ir frontend passes codegen runtime/weights runtime/synth runtime/text runtime/device runtime/engine runtime/serve ;;
     models) echo ;;
-    tests*) echo ir frontend passes codegen models runtime/weights runtime/text runtime/device runtime/engine ;;
+    tests*) echo ir frontend passes codegen models runtime/weights runtime/synth runtime/text runtime/device runtime/engine ;;
     *) echo "unknown folder" ;;
     esac
 }

@@ -36,6 +36,13 @@ __attribute__((format(printf, 3, 4))) int cli_fail(const Cli *c, int code, const
 /* Prints the messages collected so far and forgets them; EXIT_INPUT when there were errors. */
 int cli_report(Cli *c);
 
+/* ==== Output ==== */
+
+/* Flushes stdout; false once anything could not be written. */
+bool cli_flush(void);
+/* errno of the first flush that failed, 0 when none did: later calls overwrite errno. */
+int cli_flush_error(void);
+
 /* ==== Files ==== */
 
 /* The whole of a file, "-": standard input. Errors go to diag. */
@@ -63,10 +70,16 @@ void cli_catch_interrupt(void);
 
 typedef struct Progress Progress;
 
-/* NULL when nothing is to be shown; the other two take that. */
+/* NULL when nothing is to be shown; the others take that. */
 Progress *progress_start(const Cli *c, const char *what);
-void progress_set(Progress *p, int64_t done, int64_t total); /* total 0: not known */
-void progress_end(Progress *p);                              /* clears the line, frees */
+void progress_set(Progress *p, int64_t done, int64_t total);   /* total 0: not known */
+void progress_bytes(Progress *p, int64_t done, int64_t total); /* with the rate and the time left */
+void progress_end(Progress *p);                                /* clears the line, frees */
+
+/* ==== Weights files (cmd_inspect.c) ==== */
+
+/* What `lap inspect` prints, by its options; bytes is the size of the file. */
+void inspect_print(const Cli *c, const ModelFile *f, uint64_t bytes);
 
 /* ==== JSON ==== */
 

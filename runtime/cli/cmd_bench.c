@@ -76,12 +76,12 @@ static void print_result(Bench *b) {
     double file = (double)session_weight_bytes(b->s);
     long threads = o->threads ? (long)o->threads : sysconf(_SC_NPROCESSORS_ONLN);
     if (o->json) {
-        json_print(json_pack("{s:s, s:s, s:s, s:i, s:I, s:f, s:I, s:f, s:I, s:f, s:f, s:f}", "weights", o->operand[0],
+        json_print(json_pack("{s:s, s:s, s:s, s:i, s:I, s:f, s:I, s:f, s:I, s:I, s:I, s:I}", "weights", o->operand[0],
                              "model", session_text_name(b->s), "device", session_device(b->s), "threads", (int)threads,
                              "prompt_tokens", (json_int_t)o->pp, "prompt_tokens_per_second", pp, "decode_tokens",
                              (json_int_t)o->tg, "decode_tokens_per_second", tg, "runs", (json_int_t)o->repeat,
-                             "file_bytes", file, "cache_bytes", (double)session_cache_bytes(b->s),
-                             "peak_resident_bytes", memory),
+                             "file_bytes", (json_int_t)file, "cache_bytes", (json_int_t)session_cache_bytes(b->s),
+                             "peak_resident_bytes", (json_int_t)memory),
                    true);
         return;
     }

@@ -78,8 +78,7 @@ static bool on_token(void *ctx, int32_t id, Str text) {
         fwrite(text.s, 1, text.n, stdout);
     if (id >= 0 && id == chat->hide[1])
         chat->hidden = false;
-    fflush(stdout);
-    return !ferror(stdout);
+    return cli_flush();
 }
 
 /* The conversation as ids. */
@@ -99,7 +98,7 @@ static void render(Chat *chat, TokenList *ids) {
 /* Says why the reply ended when that is not plain, and remembers it. */
 static void end_reply(Chat *chat, const Buf *reply) {
     putchar('\n');
-    fflush(stdout);
+    cli_flush();
     StopReason reason = chat->stats.reason;
     if (reason == STOP_CANCELLED || reason == STOP_CONTEXT || reason == STOP_COUNT)
         fprintf(stderr, "[%s]\n", stop_reason_text(reason));
@@ -195,7 +194,7 @@ static bool run_command(Chat *chat, const char *line) {
         set_system(chat, rest);
     else
         fprintf(stderr, "[unknown command %.*s; /help lists them]\n", STR_FMT(word));
-    fflush(stdout);
+    cli_flush();
     return true;
 }
 

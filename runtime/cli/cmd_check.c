@@ -6,27 +6,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Compiles against the weights; *what says what came of it. */
-static bool compile(Cli *c, const TextSource *t, const ModelFile *file, const char **what) {
-    FeSetting *settings;
-    int n;
-    if (!cli_settings(c, &settings, &n))
-        return false;
-    FeInput in = {.name = t->name, .text = t->text, .len = t->len, .file = file, .settings = settings, .n_settings = n};
+/* Compiles against the weights; *what says what came of it. `in` lacks only the text. */
+static bool compile(Cli *c, const TextSource *t, FeInput in, const char **what) {
+    in.name = t->name;
+    in.text = t->text;
+    in.len = t->len;
     Module *m = fe_compile(c->arena, c->diag, &in);
     if (!m || !ir_verify(m))
         return false;
-    *what = arena_printf(c->arena, " (%d weights, %d caches, %d %s)", m->weights.n, m->caches.n, m->graphs.n,
-                         m->graphs.n == 1 ? "entry" : "entries");
+    *what = arena_printf(c->arena, " (%d weight%s, %d cache%s, %d %s)", m->weights.n, m->weights.n == 1 ? "" : "s",
+                         m->caches.n, m->caches.n == 1 ? "" : "s", m->graphs.n, m->graphs.n == 1 ? "entry" : "entries");
     return true;
 }
 
-static bool check_text(Cli *c, const char *path, const ModelFile *file, const char **what) {
+static bool check_text(Cli *c, const char *path, const FeInput *in, const char **what) {
     TextSource t;
     *what = "";
     if (!text_read(c->arena, c->diag, path, &t))
         return false;
-    return file ? compile(c, &t, file, what) : fe_check(c->arena, c->diag, t.name, t.text, t.len);
+    return in->file ? compile(c, &t, *in, what) : fe_check(c->arena, c->diag, t.name, t.text, t.len);
 }
 
 static json_t *json_result(const Cli *c, const char *path, bool ok) {
@@ -37,13 +35,13 @@ static json_t *json_result(const Cli *c, const char *path, bool ok) {
     return j;
 }
 
-static int check_all(Cli *c, const ModelFile *file) {
+static int check_all(Cli *c, const FeInput *in) {
     json_t *all = json_array();
     int code = EXIT_FINE;
     for (int i = 0; i < c->o.n_operands; i++) {
         const char *path = c->o.operand[i];
         const char *what;
-        bool ok = check_text(c, path, file, &what) && diag_errors(c->diag) == 0;
+        bool ok = check_text(c, path, in, &what) && diag_errors(c->diag) == 0;
         if (!ok)
             code = EXIT_INPUT;
         if (c->o.json) {
@@ -65,10 +63,15 @@ static int check_all(Cli *c, const ModelFile *file) {
 int cmd_check(Cli *c) {
     if (c->o.set.n && !c->o.weights)
         return cli_fail(c, EXIT_USAGE, "--set has a meaning only with --weights");
+    FeSetting *settings;
+    int n_settings;
+    if (!cli_settings(c, &settings, &n_settings))
+        return EXIT_USAGE;
     Weights *w = NULL;
     if (c->o.weights && !(w = weights_open(c->o.weights, c->diag)))
         return EXIT_INPUT;
-    int code = check_all(c, w ? weights_file(w) : NULL);
+    FeInput in = {.file = w ? weights_file(w) : NULL, .settings = settings, .n_settings = n_settings};
+    int code = check_all(c, &in);
     if (w)
         weights_close(w);
     return code;

@@ -13,13 +13,17 @@ static bool write_all(const char *path, const Buf *b) {
     return (f ? fclose(f) == 0 : false) && ok;
 }
 
-/* Writes beside the file and renames, so that a full disk does not cost the text. */
+/* Writes beside the file, which a link leads to, and renames, so that a full disk does not cost the text. */
 static int rewrite(Cli *c, const char *path, const Buf *b) {
-    char *beside = arena_printf(c->arena, "%s.lap-fmt", path);
+    char *file = realpath(path, NULL);
+    char *beside = arena_printf(c->arena, "%s.lap-fmt", file ? file : path);
     struct stat st;
-    if (write_all(beside, b) && stat(path, &st) == 0 && chmod(beside, st.st_mode) == 0 && rename(beside, path) == 0)
-        return EXIT_FINE;
+    bool ok = file && write_all(beside, b) && stat(file, &st) == 0 && chmod(beside, st.st_mode) == 0 &&
+              rename(beside, file) == 0;
     int error = errno;
+    free(file);
+    if (ok)
+        return EXIT_FINE;
     unlink(beside);
     return cli_fail(c, EXIT_SYSTEM, "cannot write %s: %s", path, strerror(error));
 }

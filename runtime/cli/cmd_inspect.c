@@ -241,6 +241,13 @@ static int print_key(Cli *c, const ModelFile *f) {
     return EXIT_FINE;
 }
 
+void inspect_print(const Cli *c, const ModelFile *f, uint64_t bytes) {
+    if (c->o.json)
+        print_as_json(c, f, bytes);
+    else
+        print_text(c, f, bytes);
+}
+
 int cmd_inspect(Cli *c) {
     Weights *w = weights_open(c->o.operand[0], c->diag);
     if (!w)
@@ -249,10 +256,8 @@ int cmd_inspect(Cli *c) {
     int code = EXIT_FINE;
     if (c->o.key)
         code = print_key(c, f);
-    else if (c->o.json)
-        print_as_json(c, f, weights_bytes(w));
     else
-        print_text(c, f, weights_bytes(w));
+        inspect_print(c, f, weights_bytes(w));
     weights_close(w);
     return code;
 }

@@ -30,17 +30,12 @@ typedef struct Run {
 
 /* ==== --dump TAP=FILE, --logits FILE ==== */
 
-/* "layer[3]" as the graph names it: "layer.3". */
+/* "layer[3]" as the graph names it: "layer.3". n is at least 1. */
 static const char *tap_name(Arena *a, const char *s, size_t n) {
-    Buf b = {0};
-    for (size_t i = 0; i < n; i++)
-        if (s[i] == '[')
-            buf_char(&b, '.');
-        else if (s[i] != ']')
-            buf_char(&b, s[i]);
-    char *name = arena_strndup(a, b.n ? b.s : "", b.n);
-    buf_free(&b);
-    return name;
+    const char *open = s[n - 1] == ']' ? memchr(s, '[', n) : NULL;
+    if (!open)
+        return arena_strndup(a, s, n);
+    return arena_printf(a, "%.*s.%.*s", (int)(open - s), s, (int)(s + n - 2 - open), open + 1);
 }
 
 static int parse_dumps(Run *r) {
@@ -131,8 +126,7 @@ static bool on_token(void *ctx, int32_t id, Str text) {
         printf("%s%d", r->made.n > 1 ? " " : "", id);
     else
         fwrite(text.s, 1, text.n, stdout);
-    fflush(stdout);
-    return !ferror(stdout);
+    return cli_flush();
 }
 
 /* ==== Prompt ==== */
@@ -197,7 +191,7 @@ static void echo(const Run *r, const Buf *text) {
         else
             printf("%d ", r->prompt.v[i]);
     }
-    fflush(stdout);
+    cli_flush();
 }
 
 /* ==== After ==== */
@@ -244,7 +238,7 @@ static int report(Run *r, const GenerateStats *g) {
         print_json(r, g);
     else if (r->made.n > 0)
         putchar('\n');
-    fflush(stdout);
+    cli_flush();
     if (g->reason == STOP_CANCELLED)
         fprintf(stderr, "interrupted\n");
     if (!r->c->o.quiet && g->reason != STOP_ERROR)

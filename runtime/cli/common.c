@@ -15,7 +15,7 @@
 int cli_fail(const Cli *c, int code, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    fflush(stdout);
+    cli_flush();
     fprintf(stderr, "lap %s: error: ", command_info[c->cmd].name);
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
@@ -25,10 +25,24 @@ int cli_fail(const Cli *c, int code, const char *fmt, ...) {
 
 int cli_report(Cli *c) {
     int code = diag_errors(c->diag) ? EXIT_INPUT : EXIT_FINE;
-    fflush(stdout);
+    cli_flush();
     diag_print(c->diag, stderr, isatty(STDERR_FILENO));
     diag_clear(c->diag);
     return code;
+}
+
+/* ==== Output ==== */
+
+static int flush_error;
+
+bool cli_flush(void) {
+    if (fflush(stdout) && !flush_error)
+        flush_error = errno;
+    return !ferror(stdout);
+}
+
+int cli_flush_error(void) {
+    return flush_error;
 }
 
 /* ==== Files ==== */

@@ -32,7 +32,8 @@ json_t *json_bytes(const char *s, size_t n) {
 }
 
 void json_print(json_t *j, bool indent) {
-    json_dumpf(j, stdout, (indent ? JSON_INDENT(2) : JSON_COMPACT) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
+    size_t layout = indent ? JSON_INDENT(2) : JSON_COMPACT;
+    json_dumpf(j, stdout, layout | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9) | JSON_ENCODE_ANY);
     putchar('\n');
     json_decref(j);
 }

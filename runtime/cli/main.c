@@ -1,6 +1,5 @@
 /* main.c - the command `lap`: finds the subcommand, parses its options, runs it, reports. */
 #include "runtime/cli/cli.h"
-#include <errno.h>
 #include <string.h>
 
 typedef int CommandFn(Cli *c);
@@ -13,11 +12,11 @@ static CommandFn *const functions[CMD_COUNT] = {
 
 /* Output that could not be written must not look like success. */
 static int finish(int code) {
-    if ((fflush(stdout) || ferror(stdout)) && code != EXIT_INTERRUPTED) {
-        fprintf(stderr, "lap: error: cannot write standard output: %s\n", strerror(errno));
-        return EXIT_SYSTEM;
-    }
-    return code;
+    if (cli_flush() || code == EXIT_INTERRUPTED)
+        return code;
+    int error = cli_flush_error();
+    fprintf(stderr, "lap: error: cannot write standard output%s%s\n", error ? ": " : "", error ? strerror(error) : "");
+    return EXIT_SYSTEM;
 }
 
 static int unknown(const char *name, const char *near) {

@@ -81,7 +81,7 @@ static bool bad_number(const Parser *p, const OptionRule *r, const char *what, c
     char most[32];
     format_f64(least, r->least);
     format_f64(most, r->most);
-    if (r->most >= 1e9)
+    if (r->most >= (double)INT64_MAX)
         return usage(p, "--%s wants %s of at least %s, not \"%s\"", r->info.name, what, least, text);
     return usage(p, "--%s wants %s from %s to %s, not \"%s\"", r->info.name, what, least, most, text);
 }

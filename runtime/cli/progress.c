@@ -18,6 +18,7 @@ struct Progress {
     pthread_cond_t wake;
     int64_t done, total;
     bool ended, shown;
+    bool in_bytes;
 };
 
 static void draw(Progress *p) {
@@ -25,7 +26,11 @@ static void draw(Progress *p) {
     if (seconds < 1.0)
         return;
     p->shown = true;
-    if (p->total > 0)
+    if (p->in_bytes && p->done > 0)
+        fprintf(stderr, "\r%s %.2f of %.2f GB (%d%%), %.0f MB/s, %.0f s left ", p->what, (double)p->done / 1e9,
+                (double)p->total / 1e9, (int)(100.0 * (double)p->done / (double)p->total),
+                (double)p->done / seconds / 1e6, (double)(p->total - p->done) * seconds / (double)p->done);
+    else if (p->total > 0)
         fprintf(stderr, "\r%s %lld of %lld (%d%%), %.0f s ", p->what, (long long)p->done, (long long)p->total,
                 (int)(100.0 * (double)p->done / (double)p->total), seconds);
     else
@@ -73,6 +78,15 @@ void progress_set(Progress *p, int64_t done, int64_t total) {
     p->done = done;
     p->total = total;
     pthread_mutex_unlock(&p->lock);
+}
+
+void progress_bytes(Progress *p, int64_t done, int64_t total) {
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->in_bytes = true;
+    pthread_mutex_unlock(&p->lock);
+    progress_set(p, done, total);
 }
 
 void progress_end(Progress *p) {

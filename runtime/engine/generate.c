@@ -115,8 +115,10 @@ static StopReason run(Loop *l, const int32_t *prompt, int64_t n) {
     StepResult r = session_feed(l->s, prompt + kept, n - kept, &feed, l->logits);
     double prefilled = clock_seconds();
     l->stats->prompt_seconds = prefilled - start;
-    if (r != STEP_OK)
+    if (r != STEP_OK) {
+        l->stats->prompt_tokens = session_length(l->s); /* as far as it came */
         return stop_of(r);
+    }
     StopReason reason = decode(l);
     l->stats->decode_seconds = clock_seconds() - prefilled;
     if (reason != STOP_CALLER && reason != STOP_ERROR && !deliver(l, -1))

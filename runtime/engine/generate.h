@@ -38,7 +38,7 @@ typedef struct GenerateOptions {
 } GenerateOptions;
 
 typedef struct GenerateStats {
-    int64_t prompt_tokens; /* of the prompt */
+    int64_t prompt_tokens; /* of the prompt; when it was not read to its end, those read */
     int64_t reused_tokens; /* of these, not computed again */
     int64_t new_tokens;    /* generated, stop tokens not counted */
     int64_t steps;         /* decode steps done: logits after the prompt's */

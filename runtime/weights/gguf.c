@@ -306,7 +306,8 @@ bool gguf_read(Arena *a, FileView f, Diag *diag, ModelFile *out) {
         .section = "header",
         .alignment = GGUF_DEFAULT_ALIGNMENT,
     };
-    uint64_t n_tensors, n_keys;
+    uint64_t n_tensors = 0;
+    uint64_t n_keys = 0;
     out->path = f.path;
     out->arch = "";
     if (!read_header(&r, &n_tensors, &n_keys) || !read_keys(&r, n_keys, out) || !read_tensors(&r, n_tensors, out))

@@ -150,10 +150,24 @@ def test_interrupt():
     assert b"interrupted\n" in err and b"tokens/s" in err, err
 
 
+def test_interrupted_prompt_counts_what_was_read():
+    path = os.path.join(TMP, "long.txt")
+    with open(path, "w") as f:
+        f.write("the " * 60000)
+    p = subprocess.Popen([LAP, "run", TINY, "-f", path, "--context", "70000", "--chunk", "64", "-q", "--json"],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 130, (p.returncode, err)
+    assert json.loads(out)["timings"]["prompt_tokens"] < 60000, out[-300:]
+
+
 def test_output_that_cannot_be_written():
     with open("/dev/full", "w") as full:
         r = lap("run", TINY, "-p", "the", "-n", "3", "-q", code=3, stdout=full)
-        assert b"cannot write standard output" in r.stderr, r.stderr
+        assert b"cannot write standard output: No space left on device" in r.stderr, r.stderr
+        assert b": No space left" in lap("inspect", TINY, "--meta", code=3, stdout=full).stderr
         lap("--help", code=3, stdout=full)
 
 
@@ -271,6 +285,32 @@ def test_print_reads_back():
     assert any(x.startswith("+") for x in diff.splitlines()) and any(x.startswith("-") for x in diff.splitlines())
 
 
+DEEP = """model deep from gguf "gemma3" {
+  param list : float[256] = 0.5
+  fn deep(s, n) = if n == 0 then s else 1 - deep(s, n - 1)
+  variant v {
+    visible(q, k) = k <= q
+    score(s, q, k, h) = list[h] * deep(s, 48)
+  }
+  entry step(tokens: token[T], pos: pos[T]) {
+    let x = heads(embed(tokens, "token_embd.weight"), 2)
+    emit logits = linear(rows(flat(attend(x, x, x, cache c, v, scale = 1.0))), "token_embd.weight")
+  }
+}
+"""
+
+
+def test_deep_expressions_read_back():
+    """What lowering lets pass, the reader of IR text takes: --verify-each reads it."""
+    path = os.path.join(TMP, "deep.lap")
+    with open(path, "w") as f:
+        f.write(DEEP)
+    ir = lap("print", path, "--weights", TINY, "--verify-each").stdout
+    with open(path + ".ir", "wb") as f:
+        f.write(ir)
+    assert b"select(" in ir and lap("print", path + ".ir", "--after", "none").stdout == ir
+
+
 def test_fmt_in_place():
     path = os.path.join(TMP, "f.lap")
     with open(path, "w") as f:
@@ -283,6 +323,12 @@ def test_fmt_in_place():
         assert f.read() == want and b"# kept" in want
     assert os.stat(path).st_mode & 0o777 == 0o640
     lap("fmt", "--check", path)
+    with open(path, "w") as f:
+        f.write("model  x  {\n # kept\n param a:int=1 }\n")
+    link = os.path.join(TMP, "link.lap")
+    os.symlink("f.lap", link)
+    lap("fmt", "-i", link)
+    assert os.path.islink(link) and open(path, "rb").read() == want
 
 
 def test_tokenize_round_trip():
@@ -340,6 +386,7 @@ def test_bench():
     j = json.loads(lap("bench", TINY, "--pp", 16, "--tg", 4, "--repeat", 2, "--json").stdout)
     assert j["prompt_tokens_per_second"] > 0 and j["decode_tokens_per_second"] > 0 and j["device"] == "cpu", j
     assert j["file_bytes"] == os.path.getsize(TINY) and j["peak_resident_bytes"] > 1e6, j
+    assert all(type(j[x]) is int for x in ("file_bytes", "cache_bytes", "peak_resident_bytes")), j
     assert b"tokens/s" in lap("bench", TINY, "--pp", 4, "--tg", 2, "-r", 1).stdout
 
 
