@@ -1,10 +1,10 @@
 /* cmd_doctor.c - lap doctor: what this machine offers, and what that means.
  *
- * Only looks: shared libraries are opened to see whether they are there, nothing is started.
+ * Only looks; --roofline also measures each GPU, which puts its kernel into the cache of compiled kernels.
  */
 #include "runtime/cli/cli.h"
+#include "runtime/device/roofline.h"
 #include <dirent.h>
-#include <dlfcn.h>
 #include <pwd.h>
 #include <readline/readline.h>
 #include <stdlib.h>
@@ -13,6 +13,9 @@
 #include <unistd.h>
 
 #define MIB (1024.0 * 1024.0)
+#define GIB (1024.0 * MIB)
+
+enum { MAX_GPUS = 16 };
 
 /* The value after "NAME : " in a file of such lines; "" when absent. */
 static const char *proc_value(Arena *a, const char *path, const char *name) {
@@ -51,51 +54,99 @@ static const char *cpu_features(Arena *a) {
     return out;
 }
 
-typedef struct Probe {
-    const char *what;
-    const char *libraries[6]; /* the first that opens is taken */
-    const char *found, *absent;
-} Probe;
-
-static const Probe probes[] = {
-    {"CUDA driver",
-     {"libcuda.so.1"},
-     "a GPU driver is here; this build computes on the processor all the same",
-     "no GPU driver: models run on the processor"},
-    {"NVRTC",
-     {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2", "libnvrtc.so"},
-     "kernels could be compiled here; this build does not make any",
-     "no run-time compiler for kernels: not needed on the processor"},
-};
-
-/* Libraries stay open: these do not take being unloaded well, and the program ends soon. */
-static const char *probe_library(const Probe *p) {
-    for (int i = 0; p->libraries[i]; i++)
-        if (dlopen(p->libraries[i], RTLD_LAZY | RTLD_LOCAL))
-            return p->libraries[i];
-    return NULL;
-}
-
 /* The output: lines, or an object. */
 typedef struct Report {
     bool json;
     json_t *j;
 } Report;
 
+/* Further lines of a value are put under its first. */
 static void row(const Report *r, const char *name, const char *value) {
-    if (r->json)
+    if (r->json) {
         json_object_set_new(r->j, name, json_bytes(value, strlen(value)));
-    else
-        printf("%-12s %s\n", name, value);
+        return;
+    }
+    printf("%-12s ", name);
+    for (; *value; value++) {
+        putchar(*value);
+        if (*value == '\n')
+            printf("%13s", "");
+    }
+    putchar('\n');
 }
 
-static void report_libraries(const Report *r, Arena *a) {
-    for (size_t i = 0; i < COUNTOF(probes); i++) {
-        const char *library = probe_library(&probes[i]);
-        row(r, probes[i].what,
-            library ? arena_printf(a, "%s (%s)", library, probes[i].found)
-                    : arena_printf(a, "not found (%s)", probes[i].absent));
+/* ~/.cache/lapidary; NULL without a home. */
+static const char *cache_dir(Arena *a) {
+    const struct passwd *user = getpwuid(getuid());
+    return user && user->pw_dir ? arena_printf(a, "%s/.cache/lapidary", user->pw_dir) : NULL;
+}
+
+/* ==== GPU ==== */
+
+static bool measure(Cli *c, const Report *r, int gpu, const Nvrtc *nvrtc, CubinCache *cache) {
+    DevError e = {0};
+    DevOptions o = {.ordinal = gpu};
+    Roofline roofline;
+    Device *d = dev_open(&o, &e);
+    bool ok = d && roofline_measure(d, nvrtc, cache, &roofline, &e);
+    dev_close(d);
+    row(r, arena_printf(c->arena, "GPU %d reads", gpu),
+        ok ? arena_printf(c->arena, "%.0f GB/s (median of %d passes over %.1f GiB: %.0f)", roofline.read_gb_per_second,
+                          roofline.passes, (double)roofline.bytes / GIB, roofline.median_gb_per_second)
+           : e.text);
+    return ok;
+}
+
+static bool measure_all(Cli *c, const Report *r, int gpus, const Nvrtc *nvrtc) {
+    const char *dir = cache_dir(c->arena);
+    CubinCache *cache = dir ? cubin_cache_open(arena_printf(c->arena, "%s/kernels", dir)) : NULL;
+    bool ok = true;
+    for (int i = 0; i < gpus; i++)
+        ok = measure(c, r, i, nvrtc, cache) && ok;
+    char *warnings = cache ? cubin_cache_warnings(cache) : NULL;
+    if (warnings)
+        fprintf(stderr, "lap doctor: warning: %s\n", warnings);
+    free(warnings);
+    cubin_cache_close(cache);
+    return ok;
+}
+
+/* How many there are. */
+static int report_gpus(const Report *r, Arena *a) {
+    DevInfo info[MAX_GPUS];
+    DevError e = {0};
+    int n = 0;
+    if (!dev_list(NULL, info, MAX_GPUS, &n, &e)) {
+        row(r, "CUDA driver", e.text);
+        return 0;
     }
+    n = n < MAX_GPUS ? n : MAX_GPUS;
+    row(r, "CUDA driver", arena_printf(a, "CUDA %d.%d", info[0].driver_cuda / 1000, info[0].driver_cuda % 1000 / 10));
+    for (int i = 0; i < n; i++)
+        row(r, arena_printf(a, "GPU %d", i),
+            arena_printf(a, "%s, %s, %d multiprocessors, %.1f GiB, %.0f MiB L2, %lld KiB shared memory a block%s",
+                         info[i].name, info[i].arch, info[i].multiprocessors, (double)info[i].total_bytes / GIB,
+                         (double)info[i].l2_bytes / MIB, (long long)info[i].shared_per_block >> 10,
+                         info[i].pdl ? ", dependent launch" : ""));
+    return n;
+}
+
+/* The exit code: what was asked for with --roofline must have been measured. */
+static int report_device(Cli *c, const Report *r) {
+    DevError e = {0};
+    int gpus = report_gpus(r, c->arena);
+    Nvrtc *nvrtc = nvrtc_open(c->o.nvrtc, &e);
+    row(r, "NVRTC",
+        nvrtc ? arena_printf(c->arena, "%d.%d, %s", nvrtc_info(nvrtc)->major, nvrtc_info(nvrtc)->minor,
+                             nvrtc_info(nvrtc)->path)
+              : e.text);
+    int code = EXIT_FINE;
+    if (c->o.roofline && (!nvrtc || gpus == 0))
+        code = cli_fail(c, EXIT_SYSTEM, "--roofline needs a GPU with its driver, and NVRTC");
+    else if (c->o.roofline && !measure_all(c, r, gpus, nvrtc))
+        code = EXIT_SYSTEM;
+    nvrtc_close(nvrtc);
+    return code;
 }
 
 static bool is_model(const char *name) {
@@ -104,12 +155,11 @@ static bool is_model(const char *name) {
 }
 
 static void report_cache(const Report *r, Arena *a) {
-    const struct passwd *user = getpwuid(getuid());
-    if (!user || !user->pw_dir) {
+    const char *dir = cache_dir(a);
+    if (!dir) {
         row(r, "models", "no home directory for this user");
         return;
     }
-    const char *dir = arena_printf(a, "%s/.cache/lapidary", user->pw_dir);
     row(r, "cache", dir);
     DIR *d = opendir(dir);
     Buf b = {0};
@@ -139,11 +189,11 @@ int cmd_doctor(Cli *c) {
     row(&r, "compiler", __VERSION__);
     row(&r, "jansson", JANSSON_VERSION);
     row(&r, "readline", rl_library_version);
-    report_libraries(&r, a);
+    int code = report_device(c, &r);
     row(&r, "back ends", "cpu");
     report_cache(&r, a);
     if (c->o.json)
         json_print(json_incref(r.j), true);
     json_decref(r.j);
-    return EXIT_FINE;
+    return code;
 }
