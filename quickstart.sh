@@ -30,8 +30,8 @@ if [ $offline = no ]; then
 fi
 
 echo "== building (build/release)"
-cmake --preset release >build.log 2>&1 || { cat build.log && exit 1; }
-rm -f build.log
+mkdir -p build
+cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log && exit 1; }
 cmake --build --preset release --target lap
 
 lap=build/release/lap

@@ -10,6 +10,7 @@
  */
 #include "frontend/frontend.h"
 #include "frontend/parse_int.h"
+#include "ir/utf8.h"
 #include "parser.gen.h"
 
 enum { INDENT = 2, CONTINUED = 4 };
@@ -44,7 +45,7 @@ typedef struct Layout {
 static int count_columns(const char *s, int n) {
     int w = 0;
     for (int i = 0; i < n; i++)
-        w += ((unsigned char)s[i] & 0xc0) != 0x80;
+        w += utf8_starts(s[i]);
     return w;
 }
 

@@ -37,6 +37,9 @@ bool fe_check(Arena *arena, Diag *diag, const char *name, const char *text, size
  * has no such head (nothing is reported). */
 bool fe_head(Arena *arena, const char *text, size_t len, const char **name, const char **arch);
 
+/* The name in `uses target: NAME`, in the arena; NULL when the head has none (nothing is reported). */
+const char *fe_target(Arena *arena, const char *text, size_t len);
+
 /* The text in the one layout (comments kept). False after syntax errors, reported; out untouched. */
 bool fe_format(Buf *out, Diag *diag, const char *name, const char *text, size_t len);
 

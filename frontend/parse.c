@@ -62,3 +62,19 @@ bool fe_head(Arena *arena, const char *text, size_t len, const char **name, cons
     fe_lexer_free(l);
     return string != NULL;
 }
+
+const char *fe_target(Arena *arena, const char *text, size_t len) {
+    if (len > MAX_TEXT)
+        return NULL;
+    Lexer *l = fe_lexer_new(arena, 0, text, len, false);
+    Token t;
+    bool found = read_kind(l, &t, TK_MODEL) && read_name(l, &t);
+    fe_lex(l, &t);
+    if (found && t.kind == TK_FROM) {
+        found = read_name(l, &t) && read_string(arena, l);
+        fe_lex(l, &t);
+    }
+    found = found && t.kind == TK_USES && read_kind(l, &t, TK_TARGET) && read_kind(l, &t, TK_COLON) && read_name(l, &t);
+    fe_lexer_free(l);
+    return found ? t.val.name.s : NULL;
+}

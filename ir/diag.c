@@ -1,5 +1,6 @@
 /* diag.c - collecting and printing located messages. */
 #include "ir/diag.h"
+#include "ir/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -123,11 +124,6 @@ static bool find_line(const Source *s, int line, Str *out) {
     return true;
 }
 
-/* A byte that begins a character (not a UTF-8 continuation). */
-static bool starts_char(char c) {
-    return ((unsigned char)c & 0xc0) != 0x80;
-}
-
 enum { MAX_LINE = 160, MARGIN = 60 }; /* bytes shown of a source line; of them before the place */
 
 /* The part of a long line around column `col` (from 0); *start is where it begins. Never cuts a character. */
@@ -136,10 +132,10 @@ static Str around(Str line, size_t col, size_t *start) {
     if (line.n <= MAX_LINE)
         return line;
     size_t from = col > MARGIN ? col - MARGIN : 0;
-    while (from && !starts_char(line.s[from]))
+    while (from && !utf8_starts(line.s[from]))
         from--;
     size_t to = from + MAX_LINE < line.n ? from + MAX_LINE : line.n;
-    while (to > from && to < line.n && !starts_char(line.s[to]))
+    while (to > from && to < line.n && !utf8_starts(line.s[to]))
         to--;
     *start = from;
     return (Str){line.s + from, to - from};
@@ -164,11 +160,11 @@ static void print_snippet(Buf *out, const Source *s, SrcLoc at, const char *on, 
         buf_char(out, (unsigned char)shown.s[i] < 0x20 && shown.s[i] != '\t' ? ' ' : shown.s[i]);
     buf_printf(out, "%s\n    %s", cut ? "..." : "", start ? "   " : "");
     for (size_t i = 0; i < first; i++)
-        if (starts_char(shown.s[i]))
+        if (utf8_starts(shown.s[i]))
             buf_char(out, shown.s[i] == '\t' ? '\t' : ' ');
     buf_printf(out, "%s^", on);
     for (size_t i = first + 1; i < last; i++)
-        if (starts_char(shown.s[i]))
+        if (utf8_starts(shown.s[i]))
             buf_char(out, '~');
     buf_printf(out, "%s\n", off);
 }

@@ -452,6 +452,10 @@ Evaluator *eval_new(const Module *m, const void *const *data, const EvalOptions 
     return NULL;
 }
 
+int eval_threads(const Evaluator *e) {
+    return pool_threads(e->pool);
+}
+
 void eval_free(Evaluator *e) {
     if (!e)
         return;

@@ -54,5 +54,7 @@ bool eval_cache_row(const Evaluator *e, int cache, int slot, int64_t pos, float 
 /* Forgets every position >= pos of a sequence (pos 0: all). */
 void eval_truncate(Evaluator *e, int slot, int64_t pos);
 int64_t eval_cache_bytes(const Evaluator *e);
+/* Threads that calls really use: as asked for, or the processors allowed, as far as the system gave them. */
+int eval_threads(const Evaluator *e);
 
 #endif

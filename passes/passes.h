@@ -43,6 +43,10 @@ typedef struct PassInfo {
 
 const PassInfo *pass_list(int *count);
 
+/* What is wrong with `name` as the value of `option`: NULL if it is a pass, else `OPTION: no pass "NAME"; did you
+ * mean ..`. */
+const char *pass_problem(Arena *a, const char *option, const char *name);
+
 typedef struct PipelineOptions {
     PassOptions pass;
     const char *print_after; /* a pass, "all", or NULL */
@@ -54,6 +58,10 @@ typedef struct PipelineOptions {
     FILE *out;               /* where printing goes */
     const void *const *data; /* weights for verify_each; NULL: random ones are made */
 } PipelineOptions;
+
+/* What is wrong with the passes that o names (unknown, or to be printed after but not run), in terms of its
+ * members with - for _; NULL: nothing. */
+const char *pipeline_problem(Arena *a, const PipelineOptions *o);
 
 /* Runs the passes in order; ir_verify after each. False after errors in m->diag. */
 bool pipeline_run(Module *m, const PipelineOptions *o);

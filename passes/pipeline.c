@@ -62,30 +62,53 @@ static int count_nodes(const Module *m) {
 
 /* ==== Options ==== */
 
-/* NULL is fine; so is "all" where it means something. */
-static bool known_pass(const Module *m, const char *option, const char *name, bool all) {
-    if (!name || (all && strcmp(name, "all") == 0))
-        return true;
-    Nearest near = nearest_new((Str){name, strlen(name)});
-    for (size_t i = 0; i < COUNTOF(passes); i++) {
+/* Place in the order; -1: no such pass. */
+static int pass_place(const char *name) {
+    for (size_t i = 0; i < COUNTOF(passes); i++)
         if (strcmp(passes[i].name, name) == 0)
-            return true;
+            return (int)i;
+    return -1;
+}
+
+const char *pass_problem(Arena *a, const char *option, const char *name) {
+    if (pass_place(name) >= 0)
+        return NULL;
+    Nearest near = nearest_new((Str){name, strlen(name)});
+    const char *all = "";
+    for (size_t i = 0; i < COUNTOF(passes); i++) {
         nearest_try(&near, passes[i].name);
+        all = arena_printf(a, "%s%s%s", all, i ? ", " : "", passes[i].name);
     }
     const char *best = nearest_best(&near);
     if (best)
-        diag_error(m->diag, NO_LOC, "%s: there is no pass '%s'; did you mean '%s'?", option, name, best);
-    else
-        diag_error(m->diag, NO_LOC, "%s: there is no pass '%s'", option, name);
-    return false;
+        return arena_printf(a, "%s: no pass \"%s\"; did you mean \"%s\"?", option, name, best);
+    return arena_printf(a, "%s: no pass \"%s\"; there are %s", option, name, all);
+}
+
+const char *pipeline_problem(Arena *a, const PipelineOptions *o) {
+    bool print_one = o->print_after && strcmp(o->print_after, "all") != 0;
+    const char *problem = print_one ? pass_problem(a, "print-after", o->print_after) : NULL;
+    if (!problem && o->stop_after)
+        problem = pass_problem(a, "stop-after", o->stop_after);
+    if (!problem && o->run_pass)
+        problem = pass_problem(a, "run-pass", o->run_pass);
+    if (problem || !print_one)
+        return problem;
+    const char *name = o->print_after;
+    if (o->run_pass && strcmp(o->run_pass, name) != 0)
+        return arena_printf(a, "print-after: %s does not run: only %s does", name, o->run_pass);
+    if (!o->run_pass && o->stop_after && pass_place(name) > pass_place(o->stop_after))
+        return arena_printf(a, "print-after: %s does not run: the last pass is %s", name, o->stop_after);
+    return NULL;
 }
 
 static bool options_ok(const Module *m, const PipelineOptions *o) {
     static const int64_t most = INT32_MAX;
     const PassOptions *p = &o->pass;
-    bool ok = known_pass(m, "print-after", o->print_after, true);
-    ok = known_pass(m, "stop-after", o->stop_after, false) && ok;
-    ok = known_pass(m, "run-pass", o->run_pass, false) && ok;
+    const char *problem = pipeline_problem(m->arena, o);
+    bool ok = !problem;
+    if (problem)
+        diag_error(m->diag, NO_LOC, "%s", problem);
     if (p->context < 1 || p->context > most || p->chunk < 1 || p->chunk > most || p->draft < 0 || p->draft > most) {
         diag_error(m->diag, NO_LOC, "context %lld, chunk %lld, draft %lld: must be positive and below 2^31",
                    (long long)p->context, (long long)p->chunk, (long long)p->draft);

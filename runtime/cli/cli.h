@@ -2,10 +2,13 @@
 #ifndef LAP_CLI_CLI_H
 #define LAP_CLI_CLI_H
 
+#include "frontend/frontend.h"
 #include "ir/diag.h"
 #include "runtime/cli/options.h"
 #include "runtime/engine/generate.h"
+#include "runtime/engine/modeltext.h"
 #include "runtime/engine/session.h"
+#include "runtime/weights/weights.h"
 #include <jansson.h>
 
 /* Documented in --help. */
@@ -57,6 +60,18 @@ bool cli_parse_ids(Cli *c, const char *from, const char *text, size_t n, TokenLi
 int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Session **out);
 /* --set as the front end wants it; false after a usage error, printed. */
 bool cli_settings(Cli *c, FeSetting **out, int *n);
+/* --weights, and --target with its compiled text, for texts that are compiled without being run. */
+typedef struct Bound {
+    Weights *weights, *target; /* NULL: not given */
+    FeInput in;                /* all but the text */
+} Bound;
+
+/* Opens what the options name. Gives EXIT_FINE, or the exit code after errors in diag or printed. */
+int cli_bind(Cli *c, Bound *b);
+void cli_unbind(Bound *b);
+/* NULL after errors in diag: a text that works for a target needs --target. */
+Module *cli_compile(Cli *c, const Bound *b, const TextSource *t);
+
 /* Options, else the file's hints, else the defaults. */
 SampleOptions cli_sampling(const Cli *c, const ModelFile *file);
 

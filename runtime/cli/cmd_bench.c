@@ -3,7 +3,6 @@
 #include "runtime/engine/clock.h"
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct Bench {
     Cli *c;
@@ -74,10 +73,10 @@ static void print_result(Bench *b) {
     double tg = (double)o->tg / median(b->tg, o->repeat);
     double memory = peak_memory();
     double file = (double)session_weight_bytes(b->s);
-    long threads = o->threads ? (long)o->threads : sysconf(_SC_NPROCESSORS_ONLN);
+    int threads = session_threads(b->s);
     if (o->json) {
         json_print(json_pack("{s:s, s:s, s:s, s:i, s:I, s:f, s:I, s:f, s:I, s:I, s:I, s:I}", "weights", o->operand[0],
-                             "model", session_text_name(b->s), "device", session_device(b->s), "threads", (int)threads,
+                             "model", session_text_name(b->s), "device", session_device(b->s), "threads", threads,
                              "prompt_tokens", (json_int_t)o->pp, "prompt_tokens_per_second", pp, "decode_tokens",
                              (json_int_t)o->tg, "decode_tokens_per_second", tg, "runs", (json_int_t)o->repeat,
                              "file_bytes", (json_int_t)file, "cache_bytes", (json_int_t)session_cache_bytes(b->s),
@@ -85,8 +84,8 @@ static void print_result(Bench *b) {
                    true);
         return;
     }
-    printf("%s: %s on %s, %ld threads, median of %lld\n", o->operand[0], session_text_name(b->s), session_device(b->s),
-           threads, (long long)o->repeat);
+    printf("%s: %s on %s, %d thread%s, median of %lld\n", o->operand[0], session_text_name(b->s), session_device(b->s),
+           threads, threads == 1 ? "" : "s", (long long)o->repeat);
     printf("prompt %6lld tokens  %9.2f tokens/s\ndecode %6lld tokens  %9.2f tokens/s\n", (long long)o->pp, pp,
            (long long)o->tg, tg);
     printf("memory  file %.1f MiB, K/V %.1f MiB, peak resident %.1f MiB\n", file / (1 << 20),

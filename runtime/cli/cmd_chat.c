@@ -89,9 +89,10 @@ static void render(Chat *chat, TokenList *ids) {
     for (int i = 0; i < chat->turns.n; i++)
         vec_push(chat->c->arena, &all, chat->turns.v[i]);
     Buf text = {0};
-    chat_render(chat->format, all.v, all.n, &text);
+    RangeList typed = {0}; /* no control tokens come from there */
+    chat_render(chat->c->arena, chat->format, all.v, all.n, &text, &typed);
     tokenizer_encode(chat->tokenizer, chat->c->arena, text.n ? text.s : "", text.n,
-                     (EncodeOptions){.add_bos = true, .parse_special = true}, ids);
+                     (EncodeOptions){.add_bos = true, .parse_special = true, .plain = &typed}, ids);
     buf_free(&text);
 }
 
@@ -161,10 +162,10 @@ static void say_stats(const Chat *chat) {
     printf("%lld tokens in the conversation, %lld of them read now in %.2f s (%.1f tokens/s)\n",
            (long long)g->prompt_tokens, (long long)fed, g->prompt_seconds,
            g->prompt_seconds > 0 ? (double)fed / g->prompt_seconds : 0.0);
-    printf("%lld generated in %.2f s (%.1f tokens/s), %lld of %lld positions used, device %s\n",
+    printf("%lld generated in %.2f s (%.1f tokens/s), %lld of %lld positions used, device %s, threads %d\n",
            (long long)g->new_tokens, g->decode_seconds,
            g->decode_seconds > 0 ? (double)g->steps / g->decode_seconds : 0.0, (long long)session_length(chat->s),
-           (long long)session_context(chat->s), session_device(chat->s));
+           (long long)session_context(chat->s), session_device(chat->s), session_threads(chat->s));
 }
 
 static bool set_system(Chat *chat, const char *text) {

@@ -1,17 +1,11 @@
 /* cmd_check.c - lap check: diagnostics of model texts, with or without weights. */
-#include "frontend/frontend.h"
 #include "runtime/cli/cli.h"
-#include "runtime/engine/modeltext.h"
-#include "runtime/weights/weights.h"
 #include <stdlib.h>
 #include <string.h>
 
-/* Compiles against the weights; *what says what came of it. `in` lacks only the text. */
-static bool compile(Cli *c, const TextSource *t, FeInput in, const char **what) {
-    in.name = t->name;
-    in.text = t->text;
-    in.len = t->len;
-    Module *m = fe_compile(c->arena, c->diag, &in);
+/* Compiles against the weights; *what says what came of it. */
+static bool compile(Cli *c, const TextSource *t, const Bound *b, const char **what) {
+    Module *m = cli_compile(c, b, t);
     if (!m || !ir_verify(m))
         return false;
     *what = arena_printf(c->arena, " (%d weight%s, %d cache%s, %d %s)", m->weights.n, m->weights.n == 1 ? "" : "s",
@@ -19,12 +13,12 @@ static bool compile(Cli *c, const TextSource *t, FeInput in, const char **what) 
     return true;
 }
 
-static bool check_text(Cli *c, const char *path, const FeInput *in, const char **what) {
+static bool check_text(Cli *c, const char *path, const Bound *b, const char **what) {
     TextSource t;
     *what = "";
     if (!text_read(c->arena, c->diag, path, &t))
         return false;
-    return in->file ? compile(c, &t, *in, what) : fe_check(c->arena, c->diag, t.name, t.text, t.len);
+    return b->weights ? compile(c, &t, b, what) : fe_check(c->arena, c->diag, t.name, t.text, t.len);
 }
 
 static json_t *json_result(const Cli *c, const char *path, bool ok) {
@@ -35,13 +29,13 @@ static json_t *json_result(const Cli *c, const char *path, bool ok) {
     return j;
 }
 
-static int check_all(Cli *c, const FeInput *in) {
+static int check_all(Cli *c, const Bound *b) {
     json_t *all = json_array();
     int code = EXIT_FINE;
     for (int i = 0; i < c->o.n_operands; i++) {
         const char *path = c->o.operand[i];
         const char *what;
-        bool ok = check_text(c, path, in, &what) && diag_errors(c->diag) == 0;
+        bool ok = check_text(c, path, b, &what) && diag_errors(c->diag) == 0;
         if (!ok)
             code = EXIT_INPUT;
         if (c->o.json) {
@@ -61,18 +55,10 @@ static int check_all(Cli *c, const FeInput *in) {
 }
 
 int cmd_check(Cli *c) {
-    if (c->o.set.n && !c->o.weights)
-        return cli_fail(c, EXIT_USAGE, "--set has a meaning only with --weights");
-    FeSetting *settings;
-    int n_settings;
-    if (!cli_settings(c, &settings, &n_settings))
-        return EXIT_USAGE;
-    Weights *w = NULL;
-    if (c->o.weights && !(w = weights_open(c->o.weights, c->diag)))
-        return EXIT_INPUT;
-    FeInput in = {.file = w ? weights_file(w) : NULL, .settings = settings, .n_settings = n_settings};
-    int code = check_all(c, &in);
-    if (w)
-        weights_close(w);
+    Bound b;
+    int code = cli_bind(c, &b);
+    if (code == EXIT_FINE)
+        code = check_all(c, &b);
+    cli_unbind(&b);
     return code;
 }

@@ -60,12 +60,18 @@ typedef struct Report {
     json_t *j;
 } Report;
 
-/* Further lines of a value are put under its first. */
+/* A field of the object; nothing in the text. */
+static void set(const Report *r, const char *name, json_t *value) {
+    if (r->json)
+        json_object_set_new(r->j, name, value);
+    else
+        json_decref(value);
+}
+
+/* The same in the text and the object. Further lines of a value are put under its first. */
 static void row(const Report *r, const char *name, const char *value) {
-    if (r->json) {
-        json_object_set_new(r->j, name, json_bytes(value, strlen(value)));
-        return;
-    }
+    if (r->json)
+        return set(r, name, json_bytes(value, strlen(value)));
     printf("%-12s ", name);
     for (; *value; value++) {
         putchar(*value);
@@ -73,6 +79,13 @@ static void row(const Report *r, const char *name, const char *value) {
             printf("%13s", "");
     }
     putchar('\n');
+}
+
+/* A line of the text, and what stands for it in the object. */
+static void row_as(const Report *r, const char *name, const char *text, json_t *value) {
+    set(r, name, value);
+    if (!r->json)
+        row(r, name, text);
 }
 
 /* ~/.cache/lapidary; NULL without a home. */
@@ -90,11 +103,18 @@ static bool measure(Cli *c, const Report *r, int gpu, const Nvrtc *nvrtc, CubinC
     Device *d = dev_open(&o, &e);
     bool ok = d && roofline_measure(d, nvrtc, cache, &roofline, &e);
     dev_close(d);
-    row(r, arena_printf(c->arena, "GPU %d reads", gpu),
-        ok ? arena_printf(c->arena, "%.0f GB/s (median of %d passes over %.1f GiB: %.0f)", roofline.read_gb_per_second,
-                          roofline.passes, (double)roofline.bytes / GIB, roofline.median_gb_per_second)
-           : e.text);
-    return ok;
+    const char *name = arena_printf(c->arena, "GPU %d reads", gpu);
+    if (!ok) {
+        row_as(r, name, e.text, json_pack("{s:b, s:o}", "measured", 0, "error", json_bytes(e.text, strlen(e.text))));
+        return false;
+    }
+    row_as(r, name,
+           arena_printf(c->arena, "%.0f GB/s (median of %d passes over %.1f GiB: %.0f)", roofline.read_gb_per_second,
+                        roofline.passes, (double)roofline.bytes / GIB, roofline.median_gb_per_second),
+           json_pack("{s:b, s:f, s:f, s:i, s:I}", "measured", 1, "gb_per_second", (double)roofline.read_gb_per_second,
+                     "median_gb_per_second", (double)roofline.median_gb_per_second, "passes", (int)roofline.passes,
+                     "bytes", (json_int_t)roofline.bytes));
+    return true;
 }
 
 static bool measure_all(Cli *c, const Report *r, int gpus, const Nvrtc *nvrtc) {
@@ -111,24 +131,49 @@ static bool measure_all(Cli *c, const Report *r, int gpus, const Nvrtc *nvrtc) {
     return ok;
 }
 
+static json_t *gpu_json(const DevInfo *g) {
+    return json_pack("{s:o, s:s, s:i, s:I, s:I, s:I, s:b}", "name", json_bytes(g->name, strlen(g->name)), "arch",
+                     g->arch, "multiprocessors", (int)g->multiprocessors, "bytes", (json_int_t)g->total_bytes,
+                     "l2_bytes", (json_int_t)g->l2_bytes, "shared_per_block", (json_int_t)g->shared_per_block,
+                     "dependent_launch", g->pdl);
+}
+
+static json_t *missing(const char *why) {
+    return json_pack("{s:b, s:o}", "found", 0, "error", json_bytes(why, strlen(why)));
+}
+
 /* How many there are. */
 static int report_gpus(const Report *r, Arena *a) {
     DevInfo info[MAX_GPUS];
     DevError e = {0};
     int n = 0;
     if (!dev_list(NULL, info, MAX_GPUS, &n, &e)) {
-        row(r, "CUDA driver", e.text);
+        row_as(r, "CUDA driver", e.text, missing(e.text));
         return 0;
     }
     n = n < MAX_GPUS ? n : MAX_GPUS;
-    row(r, "CUDA driver", arena_printf(a, "CUDA %d.%d", info[0].driver_cuda / 1000, info[0].driver_cuda % 1000 / 10));
+    const char *version = arena_printf(a, "%d.%d", info[0].driver_cuda / 1000, info[0].driver_cuda % 1000 / 10);
+    row_as(r, "CUDA driver", arena_printf(a, "CUDA %s", version), json_pack("{s:b, s:s}", "found", 1, "cuda", version));
     for (int i = 0; i < n; i++)
-        row(r, arena_printf(a, "GPU %d", i),
-            arena_printf(a, "%s, %s, %d multiprocessors, %.1f GiB, %.0f MiB L2, %lld KiB shared memory a block%s",
-                         info[i].name, info[i].arch, info[i].multiprocessors, (double)info[i].total_bytes / GIB,
-                         (double)info[i].l2_bytes / MIB, (long long)info[i].shared_per_block >> 10,
-                         info[i].pdl ? ", dependent launch" : ""));
+        row_as(r, arena_printf(a, "GPU %d", i),
+               arena_printf(a, "%s, %s, %d multiprocessors, %.1f GiB, %.0f MiB L2, %lld KiB shared memory a block%s",
+                            info[i].name, info[i].arch, info[i].multiprocessors, (double)info[i].total_bytes / GIB,
+                            (double)info[i].l2_bytes / MIB, (long long)info[i].shared_per_block >> 10,
+                            info[i].pdl ? ", dependent launch" : ""),
+               gpu_json(&info[i]));
     return n;
+}
+
+static void report_nvrtc(const Report *r, Arena *a, const Nvrtc *nvrtc, const DevError *e) {
+    if (!nvrtc) {
+        row_as(r, "NVRTC", e->text, missing(e->text));
+        return;
+    }
+    const NvrtcInfo *info = nvrtc_info(nvrtc);
+    const char *version = arena_printf(a, "%d.%d", info->major, info->minor);
+    row_as(r, "NVRTC", arena_printf(a, "%s, %s", version, info->path),
+           json_pack("{s:b, s:s, s:o}", "found", 1, "version", version, "path",
+                     json_bytes(info->path, strlen(info->path))));
 }
 
 /* The exit code: what was asked for with --roofline must have been measured. */
@@ -136,10 +181,7 @@ static int report_device(Cli *c, const Report *r) {
     DevError e = {0};
     int gpus = report_gpus(r, c->arena);
     Nvrtc *nvrtc = nvrtc_open(c->o.nvrtc, &e);
-    row(r, "NVRTC",
-        nvrtc ? arena_printf(c->arena, "%d.%d, %s", nvrtc_info(nvrtc)->major, nvrtc_info(nvrtc)->minor,
-                             nvrtc_info(nvrtc)->path)
-              : e.text);
+    report_nvrtc(r, c->arena, nvrtc, &e);
     int code = EXIT_FINE;
     if (c->o.roofline && (!nvrtc || gpus == 0))
         code = cli_fail(c, EXIT_SYSTEM, "--roofline needs a GPU with its driver, and NVRTC");
@@ -157,20 +199,24 @@ static bool is_model(const char *name) {
 static void report_cache(const Report *r, Arena *a) {
     const char *dir = cache_dir(a);
     if (!dir) {
-        row(r, "models", "no home directory for this user");
+        row_as(r, "models", "no home directory for this user", json_array());
         return;
     }
     row(r, "cache", dir);
     DIR *d = opendir(dir);
     Buf b = {0};
+    json_t *all = json_array();
     for (struct dirent *e; d && (e = readdir(d));) {
         struct stat st;
-        if (is_model(e->d_name) && stat(arena_printf(a, "%s/%s", dir, e->d_name), &st) == 0)
-            buf_printf(&b, "%s%s (%.1f MiB)", b.n ? ", " : "", e->d_name, (double)st.st_size / MIB);
+        if (!is_model(e->d_name) || stat(arena_printf(a, "%s/%s", dir, e->d_name), &st) != 0)
+            continue;
+        json_array_append_new(all, json_pack("{s:o, s:I}", "name", json_bytes(e->d_name, strlen(e->d_name)), "bytes",
+                                             (json_int_t)st.st_size));
+        buf_printf(&b, "%s%s (%.1f MiB)", b.n ? ", " : "", e->d_name, (double)st.st_size / MIB);
     }
     if (d)
         closedir(d);
-    row(r, "models", b.n ? b.s : "none; scripts/fetch_model.py gets one");
+    row_as(r, "models", b.n ? b.s : "none; scripts/fetch_model.py gets one", all);
     buf_free(&b);
 }
 
@@ -181,11 +227,12 @@ int cmd_doctor(Cli *c) {
     const char *cpu = proc_value(a, "/proc/cpuinfo", "model name");
     row(&r, "processor", *cpu ? cpu : "unknown");
     row(&r, "features", cpu_features(a));
-    row(&r, "threads", arena_printf(a, "%ld", sysconf(_SC_NPROCESSORS_ONLN)));
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    row_as(&r, "threads", arena_printf(a, "%ld", processors), json_integer(processors));
     double page = (double)sysconf(_SC_PAGESIZE);
-    row(&r, "memory",
-        arena_printf(a, "%.0f MiB, %.0f MiB free", (double)sysconf(_SC_PHYS_PAGES) * page / MIB,
-                     (double)sysconf(_SC_AVPHYS_PAGES) * page / MIB));
+    double memory = (double)sysconf(_SC_PHYS_PAGES) * page, unused = (double)sysconf(_SC_AVPHYS_PAGES) * page;
+    row_as(&r, "memory", arena_printf(a, "%.0f MiB, %.0f MiB free", memory / MIB, unused / MIB),
+           json_pack("{s:I, s:I}", "bytes", (json_int_t)memory, "free_bytes", (json_int_t)unused));
     row(&r, "compiler", __VERSION__);
     row(&r, "jansson", JANSSON_VERSION);
     row(&r, "readline", rl_library_version);

@@ -49,9 +49,14 @@ static int parse_dumps(Run *r) {
             return cli_fail(c, EXIT_USAGE, "--dump wants TAP=FILE, not \"%s\"", text);
         r->taps[i] = tap_name(c->arena, text, (size_t)(eq - text));
         r->tap_files[i].path = eq + 1;
-        for (int k = 0; k < i; k++)
+        if (c->o.logits && strcmp(c->o.logits, eq + 1) == 0)
+            return cli_fail(c, EXIT_USAGE, "--logits and --dump both write %s", eq + 1);
+        for (int k = 0; k < i; k++) {
             if (strcmp(r->taps[k], r->taps[i]) == 0)
                 return cli_fail(c, EXIT_USAGE, "--dump %s is given twice", r->taps[i]);
+            if (strcmp(r->tap_files[k].path, eq + 1) == 0)
+                return cli_fail(c, EXIT_USAGE, "two --dump write %s", eq + 1);
+        }
         r->n_taps++;
     }
     r->logits.path = c->o.logits;
@@ -204,8 +209,9 @@ static void print_stats(const Run *r, const GenerateStats *g) {
     int64_t fed = g->prompt_tokens - g->reused_tokens;
     fprintf(stderr, "prompt %lld tokens in %.2f s (%.1f tokens/s), ", (long long)fed, g->prompt_seconds,
             rate(fed, g->prompt_seconds));
-    fprintf(stderr, "generated %lld in %.2f s (%.1f tokens/s), %s; device %s\n", (long long)g->new_tokens,
-            g->decode_seconds, rate(g->steps, g->decode_seconds), stop_reason_text(g->reason), session_device(r->s));
+    fprintf(stderr, "generated %lld in %.2f s (%.1f tokens/s), %s; device %s, threads %d\n", (long long)g->new_tokens,
+            g->decode_seconds, rate(g->steps, g->decode_seconds), stop_reason_text(g->reason), session_device(r->s),
+            session_threads(r->s));
 }
 
 static json_t *json_ids(const TokenList *l) {
@@ -223,6 +229,7 @@ static void print_json(const Run *r, const GenerateStats *g) {
     json_object_set_new(j, "prompt_ids", json_ids(&r->prompt));
     json_object_set_new(j, "stopped", json_string(stop_reason_text(g->reason)));
     json_object_set_new(j, "device", json_string(session_device(r->s)));
+    json_object_set_new(j, "threads", json_integer(session_threads(r->s)));
     json_t *t =
         json_pack("{s:I, s:f, s:f, s:I, s:f, s:f}", "prompt_tokens", (json_int_t)g->prompt_tokens, "prompt_seconds",
                   g->prompt_seconds, "prompt_tokens_per_second", rate(g->prompt_tokens, g->prompt_seconds),

@@ -22,9 +22,13 @@ static int64_t cpu_cache_bytes(const void *state) {
     return eval_cache_bytes(state);
 }
 
+static int cpu_threads(const void *state) {
+    return eval_threads(state);
+}
+
 /* Best first. */
 static const Backend backends[] = {
-    {"cpu", cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes},
+    {"cpu", cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes, cpu_threads},
 };
 
 const Backend *backend_find(const char *device, Diag *diag) {

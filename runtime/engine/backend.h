@@ -16,6 +16,7 @@ typedef struct Backend {
     bool (*call)(void *state, const EvalCall *call, Diag *diag);
     void (*truncate)(void *state, int slot, int64_t pos);
     int64_t (*cache_bytes)(const void *state);
+    int (*threads)(const void *state); /* that compute */
 } Backend;
 
 /* device: "auto" picks the best this build has. NULL after an error in diag. */

@@ -38,7 +38,7 @@ bool text_read(Arena *a, Diag *diag, const char *path, TextSource *out) {
     return ok;
 }
 
-bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, TextSource *out) {
+bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *option, TextSource *out) {
     Buf known = {0};
     for (int i = 0; i < n_model_texts; i++) {
         const ModelText *t = &model_texts[i];
@@ -54,12 +54,12 @@ bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, TextSource *o
         buf_printf(&known, "%s\"%s\"", known.n ? ", " : "", arch);
     }
     diag_error(diag, NO_LOC, "%s: no built-in model text for architecture \"%s\"", file->path, file->arch);
-    diag_note(diag, NO_LOC, "built in are %s; give a text of your own with --model FILE.lap",
-              known.n ? known.s : "none");
+    diag_note(diag, NO_LOC, "built in are %s; give a text of your own with %s FILE.lap", known.n ? known.s : "none",
+              option);
     buf_free(&known);
     return false;
 }
 
 bool text_choose(Arena *a, Diag *diag, const char *path, const ModelFile *file, TextSource *out) {
-    return path ? text_read(a, diag, path, out) : text_for_weights(a, diag, file, out);
+    return path ? text_read(a, diag, path, out) : text_for_weights(a, diag, file, "--model", out);
 }

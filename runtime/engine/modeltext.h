@@ -18,8 +18,8 @@ typedef struct TextSource {
 /* Reads a model text or IR text of at most 16 MiB. */
 bool text_read(Arena *a, Diag *diag, const char *path, TextSource *out);
 
-/* The built-in text for file->arch. */
-bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, TextSource *out);
+/* The built-in text for file->arch; when there is none the message names the option to give one with. */
+bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *option, TextSource *out);
 
 /* text_read when path is given, else text_for_weights. */
 bool text_choose(Arena *a, Diag *diag, const char *path, const ModelFile *file, TextSource *out);

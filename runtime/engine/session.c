@@ -212,6 +212,10 @@ int64_t session_cache_bytes(const Session *s) {
     return s->backend->cache_bytes(s->state);
 }
 
+int session_threads(const Session *s) {
+    return s->backend->threads(s->state);
+}
+
 uint64_t session_weight_bytes(const Session *s) {
     return weights_bytes(s->weights);
 }

@@ -45,6 +45,7 @@ int session_vocab(const Session *s); /* logits of a row */
 int64_t session_context(const Session *s);
 int64_t session_tap_width(const Session *s, int tap); /* floats of a row of options.taps[tap] */
 int64_t session_cache_bytes(const Session *s);
+int session_threads(const Session *s); /* really used, whatever was asked for */
 uint64_t session_weight_bytes(const Session *s);
 
 /* Made at the first call; NULL when the file has none: with an error in diag if report is set. */

@@ -18,14 +18,30 @@ static Str trimmed(Str s) {
     return s;
 }
 
+/* Where a conversation is written to. */
+typedef struct Writer {
+    Arena *arena; /* of plain */
+    const ChatFormat *f;
+    Buf *out;
+    RangeList *plain; /* places of the texts of turns in out */
+} Writer;
+
 static void put(Buf *out, Str s) {
     buf_bytes(out, s.s, s.n);
 }
 
-static void put_wrapped(Buf *out, const Str around[2], Str text) {
-    put(out, around[0]);
-    put(out, text);
-    put(out, around[1]);
+/* A text that somebody wrote. */
+static void put_text(Writer *w, Str text) {
+    size_t from = w->out->n;
+    put(w->out, text);
+    if (text.n)
+        vec_push(w->arena, w->plain, ((TextRange){from, w->out->n}));
+}
+
+static void put_wrapped(Writer *w, const Str around[2], Str text) {
+    put(w->out, around[0]);
+    put_text(w, text);
+    put(w->out, around[1]);
 }
 
 /* Where mark begins in s; s.n when nowhere or when the mark is empty. */
@@ -58,24 +74,24 @@ static void put_shown(Buf *out, Str s, const Str hide[2]) {
     }
 }
 
-static void put_model(Buf *out, const ChatFormat *f, Str text) {
+static void put_model(Writer *w, Str text) {
     Buf shown = {0};
-    put_shown(&shown, text, f->hide);
-    put_wrapped(out, f->model, trimmed((Str){shown.s, shown.n}));
+    put_shown(&shown, text, w->f->hide);
+    put_wrapped(w, w->f->model, trimmed((Str){shown.s, shown.n}));
     buf_free(&shown);
 }
 
 /* System texts of turns[from..to) that belong inside a user turn. */
-static void put_system_in_user(Buf *out, const ChatFormat *f, const ChatTurn *turns, int from, int to) {
+static void put_system_in_user(Writer *w, const ChatTurn *turns, int from, int to) {
     for (int i = from; i < to; i++) {
         Str text = trimmed(turns[i].text);
         if (turns[i].role != CHAT_SYSTEM || !text.n)
             continue;
-        if (f->has_system) {
-            put_wrapped(out, f->system, text);
+        if (w->f->has_system) {
+            put_wrapped(w, w->f->system, text);
         } else {
-            put(out, text);
-            buf_str(out, "\n\n");
+            put_text(w, text);
+            buf_str(w->out, "\n\n");
         }
     }
 }
@@ -87,14 +103,15 @@ static bool has_system_text(const ChatTurn *turns, int from, int to) {
     return false;
 }
 
-static void put_user(Buf *out, const ChatFormat *f, const ChatTurn *turns, int from, int to, Str text) {
-    put(out, f->user[0]);
-    put_system_in_user(out, f, turns, from, to);
-    put(out, text);
-    put(out, f->user[1]);
+static void put_user(Writer *w, const ChatTurn *turns, int from, int to, Str text) {
+    put(w->out, w->f->user[0]);
+    put_system_in_user(w, turns, from, to);
+    put_text(w, text);
+    put(w->out, w->f->user[1]);
 }
 
-void chat_render(const ChatFormat *f, const ChatTurn *turns, int n, Buf *out) {
+void chat_render(Arena *a, const ChatFormat *f, const ChatTurn *turns, int n, Buf *out, RangeList *plain) {
+    Writer w = {a, f, out, plain};
     bool own_turn = f->has_system && !f->system_in_user;
     int from = 0; /* system texts of turns[from..i) wait for a user turn */
     for (int i = 0; i < n; i++) {
@@ -102,16 +119,16 @@ void chat_render(const ChatFormat *f, const ChatTurn *turns, int n, Buf *out) {
         switch (turns[i].role) {
         case CHAT_SYSTEM:
             if (own_turn && text.n)
-                put_wrapped(out, f->system, text);
+                put_wrapped(&w, f->system, text);
             break;
         case CHAT_USER:
-            put_user(out, f, turns, own_turn ? i : from, i, text);
+            put_user(&w, turns, own_turn ? i : from, i, text);
             from = i + 1;
             break;
-        case CHAT_MODEL: put_model(out, f, turns[i].text); break;
+        case CHAT_MODEL: put_model(&w, turns[i].text); break;
         }
     }
     if (!own_turn && has_system_text(turns, from, n))
-        put_user(out, f, turns, from, n, (Str){"", 0});
+        put_user(&w, turns, from, n, (Str){"", 0});
     put(out, f->prompt);
 }

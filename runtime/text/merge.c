@@ -4,6 +4,7 @@
  * comes out (ties: the leftmost). A pair whose symbols have changed since is recognised by its length,
  * because symbols only grow, and dropped. Each join adds at most two pairs: O(n log n).
  */
+#include "ir/utf8.h"
 #include "runtime/text/text_int.h"
 
 #include <string.h>
@@ -64,18 +65,11 @@ static Pair pop_pair(Encoder *e) {
 
 /* ==== Symbols ==== */
 
-/* Bytes of the character that begins with byte c. A byte that begins none is a character by itself; the
- * rest of a broken one is not checked, for it is in no vocabulary and becomes bytes in the end. */
-static size_t char_len(unsigned char c) {
-    return c < 0xc0 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
-}
-
+/* A broken character is not checked, for it is in no vocabulary and becomes bytes in the end. */
 static void split_characters(Encoder *e, Str text) {
     e->symbols.n = 0;
     for (size_t at = 0; at < text.n;) {
-        size_t len = char_len((unsigned char)text.s[at]);
-        if (len > text.n - at)
-            len = text.n - at;
+        size_t len = utf8_span(text.s + at, text.n - at);
         int i = e->symbols.n;
         vec_push(e->scratch, &e->symbols, ((Symbol){(uint32_t)at, (uint32_t)len, i - 1, i + 1}));
         at += len;

@@ -57,7 +57,15 @@ static int lower_bound(const Tokenizer *t, int lo, int hi, size_t depth, int byt
     return lo;
 }
 
-int32_t specials_match(const Tokenizer *t, Str text, bool with_control, size_t *len) {
+/* Runs of white space are user-defined tokens of some vocabularies; they separate and begin nothing. */
+static bool is_blank(Str s) {
+    for (size_t i = 0; i < s.n; i++)
+        if (s.s[i] != ' ' && (s.s[i] < '\t' || s.s[i] > '\r'))
+            return false;
+    return true;
+}
+
+int32_t specials_match(const Tokenizer *t, Str text, bool with_control, size_t room, size_t *len) {
     const SpecialTokens *s = &t->specials;
     int32_t best = -1;
     int first = (unsigned char)text.s[0];
@@ -66,7 +74,8 @@ int32_t specials_match(const Tokenizer *t, Str text, bool with_control, size_t *
         /* lo..hi begin with the first `depth` bytes of text; one of just that length sorts first */
         int32_t id = s->id[lo];
         if (t->token[id].n == depth) {
-            if (with_control || t->type[id] == TOKEN_USER) {
+            bool user = t->type[id] == TOKEN_USER;
+            if (depth <= room ? with_control || user : user && is_blank(t->token[id])) {
                 best = id;
                 *len = depth;
             }

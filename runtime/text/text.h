@@ -21,16 +21,27 @@ typedef VEC(int32_t) TokenList;
 Tokenizer *tokenizer_new(const ModelFile *file, Diag *diag);
 void tokenizer_free(Tokenizer *t);
 
+/* Bytes from..to-1 of a text. */
+typedef struct TextRange {
+    size_t from, to;
+} TextRange;
+
+typedef VEC(TextRange) RangeList;
+
 typedef struct EncodeOptions {
     bool add_bos;       /* put BOS first if the file asks for it and the text does not begin with it */
     bool parse_special; /* texts of control tokens become those tokens; user-defined ones always do */
+    /* Ranges in which, and in part of which, no special token is found, user-defined ones included (but for those
+     * of white space alone): what somebody typed. Ascending, not overlapping, within the text; NULL: none. The
+     * text is not cut at their borders, so ordinary tokens may lie across them. */
+    const RangeList *plain;
 } EncodeOptions;
 
 enum { TOKENIZER_TEXT_MAX = 1 << 28 }; /* bytes of one text; callers check */
 
 /* Appends the ids of text (any bytes: what is not in the vocabulary becomes byte tokens). Special tokens
  * are found first: leftmost, the longest at a place. Without parse_special no text becomes a control,
- * unknown or byte token, whatever it looks like. */
+ * unknown or byte token, whatever it looks like; nor within o.plain. */
 void tokenizer_encode(const Tokenizer *t, Arena *a, const char *text, size_t n, EncodeOptions o, TokenList *out);
 
 /* Bytes of one token as it stands in running text: meta-space to space, <0xHH> to the byte; special tokens
@@ -76,8 +87,10 @@ typedef struct ChatTurn {
  *   - System texts: a turn of their own; with system_in_user wrapped in front of the next user text,
  *     inside its prefix; without has_system in front of the next user text, followed by a blank line.
  *     If no user turn follows, they make one. An empty system text is nothing.
- * The result holds special tokens, so it is to be encoded with parse_special. */
-void chat_render(const ChatFormat *f, const ChatTurn *turns, int n, Buf *out);
+ * The result holds special tokens, so it is to be encoded with parse_special. The texts of the turns must
+ * not become such tokens, whatever was typed: their places in `out` are appended to `plain` (in the arena; not
+ * NULL) for EncodeOptions. */
+void chat_render(Arena *a, const ChatFormat *f, const ChatTurn *turns, int n, Buf *out, RangeList *plain);
 
 /* ==== Sampling ==== */
 

@@ -59,8 +59,8 @@ typedef struct SpecialTokens {
 void specials_build(Tokenizer *t);
 
 /* The longest special token that text begins with, or -1; *len its bytes. with_control: not only
- * user-defined ones. */
-int32_t specials_match(const Tokenizer *t, Str text, bool with_control, size_t *len);
+ * user-defined ones. room: it must end within so many bytes, unless it is user-defined white space. */
+int32_t specials_match(const Tokenizer *t, Str text, bool with_control, size_t room, size_t *len);
 
 /* ==== The tokenizer ==== */
 

@@ -340,20 +340,34 @@ bool tokenizer_is_eos(const Tokenizer *t, int32_t id) {
 
 /* ==== Encoding ==== */
 
-static bool begins_with_bos(const Tokenizer *t, Str text, bool parse_special) {
+/* Bytes from `at` on that are not in a plain range, at most n. *next: first range that ends behind `at`, moved along.
+ */
+static size_t room_at(const RangeList *plain, int *next, size_t at, size_t n) {
+    while (plain && *next < plain->n && plain->v[*next].to <= at)
+        ++*next;
+    if (!plain || *next == plain->n)
+        return n;
+    size_t from = plain->v[*next].from;
+    return from <= at ? 0 : from - at;
+}
+
+static bool begins_with_bos(const Tokenizer *t, Str text, EncodeOptions o) {
+    int next = 0;
     size_t len;
-    return text.n && specials_match(t, text, parse_special, &len) == t->bos;
+    return text.n && specials_match(t, text, o.parse_special, room_at(o.plain, &next, 0, text.n), &len) == t->bos;
 }
 
 void tokenizer_encode(const Tokenizer *t, Arena *a, const char *text, size_t n, EncodeOptions o, TokenList *out) {
     if (n > TOKENIZER_TEXT_MAX)
         ICE("a text of %zu bytes is too long to encode", n);
     Encoder e = {.t = t, .arena = a, .out = out, .scratch = arena_new()};
-    if (o.add_bos && t->add_bos && !begins_with_bos(t, (Str){text, n}, o.parse_special))
+    if (o.add_bos && t->add_bos && !begins_with_bos(t, (Str){text, n}, o))
         encoder_push(&e, t->bos);
+    int range = 0;
     size_t from = 0, at = 0, len = 0;
     while (at < n) {
-        int32_t id = specials_match(t, (Str){text + at, n - at}, o.parse_special, &len);
+        size_t room = room_at(o.plain, &range, at, n - at);
+        int32_t id = specials_match(t, (Str){text + at, n - at}, o.parse_special, room, &len);
         if (id < 0) {
             at++;
             continue;

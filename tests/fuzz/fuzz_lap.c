@@ -58,6 +58,7 @@ static void check_head(const char *text, size_t len) {
     const char *name = NULL;
     const char *arch = NULL;
     require(fe_head(arena, text, len, &name, &arch) == (name && arch));
+    fe_target(arena, text, len);
     arena_free(arena);
 }
 

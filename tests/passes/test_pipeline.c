@@ -50,16 +50,51 @@ static void unknown_passes_are_named(void **state) {
     Fixture f;
     setup(&f);
     f.o.print_after = "simplfy";
-    expect_error(&f, "error: print-after: there is no pass 'simplfy'; did you mean 'simplify'?\n");
+    expect_error(&f, "error: print-after: no pass \"simplfy\"; did you mean \"simplify\"?\n");
     setup(&f);
     f.o.stop_after = "zzzzzzzzzzz";
-    expect_error(&f, "error: stop-after: there is no pass 'zzzzzzzzzzz'\n");
+    int n;
+    const PassInfo *list = pass_list(&n);
+    char *all = arena_printf(f.arena, "error: stop-after: no pass \"zzzzzzzzzzz\"; there are %s", list[0].name);
+    for (int i = 1; i < n; i++)
+        all = arena_printf(f.arena, "%s, %s", all, list[i].name);
+    expect_error(&f, arena_printf(f.arena, "%s\n", all));
     setup(&f);
     f.o.run_pass = "plan_kv";
-    expect_error(&f, "error: run-pass: there is no pass 'plan_kv'; did you mean 'plan-kv'?\n");
+    expect_error(&f, "error: run-pass: no pass \"plan_kv\"; did you mean \"plan-kv\"?\n");
     setup(&f);
     f.o.pass.chunk = 0;
     expect_error(&f, "error: context 4096, chunk 0, draft 16: must be positive and below 2^31\n");
+}
+
+/* To be printed after a pass that will not run is a mistake, not silence. */
+static void printing_after_what_does_not_run(void **state) {
+    (void)state;
+    int n;
+    const PassInfo *list = pass_list(&n);
+    Arena *a = arena_new();
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < n; k++) {
+            PipelineOptions o = {.print_after = list[i].name, .stop_after = list[k].name};
+            assert_int_equal(pipeline_problem(a, &o) == NULL, i <= k);
+            o = (PipelineOptions){.print_after = list[i].name, .run_pass = list[k].name};
+            assert_int_equal(pipeline_problem(a, &o) == NULL, i == k);
+        }
+    arena_free(a);
+    Fixture f;
+    setup(&f);
+    f.o.print_after = "plan-memory";
+    f.o.stop_after = "simplify";
+    expect_error(&f, "error: print-after: plan-memory does not run: the last pass is simplify\n");
+    setup(&f);
+    f.o.print_after = "simplify";
+    f.o.run_pass = "plan-kv";
+    expect_error(&f, "error: print-after: simplify does not run: only plan-kv does\n");
+    setup(&f);
+    f.o.print_after = "all";
+    f.o.stop_after = "simplify";
+    assert_true(pipeline_run(f.m, &f.o));
+    teardown(&f);
 }
 
 static void stops_and_prints(void **state) {
@@ -180,8 +215,9 @@ static void too_many_random_weights(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(unknown_passes_are_named), cmocka_unit_test(stops_and_prints),
-                                       cmocka_unit_test(diffs), cmocka_unit_test(random_diffs_apply),
-                                       cmocka_unit_test(too_many_random_weights)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unknown_passes_are_named), cmocka_unit_test(printing_after_what_does_not_run),
+        cmocka_unit_test(stops_and_prints),         cmocka_unit_test(diffs),
+        cmocka_unit_test(random_diffs_apply),       cmocka_unit_test(too_many_random_weights)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,14 +84,27 @@ static int parse_turns(const char *text, ChatTurn *turns) {
     return n;
 }
 
+/* Ranges ascend, are not empty. */
+static void assert_ranges(const RangeList *typed, const Buf *out) {
+    size_t at = 0;
+    for (int i = 0; i < typed->n; i++) {
+        assert_true(at <= typed->v[i].from && typed->v[i].from < typed->v[i].to && typed->v[i].to <= out->n);
+        at = typed->v[i].to;
+    }
+}
+
 static void conversations(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNTOF(cases); i++) {
         ChatTurn turns[8];
         int n = parse_turns(cases[i].turns, turns);
         Buf out = {0};
-        chat_render(cases[i].format, turns, n, &out);
+        RangeList typed = {0};
+        Arena *a = arena_new();
+        chat_render(a, cases[i].format, turns, n, &out, &typed);
         assert_string_equal(out.s, cases[i].want);
+        assert_ranges(&typed, &out);
+        arena_free(a);
         buf_free(&out);
     }
 }
@@ -102,8 +115,13 @@ static void odd_formats(void **state) {
     const ChatFormat bare = {.present = true};
     const ChatTurn turns[] = {{CHAT_USER, S("a\0b ")}, {CHAT_MODEL, S("c")}, {CHAT_MODEL, {NULL, 0}}};
     Buf out = {0};
+    RangeList typed = {0};
+    Arena *a = arena_new();
     buf_str(&out, "x");
-    chat_render(&bare, turns, 3, &out);
+    chat_render(a, &bare, turns, 3, &out, &typed);
+    assert_int_equal(typed.n, 2);
+    assert_true(typed.v[0].from == 1 && typed.v[0].to == 4 && typed.v[1].from == 4 && typed.v[1].to == 5);
+    arena_free(a);
     assert_int_equal(out.n, 5);
     assert_memory_equal(out.s, "xa\0bc", 5);
     buf_free(&out);
@@ -115,7 +133,10 @@ static void hidden_without_end(void **state) {
     const ChatFormat f = {.present = true, .hide = {S("##"), {"", 0}}};
     const ChatTurn turn = {CHAT_MODEL, S("seen ## not ## seen")};
     Buf out = {0};
-    chat_render(&f, &turn, 1, &out);
+    RangeList typed = {0};
+    Arena *a = arena_new();
+    chat_render(a, &f, &turn, 1, &out, &typed);
+    arena_free(a);
     assert_string_equal(out.s, "seen");
     buf_free(&out);
 }

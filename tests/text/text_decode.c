@@ -168,7 +168,8 @@ static void round_trip(void **state) {
             Buf text = {0}, out = {0};
             random_text(&r, (int)random_below(&r, 80), &text);
             TokenList ids = {0};
-            tokenizer_encode(t, v->arena, text.s, text.n, (EncodeOptions){true, false}, &ids);
+            tokenizer_encode(t, v->arena, text.s, text.n, (EncodeOptions){.add_bos = true, .parse_special = false},
+                             &ids);
             push_all(t, ids.v, ids.n, &out);
             assert_int_equal(out.n, text.n);
             if (out.n)

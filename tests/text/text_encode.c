@@ -21,10 +21,10 @@ static TokenList encode(const Tokenizer *t, Arena *a, const char *text, EncodeOp
         assert_ids(&got, want, (int)COUNTOF(want));                                                                    \
     } while (0)
 
-static const EncodeOptions plain = {false, false};
-static const EncodeOptions special = {false, true};
-static const EncodeOptions bos = {true, false};
-static const EncodeOptions bos_special = {true, true};
+static const EncodeOptions plain = {.parse_special = false};
+static const EncodeOptions special = {.parse_special = true};
+static const EncodeOptions bos = {.add_bos = true, .parse_special = false};
+static const EncodeOptions bos_special = {.add_bos = true, .parse_special = true};
 
 enum { BYTE0 = 4 }; /* id of <0x00> in vocab_new */
 
@@ -265,10 +265,10 @@ static void random_against_the_definition(const char *kind, int vocabs) {
         for (int k = 0; k < 40; k++) {
             Buf text = {0};
             random_vocab_text(&state, v, (int)random_below(&state, 40), &text);
-            bool parse = random_below(&state, 2);
             TokenList got = {0}, want = {0};
-            tokenizer_encode(t, v->arena, text.s, text.n, (EncodeOptions){false, parse}, &got);
-            oracle_encode(v, v->arena, (Str){text.s, text.n}, parse, &want);
+            EncodeOptions o = {.parse_special = random_below(&state, 2)};
+            tokenizer_encode(t, v->arena, text.s, text.n, o, &got);
+            oracle_encode(v, v->arena, (Str){text.s, text.n}, o, &want);
             assert_ids(&got, want.v, want.n);
             buf_free(&text);
         }

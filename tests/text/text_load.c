@@ -226,7 +226,7 @@ static void little_is_needed(void **state) {
     assert_int_equal(tokenizer_bos(t), -1);
     assert_false(tokenizer_is_eos(t, -1));
     TokenList ids = {0};
-    tokenizer_encode(t, v->arena, "a", 1, (EncodeOptions){true, false}, &ids);
+    tokenizer_encode(t, v->arena, "a", 1, (EncodeOptions){.add_bos = true, .parse_special = false}, &ids);
     /* no BOS; a space in front, which this vocabulary has only as bytes */
     assert_ids(&ids, (const int32_t[]){4 + 0xe2, 4 + 0x96, 4 + 0x81, 260}, 4);
     tokenizer_free(t);

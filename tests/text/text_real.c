@@ -70,7 +70,7 @@ static void recorded_ids(void **state) {
             for (long id; id = strtol(at, &end, 10), end != at; at = end)
                 vec_push(a, &want, (int32_t)id);
             Str text = {line, (size_t)n - 1};
-            tokenizer_encode(tokenizer, a, text.s, text.n, (EncodeOptions){false, special}, &got);
+            tokenizer_encode(tokenizer, a, text.s, text.n, (EncodeOptions){.parse_special = special}, &got);
             assert_ids(&got, want.v, want.n);
             assert_round_trip(&got, true, text);
             arena_free(a);
@@ -92,7 +92,7 @@ static void random_round_trip(void **state) {
         random_text(&r, (int)random_below(&r, 300), &text);
         Arena *a = arena_new();
         TokenList ids = {0};
-        tokenizer_encode(tokenizer, a, text.s, text.n, (EncodeOptions){true, false}, &ids);
+        tokenizer_encode(tokenizer, a, text.s, text.n, (EncodeOptions){.add_bos = true, .parse_special = false}, &ids);
         assert_round_trip(&ids, false, (Str){text.s, text.n});
         for (int k = 1; k < ids.n; k++)
             assert_false(tokenizer_is_control(tokenizer, ids.v[k]));
@@ -113,8 +113,8 @@ static void beginning_of_sequence(void **state) {
     (void)state;
     Arena *a = arena_new();
     TokenList once = {0}, twice = {0};
-    tokenizer_encode(tokenizer, a, "<bos>Hello", 10, (EncodeOptions){true, true}, &once);
-    tokenizer_encode(tokenizer, a, "Hello", 5, (EncodeOptions){true, false}, &twice);
+    tokenizer_encode(tokenizer, a, "<bos>Hello", 10, (EncodeOptions){.add_bos = true, .parse_special = true}, &once);
+    tokenizer_encode(tokenizer, a, "Hello", 5, (EncodeOptions){.add_bos = true, .parse_special = false}, &twice);
     assert_ids(&once, twice.v, twice.n);
     assert_int_equal(once.v[0], tokenizer_bos(tokenizer));
     assert_true(tokenizer_is_control(tokenizer, once.v[0]));
@@ -126,6 +126,39 @@ static void loads_quickly(void **state) {
     (void)state;
     printf("loaded in %.1f ms\n", 1e3 * load_seconds);
     assert_true(load_seconds < 0.6);
+}
+
+/* Runs of white space and tags are user-defined tokens here. In typed text ordinary joining makes the same of
+ * them; a control token is only text. */
+static void typed_text(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "one\n\ntwo\n\n\nthree\n\n\n\n\n\nfour",
+        "a  b   c    d        e",
+        "\tx\t\ty\t\t\t",
+        "for i in x:\n        y += 1\n\n\n\tz",
+    };
+    for (size_t i = 0; i < COUNTOF(texts); i++) {
+        Arena *a = arena_new();
+        TokenList typed = {0}, open = {0};
+        RangeList plain = {0};
+        size_t n = strlen(texts[i]);
+        vec_push(a, &plain, ((TextRange){0, n}));
+        tokenizer_encode(tokenizer, a, texts[i], n, (EncodeOptions){.parse_special = true, .plain = &plain}, &typed);
+        tokenizer_encode(tokenizer, a, texts[i], n, (EncodeOptions){.parse_special = true}, &open);
+        assert_ids(&typed, open.v, open.n);
+        arena_free(a);
+    }
+    Arena *a = arena_new();
+    TokenList ids = {0};
+    RangeList plain = {0};
+    vec_push(a, &plain, ((TextRange){0, 13}));
+    tokenizer_encode(tokenizer, a, "<end_of_turn>", 13, (EncodeOptions){.parse_special = true, .plain = &plain}, &ids);
+    assert_true(ids.n > 1);
+    for (int i = 0; i < ids.n; i++)
+        assert_false(tokenizer_is_control(tokenizer, ids.v[i]));
+    assert_round_trip(&ids, false, (Str){"<end_of_turn>", 13});
+    arena_free(a);
 }
 
 int main(int argc, char **argv) {
@@ -143,8 +176,11 @@ int main(int argc, char **argv) {
     if (!tokenizer)
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(recorded_ids),         cmocka_unit_test(random_round_trip),
-        cmocka_unit_test(every_token_is_found), cmocka_unit_test(beginning_of_sequence),
+        cmocka_unit_test(typed_text),
+        cmocka_unit_test(recorded_ids),
+        cmocka_unit_test(random_round_trip),
+        cmocka_unit_test(every_token_is_found),
+        cmocka_unit_test(beginning_of_sequence),
         cmocka_unit_test(loads_quickly),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

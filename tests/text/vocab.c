@@ -193,15 +193,27 @@ static void oracle_plain(const Vocab *v, Arena *a, Str text, TokenList *out) {
     }
 }
 
-void oracle_encode(const Vocab *v, Arena *a, Str text, bool parse_special, TokenList *out) {
+static bool is_white(Str s) {
+    return strspn(s.s, " \t\n\v\f\r") >= s.n;
+}
+
+static bool touches_plain(EncodeOptions o, size_t from, size_t to) {
+    for (int i = 0; o.plain && i < o.plain->n; i++)
+        if (from < o.plain->v[i].to && to > o.plain->v[i].from)
+            return true;
+    return false;
+}
+
+void oracle_encode(const Vocab *v, Arena *a, Str text, EncodeOptions o, TokenList *out) {
     size_t from = 0, at = 0;
     while (at < text.n) {
         int best = -1;
         for (int i = 0; i < v->tokens.n; i++) {
             Str s = v->tokens.v[i];
             bool counts =
-                v->types.v[i] == USER || (parse_special && (v->types.v[i] == CONTROL || v->types.v[i] == UNKNOWN));
+                v->types.v[i] == USER || (o.parse_special && (v->types.v[i] == CONTROL || v->types.v[i] == UNKNOWN));
             if (counts && s.n <= text.n - at && memcmp(s.s, text.s + at, s.n) == 0 &&
+                (!touches_plain(o, at, at + s.n) || (v->types.v[i] == USER && is_white(s))) &&
                 (best < 0 || s.n > v->tokens.v[best].n))
                 best = i;
         }

@@ -43,7 +43,7 @@ void vocab_omit(Vocab *v, const char *key);
 Tokenizer *vocab_tokenizer(Vocab *v);
 
 /* The ids by the definition: at every step all pairs are looked at, every lookup walks the vocabulary. */
-void oracle_encode(const Vocab *v, Arena *a, Str text, bool parse_special, TokenList *out);
+void oracle_encode(const Vocab *v, Arena *a, Str text, EncodeOptions o, TokenList *out);
 
 /* ==== Randomness ==== */
 
