@@ -1,0 +1,198 @@
+/* prelude.cu - what every kernel stands on: integer names, f16 pairs, tensor cores, barriers, copies, launch order.
+ *
+ * Header-free: NVRTC gives this text for `#include "prelude.cu"`, and nvcc finds the file. It is the only place with
+ * PTX; a test on a machine without a GPU defines LAP_PRELUDE and brings functions of the same names
+ * (tests/kernels/emulator.h).
+ *
+ * Architectures: sm_80 and later. From sm_90 on a chunk of memory comes by one bulk copy and programmatic
+ * dependent launch orders kernels; before, lanes copy 16 bytes each and kernels run one after another. The
+ * functions mean the same in both cases.
+ *
+ * An f16 pair is a u32: the element with the smaller index in the lower half.
+ */
+#ifndef LAP_PRELUDE
+#define LAP_PRELUDE
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define DEVICE __device__ __forceinline__
+#define KERNEL extern "C" __global__ void
+#define SHARED __shared__
+#define DYNAMIC_SHARED extern __shared__ __align__(128)
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error "these kernels need compute capability 8.0 or later"
+#endif
+
+/* ==== Lanes ==== */
+
+DEVICE void warp_sync() {
+    __syncwarp();
+}
+
+/* The value of another lane: of lane ^ mask. */
+template <class T> DEVICE T lane_swap(T v, int mask) {
+    return __shfl_xor_sync(0xffffffffu, v, mask);
+}
+
+/* ==== f16 ==== */
+
+DEVICE float f16_value(u16 h) {
+    float f;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+    return f;
+}
+
+DEVICE u16 f16_round(float f) {
+    u16 h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
+}
+
+DEVICE u32 f16_pair(u16 low, u16 high) {
+    return (u32)low | (u32)high << 16;
+}
+
+DEVICE u32 pair_add(u32 a, u32 b) {
+    u32 d;
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
+DEVICE u32 pair_multiply(u32 a, u32 b) {
+    u32 d;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
+DEVICE u32 pair_multiply_add(u32 a, u32 b, u32 c) {
+    u32 d;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
+/* a * b + c rounded once: written out where results must not depend on what a compiler contracts. */
+DEVICE float multiply_add(float a, float b, float c) {
+    return __fmaf_rn(a, b, c);
+}
+
+DEVICE float float_from_bits(u32 bits) {
+    return __uint_as_float(bits);
+}
+
+DEVICE u32 bits_from_float(float f) {
+    return __float_as_uint(f);
+}
+
+/* Four bytes picked from {a: 0..3, b: 4..7} by the nibbles of `pick`. */
+DEVICE u32 pick_bytes(u32 a, u32 b, u32 pick) {
+    u32 d;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(pick));
+    return d;
+}
+
+/* ==== Tensor cores ==== */
+
+/* c[16 x 8] += a[16 x 16] b[16 x 8] over a warp, f16 products exact, f32 sums. With g = lane / 4, t = lane % 4:
+ * a0, a2: row g, columns 2t and 2t + 8 on; a1, a3: row g + 8 the same; b0, b1: column g, rows 2t and 2t + 8 on;
+ * c[0], c[1]: row g, columns 2t, 2t + 1; c[2], c[3]: row g + 8. */
+DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* ==== Barriers in shared memory ==== */
+
+DEVICE u32 shared_address(const void *p) {
+    return (u32)__cvta_generic_to_shared(p);
+}
+
+/* A phase ends after `count` arrivals. Once, by one thread; then barrier_publish() and __syncthreads(). */
+DEVICE void barrier_init(u64 *bar, u32 count) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(count) : "memory");
+}
+
+DEVICE void barrier_publish() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+DEVICE void barrier_arrive(u64 *bar) {
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(bar)) : "memory");
+}
+
+/* Until phase number n (parity n & 1) has ended. */
+DEVICE void barrier_wait(u64 *bar, u32 parity) {
+    u32 done;
+    do {
+#if __CUDA_ARCH__ >= 900
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done)
+                     : "r"(shared_address(bar)), "r"(parity)
+                     : "memory");
+#else
+        asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done)
+                     : "r"(shared_address(bar)), "r"(parity)
+                     : "memory");
+#endif
+    } while (!done);
+}
+
+/* ==== Chunks of global memory into shared memory ==== */
+
+/* Arrivals that one chunk_load() makes at its barrier, to initialise the barrier with. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define CHUNK_ARRIVALS 32
+#else
+#define CHUNK_ARRIVALS 1
+#endif
+
+/* By all lanes of a warp: bytes (a multiple of 16; both addresses too) that are read once, so they are the first to
+ * leave the L2 cache. Ends a phase of bar when they have arrived. */
+DEVICE void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
+#if __CUDA_ARCH__ >= 900
+    if (lane == 0) {
+        u64 policy;
+        asm volatile("createpolicy.fractional.L2::evict_first.b64 %0;" : "=l"(policy));
+        asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1; }" ::"r"(
+                         shared_address(bar)),
+                     "r"(bytes)
+                     : "memory");
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+                     " [%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)),
+                     "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(bar)), "l"(policy)
+                     : "memory");
+    }
+#else
+    for (u32 at = 16 * lane; at < bytes; at += 16 * 32)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address((u8 *)to + at)),
+                     "l"(__cvta_generic_to_global(from + at))
+                     : "memory");
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
+#endif
+}
+
+/* ==== Order of kernels ==== */
+
+/* Everything that kernels before this one wrote is there after this; nothing of theirs may be read, and nothing
+ * that they read may be overwritten, before. Weights never change, so they may be fetched earlier. */
+DEVICE void previous_kernels_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel may start as soon as there is room; it waits by itself. */
+DEVICE void next_kernel_release() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+#endif
