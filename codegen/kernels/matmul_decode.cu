@@ -12,7 +12,9 @@
  *   MM_WARP_K            columns that a warp owns: 64, 128 or 256; with a 256-column form 256
  *   MM_WARPS             warps beside each other; MM_WARPS * MM_WARP_K columns are a slice of K
  *   MM_GROUPS            strips worked on at once, by MM_WARPS warps each
- *   MM_STAGES            chunks of the ring, >= MM_GROUPS
+ *   MM_STAGES            chunks of the ring, a multiple of MM_GROUPS: a stage then belongs to one group. Else a group
+ *                        that runs ahead may meet a stage whose chunk before, the other group's, has not come, and
+ *                        the barrier's one bit of phase cannot tell the two apart
  *   MM_X_SHARED          1: the rows stay in shared memory (few registers), 0: in registers
  *   MM_BLOCKS            blocks that should fit on a multiprocessor (caps the registers)
  *   parameters           const u8 *w0, w1, ..: tiles of each segment (tiles.def, repack.cu); const u8 *x: x records
@@ -74,6 +76,8 @@
 #define MM_SLICES ((MM_K + MM_SLICE_K - 1) / MM_SLICE_K)
 #define MM_BLOCKS_32 (MM_WARP_K / 32) /* blocks of 32 columns that a warp owns */
 #define MM_PARTIALS 4                 /* buffers of partial products */
+
+static_assert(MM_STAGES % MM_GROUPS == 0, "a stage belongs to one group");
 
 /* ==== Segments and chunks ==== */
 

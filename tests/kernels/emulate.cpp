@@ -97,7 +97,7 @@ static const DType odd_types[] = {DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_Q8_0, D
 #define MM_NAME matmul
 #define MM_NT 1
 #define MM_GROUPS 2
-#define MM_STAGES 3
+#define MM_STAGES 4
 #define MM_X_SHARED 0
 #include "tests/kernels/emulate_case.inc"
 

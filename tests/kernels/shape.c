@@ -64,6 +64,7 @@ void shape_choose(Shape *s, int shared) {
     s->blocks = s->blocks ? s->blocks : 1;
     s->stages = (shared - other_shared(s)) / chunk_bytes(s);
     s->stages = s->stages > MAX_STAGES ? MAX_STAGES : s->stages;
+    s->stages -= s->stages % s->groups;
 }
 
 int shape_rows(const Shape *s) {
