@@ -87,6 +87,19 @@ int namemap_getn(const NameMap *m, const char *key, size_t n);
 
 uint64_t hash_bytes(const void *p, size_t n, uint64_t seed);
 
+/* ==== Processors ==== */
+
+/* How many this process may use; at least 1. */
+int processors_allowed(void);
+
+/* ==== Texts built into the program (models/embed.cmake) ==== */
+
+typedef struct EmbeddedText {
+    const char *name; /* of the file, without its folder */
+    const char *text; /* NUL-terminated */
+    size_t len;
+} EmbeddedText;
+
 /* ==== Broken invariants ==== */
 
 /* An internal error: prints the text with file and line and aborts. Never for bad input. */

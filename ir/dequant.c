@@ -16,7 +16,7 @@
 #include <string.h>
 
 /* Sizes of a block by name: Q4_0_BYTES, Q4_0_ELEMS. */
-#define QUANT(name, text, id, elems, bytes) enum { name##_ELEMS = elems, name##_BYTES = bytes };
+#define QUANT(name, text, id, elems, bytes, ...) enum { name##_ELEMS = elems, name##_BYTES = bytes };
 #include "ir/quants.def"
 #undef QUANT
 
@@ -284,7 +284,7 @@ DECODER(IQ4_XS) {
 
 void dequant_row(DType t, const void *src, float *dst, int64_t n) {
     static void (*const decoders[DT_COUNT])(const uint8_t *restrict, float *restrict, int64_t) = {
-#define QUANT(name, text, id, elems, bytes) [DT_##name] = decode_##name,
+#define QUANT(name, ...) [DT_##name] = decode_##name,
 #include "ir/quants.def"
 #undef QUANT
     };

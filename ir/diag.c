@@ -23,7 +23,7 @@ struct Diag {
     Arena *arena;
     VEC(Source) sources; /* file n is sources.v[n - 1] */
     VEC(Message) messages;
-    int errors;
+    int errors, system_errors;
 };
 
 Diag *diag_new(void) {
@@ -73,6 +73,11 @@ void diag_error(Diag *d, SrcLoc at, const char *fmt, ...) {
     REPORT(DIAG_ERROR);
 }
 
+void diag_system(Diag *d, SrcLoc at, const char *fmt, ...) {
+    REPORT(DIAG_ERROR);
+    d->system_errors++;
+}
+
 void diag_warning(Diag *d, SrcLoc at, const char *fmt, ...) {
     REPORT(DIAG_WARNING);
 }
@@ -85,6 +90,10 @@ int diag_errors(const Diag *d) {
     return d->errors;
 }
 
+int diag_system_errors(const Diag *d) {
+    return d->system_errors;
+}
+
 int diag_count(const Diag *d) {
     return d->messages.n;
 }
@@ -95,7 +104,7 @@ bool diag_full(const Diag *d) {
 
 void diag_clear(Diag *d) {
     d->messages.n = 0;
-    d->errors = 0;
+    d->errors = d->system_errors = 0;
 }
 
 /* ==== Printing ==== */
@@ -169,18 +178,28 @@ static void print_snippet(Buf *out, const Source *s, SrcLoc at, const char *on, 
     buf_printf(out, "%s\n", off);
 }
 
+/* What may come from a file; a control byte in it must not reach a terminal. */
+static void put_shown(Buf *out, const char *s) {
+    for (; *s; s++)
+        buf_char(out, ((unsigned char)*s < 0x20 && *s != '\n' && *s != '\t') || *s == 0x7f ? '?' : *s);
+}
+
 static void print_message(Buf *out, const Diag *d, const Message *m, bool colour) {
     const char *bold = colour ? "\033[1m" : "", *off = colour ? "\033[0m" : "";
     const char *on = colour ? kinds[m->kind].colour : "";
     if (m->at.file) {
-        buf_printf(out, "%s%s:", bold, diag_source_name(d, m->at.file));
+        buf_str(out, bold);
+        put_shown(out, diag_source_name(d, m->at.file));
+        buf_char(out, ':');
         if (m->at.line)
             buf_printf(out, "%d:", m->at.line);
         if (m->at.line && m->at.col)
             buf_printf(out, "%d:", m->at.col);
         buf_printf(out, "%s ", off);
     }
-    buf_printf(out, "%s%s:%s %s\n", on, kinds[m->kind].word, off, m->text);
+    buf_printf(out, "%s%s:%s ", on, kinds[m->kind].word, off);
+    put_shown(out, m->text);
+    buf_char(out, '\n');
     if (m->at.file)
         print_snippet(out, &d->sources.v[m->at.file - 1], m->at, on, off);
 }

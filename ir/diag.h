@@ -36,10 +36,13 @@ const char *diag_source_name(const Diag *d, int file);
 
 __attribute__((format(printf, 3, 4))) void diag_error(Diag *d, SrcLoc at, const char *fmt, ...);
 __attribute__((format(printf, 3, 4))) void diag_warning(Diag *d, SrcLoc at, const char *fmt, ...);
+/* As diag_error(), for what the machine refuses: memory, files, devices. */
+__attribute__((format(printf, 3, 4))) void diag_system(Diag *d, SrcLoc at, const char *fmt, ...);
 /* Belongs to the message before it. */
 __attribute__((format(printf, 3, 4))) void diag_note(Diag *d, SrcLoc at, const char *fmt, ...);
 
-int diag_errors(const Diag *d);
+int diag_errors(const Diag *d); /* those of diag_system() too */
+int diag_system_errors(const Diag *d);
 int diag_count(const Diag *d);
 /* True when so many errors came that going on helps nobody (20). */
 bool diag_full(const Diag *d);

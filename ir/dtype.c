@@ -4,16 +4,17 @@
 #include <string.h>
 
 static const DTypeInfo infos[DT_COUNT] = {
-#define QUANT(name, text, id, elems, bytes) [DT_##name] = {text, id, elems, bytes, true},
+#define QUANT(name, text, id, elems, bytes, form, tile_k, tile_bytes, exact)                                           \
+    [DT_##name] = {text, id, elems, bytes, true, #form, tile_k, tile_bytes, exact},
 #include "ir/quants.def"
 #undef QUANT
-    [DT_I32] = {"i32", 26, 1, 4, false},
-    [DT_KV] = {"kv", -1, 1, 0, false},
+    [DT_I32] = {.name = "i32", .gguf_id = 26, .block_elems = 1, .block_bytes = 4},
+    [DT_KV] = {.name = "kv", .gguf_id = -1, .block_elems = 1},
 };
 
 /* The sizes of ggml's own block structs: scale(s), then codes. */
 _Static_assert(DT_F32 == 0, "a zeroed type is f32");
-#define QUANT(name, text, id, elems, bytes) enum { SIZE_##name = bytes, ELEMS_##name = elems };
+#define QUANT(name, text, id, elems, bytes, ...) enum { SIZE_##name = bytes, ELEMS_##name = elems };
 #include "ir/quants.def"
 #undef QUANT
 _Static_assert(SIZE_Q4_0 == 2 + 16 && SIZE_Q4_1 == 2 + 2 + 16, "");
@@ -52,6 +53,14 @@ size_t dtype_row_bytes(DType t, int64_t n) {
     if (n < 0 || n % i->block_elems)
         ICE("a row of %lld elements is not whole blocks of %s", (long long)n, i->name);
     return (size_t)(n / i->block_elems) * (size_t)i->block_bytes;
+}
+
+int64_t dtype_tile_bytes(DType t, int64_t rows, int64_t k) {
+    const DTypeInfo *i = dtype_info(t);
+    if (!i->tile_form || rows < 1 || k < 1)
+        ICE("no tiles for %lld x %lld of %s", (long long)rows, (long long)k, i->name);
+    int64_t strips = (rows + TILE_ROWS - 1) / TILE_ROWS, tiles = (k + i->tile_k - 1) / i->tile_k;
+    return strips * tiles * i->tile_bytes;
 }
 
 float bf16_to_f32(uint16_t h) {

@@ -5,7 +5,7 @@
 #include "ir/base.h"
 
 typedef enum DType {
-#define QUANT(name, text, id, elems, bytes) DT_##name,
+#define QUANT(name, ...) DT_##name,
 #include "ir/quants.def"
 #undef QUANT
     DT_I32, /* token ids, positions, indices; GGUF id 26 */
@@ -19,6 +19,11 @@ typedef struct DTypeInfo {
     int block_elems;  /* elements in a block along the row */
     int block_bytes;  /* bytes of a block */
     bool is_float;    /* may be dequantised to f32 */
+    /* on the GPU, see quants.def; NULL and 0 for types without tiles */
+    const char *tile_form; /* layout of a tile: struct Tile_<form> of the kernels */
+    int tile_k;            /* columns of a tile, whose rows are TILE_ROWS */
+    int tile_bytes;
+    bool tile_exact; /* the tile holds the same weights as the file */
 } DTypeInfo;
 
 const DTypeInfo *dtype_info(DType t);
@@ -29,6 +34,10 @@ DType dtype_from_name(Str name);
 
 /* Bytes of a row of n elements; n must be a multiple of block_elems (ICE otherwise). */
 size_t dtype_row_bytes(DType t, int64_t n);
+
+/* Bytes of a matrix [rows, k] in tiles. Only for types that have them. */
+enum { TILE_ROWS = 16 };
+int64_t dtype_tile_bytes(DType t, int64_t rows, int64_t k);
 
 /* Decodes n elements (a multiple of block_elems) of a stored row into f32. Formulas: the ggml
  * block formats. src needs no alignment. Not for DT_I32, DT_KV. ir/dequant.c */

@@ -1,8 +1,8 @@
 /* eval.c - the evaluator's driver: gives every node a place, runs the ops in order, hands out results.
  *
  * A call computes only what the wanted outputs and the kept cache states need. Results live in the
- * graph's slab where plan-memory has put them (and the call has no more rows than planned), so that
- * a wrong plan shows; otherwise each has a buffer of its own, freed after its last use. Views and
+ * graph's slab where plan-memory has put them, so that a wrong plan shows; a call of more rows than
+ * planned is an error. Without a plan each has a buffer of its own, freed after its last use. Views and
  * leaves have no place: they point at other bytes. Cache state has none either: a store writes the
  * cache in place, which is sound because ir_verify allows one store a cache and no read of a
  * replaced state.
@@ -201,10 +201,6 @@ static bool has_place(const Node *n) {
     return n->op == OP_CONST || (n->type.dtype != DT_KV && !(op_info(n->op)->flags & (OPF_LEAF | OPF_VIEW)));
 }
 
-static bool planned(const EvalRun *r) {
-    return r->g->slab_bytes > 0 && r->call->T <= r->g->slab_rows && r->call->R <= r->g->slab_rows;
-}
-
 static bool get_place(EvalRun *r, NodeId id) {
     const Node *n = ir_get(r->g, id);
     Value *v = &r->val[id];
@@ -212,10 +208,10 @@ static bool get_place(EvalRun *r, NodeId id) {
     if (!has_place(n))
         return true;
     int64_t bytes;
-    int64_t rows = type_has_rows(&n->type) ? run_dim(r, &n->type, 0) : 1;
+    int64_t rows = type_rows(&n->type, r->call->T, r->call->R);
     if (__builtin_mul_overflow(rows, type_row_elems(&n->type) * 4, &bytes))
         return run_fail(r, n, "the result is too large");
-    if (planned(r) && n->slab >= 0) {
+    if (n->slab >= 0) {
         if (n->slab % 4 || n->slab > r->g->slab_bytes || bytes > r->g->slab_bytes - n->slab)
             ICE("%s does not fit its place in the slab", n->name);
         v->data = (uint8_t *)r->e->slab + n->slab;
@@ -227,7 +223,7 @@ static bool get_place(EvalRun *r, NodeId id) {
 
 static bool get_slab(EvalRun *r) {
     Evaluator *e = r->e;
-    if (!planned(r) || e->slab_bytes >= r->g->slab_bytes)
+    if (e->slab_bytes >= r->g->slab_bytes)
         return true;
     free(e->slab);
     e->slab = aligned_bytes(r->g->slab_bytes);
@@ -324,6 +320,11 @@ static bool check_call(EvalRun *r) {
     SrcLoc at = r->g->loc;
     if (c->T < 1 || c->T > INT32_MAX || c->R < 0 || c->R > INT32_MAX) {
         diag_error(r->diag, at, "a call with %lld rows and %lld wanted rows", (long long)c->T, (long long)c->R);
+        return false;
+    }
+    if (r->g->slab_rows && (c->T > r->g->slab_rows || c->R > r->g->slab_wanted)) {
+        diag_error(r->diag, at, "a call with %lld rows and %lld wanted rows, but the plan is for %lld and %lld",
+                   (long long)c->T, (long long)c->R, (long long)r->g->slab_rows, (long long)r->g->slab_wanted);
         return false;
     }
     for (int64_t t = 0; c->slots && t < c->T; t++)

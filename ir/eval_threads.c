@@ -6,16 +6,12 @@
  * programs on the same processors that made calls ten times slower than one thread. Idle workers
  * look for the next job a few times, giving up the processor in between, then sleep.
  */
-#ifdef __linux__
-#define _GNU_SOURCE /* sched_getaffinity */
-#endif
 #include "ir/eval_int.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum {
     LOOKS = 64, /* at the next job before sleeping */
@@ -109,19 +105,8 @@ void pool_run(Pool *p, int64_t parts, PartFn *f, const void *ctx) {
     pthread_mutex_unlock(&p->lock);
 }
 
-/* The processors this process may use. */
-static int processors(void) {
-#ifdef __linux__
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        return CPU_COUNT(&set);
-#endif
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 && n < MAX_THREADS ? (int)n : 1;
-}
-
 Pool *pool_new(int threads) {
-    threads = threads > 0 ? threads : processors();
+    threads = threads > 0 ? threads : processors_allowed();
     threads = threads < MAX_THREADS ? threads : MAX_THREADS;
     Pool *p = calloc(1, sizeof *p + (size_t)threads * sizeof p->worker[0]);
     if (!p)

@@ -25,8 +25,24 @@ Family family_from_name(Str name) {
     return FAM_COUNT;
 }
 
+static const char *const way_names[ATTEND_WAYS] = {
+    [ATTEND_NONE] = "none", [ATTEND_SPLIT] = "split", [ATTEND_DENSE] = "dense"};
+
+const char *attend_way_name(AttendWay w) {
+    if ((unsigned)w >= ATTEND_WAYS)
+        ICE("no way %d of attending", (int)w);
+    return way_names[w];
+}
+
+AttendWay attend_way_from_name(Str name) {
+    int w = ATTEND_WAYS - 1;
+    while (w > ATTEND_NONE && !str_eq(name, way_names[w]))
+        w--;
+    return (AttendWay)w;
+}
+
 int ir_group_new(Graph *g, Family f, SrcLoc loc) {
-    Group group = {f, loc};
+    Group group = {.family = f, .loc = loc};
     vec_push(g->module->arena, &g->groups, group);
     return g->groups.n;
 }

@@ -37,6 +37,10 @@ const char *type_text(Arena *a, const Type *t);
 /* Elements of one row: the product of all dims, a symbolic first dim counted as 1. */
 int64_t type_row_elems(const Type *t);
 bool type_has_rows(const Type *t); /* first dim is T or R */
+/* The rows of a value in a call of T rows of which R are wanted; 1 when it has none. */
+static inline int64_t type_rows(const Type *t, int64_t T, int64_t R) {
+    return !type_has_rows(t) ? 1 : t->dim[0] == DIM_T ? T : R;
+}
 
 /* ==== Ops ==== */
 
@@ -116,8 +120,26 @@ typedef struct FamilyInfo {
 const FamilyInfo *family_info(Family f);
 Family family_from_name(Str name); /* FAM_COUNT when unknown */
 
+/* How an attention goes over the keys. */
+typedef enum AttendWay {
+    ATTEND_NONE,
+    ATTEND_SPLIT, /* keys in parts by absolute position, each by another block; the parts are merged */
+    ATTEND_DENSE, /* blocks of queries against every tile of keys that some of them sees */
+    ATTEND_WAYS,
+} AttendWay;
+
+const char *attend_way_name(AttendWay w);
+AttendWay attend_way_from_name(Str name); /* ATTEND_NONE when unknown */
+
+typedef struct AttendChoice {
+    AttendWay way;
+    const char *why; /* for people; NULL with ATTEND_NONE */
+} AttendChoice;
+
 typedef struct Group {
     Family family;
+    int warps, columns;           /* choose-matmul: warps beside each other, columns of one; 0: none */
+    AttendChoice decode, prefill; /* choose-attention, for each phase */
     SrcLoc loc;
 } Group;
 
@@ -146,7 +168,8 @@ typedef struct Graph {
     VEC(Output) outputs;
     VEC(Group) groups;          /* node.group - 1 is the index */
     int64_t slab_bytes;         /* plan-memory: size of the slab; 0 before */
-    int64_t slab_rows;          /* plan-memory: T (and R) it was planned for */
+    int64_t slab_rows;          /* plan-memory: most T it was planned for; 0 before */
+    int64_t slab_wanted;        /* plan-memory: most R */
     struct GraphTables *tables; /* hash-consing and names; private to graph.c */
     SrcLoc loc;
 } Graph;

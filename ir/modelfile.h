@@ -40,6 +40,17 @@ typedef struct TensorInfo {
     uint64_t bytes;
 } TensorInfo;
 
+/* Every name that was looked up, found or not, once: what a compilation depends on. */
+typedef struct ModelReads {
+    Arena *arena;
+    NameMap *known[2]; /* of keys, of tensors */
+    VEC(const char *) names[2];
+} ModelReads;
+
+enum { READ_KEYS, READ_TENSORS };
+
+ModelReads *modelreads_new(Arena *a);
+
 typedef struct ModelFile {
     const char *path; /* for messages */
     const char *arch; /* "gemma4"; "" when the file names none */
@@ -49,6 +60,7 @@ typedef struct ModelFile {
     int n_tensors;
     NameMap *meta_index; /* key -> index; see modelfile_index() */
     NameMap *tensor_index;
+    ModelReads *reads; /* lookups are noted there; NULL: not noted */
 } ModelFile;
 
 /* Builds the two indices from the arrays. */

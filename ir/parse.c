@@ -9,11 +9,10 @@
  */
 #include "ir/parse_int.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_GRAPH_INPUTS = 64, MAX_GROUPS = 4096 };
+enum { MAX_GRAPH_INPUTS = 64, MAX_GROUPS = 4096, MAX_WARPS = 64, MAX_COLUMNS = 4096 };
 
 /* ==== Graphs ==== */
 
@@ -38,34 +37,49 @@ static NodeId named_value(Parser *p, GraphParser *gp) {
     return 0;
 }
 
-static NodeId named_weight(Parser *p, Graph *g) {
-    const char *name = NULL;
-    SrcLoc at = p->at;
-    if (!p_name(p, "the name of a weight", &name))
-        return 0;
-    int i = module_weight(p->m, name);
-    if (i >= 0)
-        return ir_weight(g, i, at);
-    Nearest near = nearest_new((Str){name, strlen(name)});
-    for (i = 0; i < p->m->weights.n; i++)
-        nearest_try(&near, p->m->weights.v[i].name);
-    p_unknown(p, at, "weight", name, &near);
-    return 0;
+static const char *weight_name(const Module *m, int i) {
+    return i < m->weights.n ? m->weights.v[i].name : NULL;
 }
 
-static NodeId named_cache(Parser *p, Graph *g) {
+static const char *cache_name(const Module *m, int i) {
+    return i < m->caches.n ? m->caches.v[i].name : NULL;
+}
+
+static const char *variant_name(const Module *m, int i) {
+    return i < m->variants.n ? m->variants.v[i].name : NULL;
+}
+
+/* What a module declares and its graphs name. */
+typedef struct Table {
+    const char *what, *expected;
+    int (*find)(const Module *m, const char *name);
+    const char *(*name)(const Module *m, int i); /* NULL behind the last */
+} Table;
+
+static const Table weights = {"weight", "the name of a weight", module_weight, weight_name},
+                   caches = {"cache", "the name of a cache", module_cache, cache_name},
+                   variants = {"variant", "the name of a variant", module_variant, variant_name};
+
+/* The index of the one named; -1 after a mistake. */
+static int named(Parser *p, const Table *t) {
     const char *name = NULL;
     SrcLoc at = p->at;
-    if (!p_name(p, "the name of a cache", &name))
-        return 0;
-    int i = module_cache(p->m, name);
-    if (i >= 0)
-        return ir_cache(g, i, at);
+    if (!p_name(p, t->expected, &name))
+        return -1;
+    int found = t->find(p->m, name);
+    if (found >= 0)
+        return found;
     Nearest near = nearest_new((Str){name, strlen(name)});
-    for (i = 0; i < p->m->caches.n; i++)
-        nearest_try(&near, p->m->caches.v[i].name);
-    p_unknown(p, at, "cache", name, &near);
-    return 0;
+    for (int i = 0; t->name(p->m, i); i++)
+        nearest_try(&near, t->name(p->m, i));
+    p_unknown(p, at, t->what, name, &near);
+    return -1;
+}
+
+static NodeId named_leaf(Parser *p, Graph *g, const Table *t, NodeId (*make)(Graph *, int, SrcLoc)) {
+    SrcLoc at = p->at;
+    int i = named(p, t);
+    return i < 0 ? 0 : make(g, i, at);
 }
 
 static NodeId named_input(Parser *p, Graph *g) {
@@ -90,9 +104,9 @@ static NodeId parse_operand(Parser *p, GraphParser *gp) {
     if (p_accept(p, "%"))
         return named_value(p, gp);
     if (p_accept(p, "@"))
-        return named_weight(p, gp->g);
+        return named_leaf(p, gp->g, &weights, ir_weight);
     if (p_accept(p, "$"))
-        return named_cache(p, gp->g);
+        return named_leaf(p, gp->g, &caches, ir_cache);
     double value;
     if (p_is(p, "-") || p_at_number(p))
         return p_number(p, true, &value) ? ir_const(gp->g, value, at) : 0;
@@ -100,24 +114,14 @@ static NodeId parse_operand(Parser *p, GraphParser *gp) {
 }
 
 static bool parse_attr(Parser *p, char kind, const char *attr_name, Attr *a) {
-    const char *name = NULL;
-    SrcLoc at;
     if (kind == 'i')
         return p_int(p, attr_name, -INT64_MAX, INT64_MAX, &a->i);
     if (kind == 'f')
         return p_number(p, true, &a->f);
     if (kind != 'v')
         ICE("attribute kind '%c' on a line of its own", kind);
-    at = p->at;
-    if (!p_name(p, "the name of a variant", &name))
-        return false;
-    a->i = module_variant(p->m, name);
-    if (a->i >= 0)
-        return true;
-    Nearest near = nearest_new((Str){name, strlen(name)});
-    for (int i = 0; i < p->m->variants.n; i++)
-        nearest_try(&near, p->m->variants.v[i].name);
-    return p_unknown(p, at, "variant", name, &near);
+    a->i = named(p, &variants);
+    return a->i >= 0;
 }
 
 static bool parse_attrs(Parser *p, const OpInfo *info, Attr *attr) {
@@ -177,6 +181,30 @@ static bool parse_group_name(Parser *p, int64_t most, int64_t *number) {
     return true;
 }
 
+/* "7 x 256", or nothing. */
+static bool parse_warps(Parser *p, Group *group) {
+    int64_t warps, columns;
+    if (p->tok != TOK_INT)
+        return true;
+    if (!p_int(p, "the number of warps", 1, MAX_WARPS, &warps) || !p_expect_word(p, "x") ||
+        !p_int(p, "the columns of a warp", 1, MAX_COLUMNS, &columns))
+        return false;
+    group->warps = (int)warps;
+    group->columns = (int)columns;
+    return true;
+}
+
+/* `decode split "why"`, or nothing. */
+static bool parse_attend(Parser *p, const char *phase, AttendChoice *c) {
+    if (!p_accept_word(p, phase))
+        return true;
+    c->way = p->tok == TOK_WORD ? attend_way_from_name(p->str) : ATTEND_NONE;
+    if (c->way == ATTEND_NONE)
+        return p_expected(p, "a way of attending");
+    p_next(p);
+    return p->tok == TOK_STRING ? p_name(p, "the reason", &c->why) : p_expected(p, "the reason, in quotes");
+}
+
 static bool parse_group(Parser *p, GraphParser *gp) {
     int64_t number;
     SrcLoc at = p->at, place;
@@ -196,8 +224,10 @@ static bool parse_group(Parser *p, GraphParser *gp) {
         return p_unknown(p, p->at, "family", arena_strndup(p->arena, p->str.s, p->str.n), &near);
     }
     p_next(p);
-    ir_group_new(gp->g, f, at);
-    if (!p_end_line(p, &place))
+    number = ir_group_new(gp->g, f, at);
+    Group *group = &gp->g->groups.v[number - 1];
+    if (!parse_warps(p, group) || !parse_attend(p, "decode", &group->decode) ||
+        !parse_attend(p, "prefill", &group->prefill) || !p_end_line(p, &place))
         return false;
     p_remember(p, gp->g, OF_GROUP, gp->g->groups.n - 1, place);
     return true;
@@ -315,7 +345,8 @@ static bool parse_graph(Parser *p) {
         return false;
     if (p_accept_word(p, "slab") &&
         !(p_int(p, "the size of the slab", 0, MAX_BYTES, &g->slab_bytes) && p_expect_word(p, "rows") &&
-          p_int(p, "the rows of the slab", 1, MAX_DIM, &g->slab_rows)))
+          p_int(p, "the rows of the slab", 1, MAX_DIM, &g->slab_rows) && p_expect_word(p, "wanted") &&
+          p_int(p, "the wanted rows of the slab", 1, MAX_DIM, &g->slab_wanted)))
         return false;
     if (!p_expect(p, "{") || !p_end_line(p, &place) || !p_block(p, graph_line, &gp))
         return false;
@@ -389,15 +420,9 @@ static void set_places(Parser *p) {
 }
 
 Module *ir_parse(Arena *arena, Diag *diag, const char *name, const char *text, size_t len) {
-    Parser p = {.arena = arena, .diag = diag, .text = text, .len = len, .line = 1};
+    Parser p;
     int errors = diag_errors(diag);
-    if (len > INT_MAX / 2) {
-        diag_error(diag, NO_LOC, "%s: a text of %zu bytes is too large", name, len);
-        return NULL;
-    }
-    p.file = diag_source(diag, name, text, len);
-    p_next(&p);
-    if (!parse_head(&p))
+    if (!p_begin(&p, arena, diag, name, text, len) || !parse_head(&p))
         return NULL;
     for (p_skip_empty(&p); p.tok != TOK_END && !diag_full(diag); p_skip_empty(&p))
         if (!parse_declaration(&p))

@@ -6,62 +6,11 @@
  * floats, those of variants doubles, each in the shortest form.
  */
 #include "ir/ir.h"
+#include "ir/text_lex.h"
 
 #include <string.h>
 
-/* ==== Words ==== */
-
-static bool word_start(unsigned char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-}
-
-static bool word_part(unsigned char c) {
-    return word_start(c) || (c >= '0' && c <= '9') || c == '.';
-}
-
-/* True when the parser reads the name as one word; `inf` and `nan` it would read as numbers. */
-static bool plain_word(const char *s) {
-    if (!word_start((unsigned char)*s) || strcmp(s, "inf") == 0 || strcmp(s, "nan") == 0)
-        return false;
-    while (word_part((unsigned char)*s))
-        s++;
-    return *s == 0;
-}
-
-/* True when a file name needs no quotes in a trailing place. */
-static bool plain_path(const char *s) {
-    for (const char *p = s; *p; p++) {
-        unsigned char c = (unsigned char)*p;
-        if (c <= 0x20 || c == 0x7f || c == '"' || c == '\\' || c == '#')
-            return false;
-    }
-    return *s != 0;
-}
-
-static void print_string(Buf *out, const char *s, size_t n) {
-    buf_char(out, '"');
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c == '"' || c == '\\')
-            buf_printf(out, "\\%c", c);
-        else if (c == '\n')
-            buf_str(out, "\\n");
-        else if (c == '\t')
-            buf_str(out, "\\t");
-        else if (c < 0x20 || c == 0x7f)
-            buf_printf(out, "\\x%02x", c);
-        else
-            buf_char(out, (char)c);
-    }
-    buf_char(out, '"');
-}
-
-static void print_name(Buf *out, const char *name) {
-    if (plain_word(name))
-        buf_str(out, name);
-    else
-        print_string(out, name, strlen(name));
-}
+/* ==== Numbers, ends of lines ==== */
 
 /* A number of a graph: a finite float (infer.c sees to it). */
 static void print_number(Buf *out, double x) {
@@ -72,16 +21,7 @@ static void print_number(Buf *out, double x) {
 
 /* The trailing place, and the end of the line. */
 static void print_end(Buf *out, const Module *m, SrcLoc at) {
-    const char *file = at.file ? diag_source_name(m->diag, at.file) : NULL;
-    if (file) {
-        buf_str(out, "  # ");
-        if (plain_path(file))
-            buf_str(out, file);
-        else
-            print_string(out, file, strlen(file));
-        buf_printf(out, ":%d:%d", at.line, at.col);
-    }
-    buf_char(out, '\n');
+    text_put_end(out, m->diag, at);
 }
 
 /* ==== Declarations ==== */
@@ -101,18 +41,18 @@ static void print_file(Buf *out, const Weight *w, const char *modules) {
         buf_str(out, " file none");
     } else if (w->file && !(usual && strcmp(w->file, usual) == 0)) {
         buf_str(out, " file ");
-        print_string(out, w->file, strlen(w->file));
+        text_put_string(out, w->file, strlen(w->file));
     }
 }
 
 static void print_weight(Buf *out, const Module *m, const Weight *w, const char *modules_file) {
     buf_str(out, "weight @");
-    print_name(out, w->name);
+    text_put_name(out, w->name);
     buf_str(out, " : ");
     type_print(out, &w->type);
     if (w->from) {
         buf_str(out, " from ");
-        print_name(out, w->from);
+        text_put_name(out, w->from);
     }
     print_file(out, w, modules_file);
     print_end(out, m, w->loc);
@@ -121,12 +61,12 @@ static void print_weight(Buf *out, const Module *m, const Weight *w, const char 
 static void print_cache(Buf *out, const Module *m, const Cache *c) {
     const KvLayout *l = &c->layout;
     buf_str(out, "cache ");
-    print_name(out, c->name);
+    text_put_name(out, c->name);
     buf_printf(out, " : heads %d k %s[%d] v %s[%d]", l->heads, dtype_name(l->k_type), l->k_dim, dtype_name(l->v_type),
                l->v_dim);
     if (c->from) {
         buf_str(out, " from ");
-        print_name(out, c->from);
+        text_put_name(out, c->from);
     }
     if (l->planned)
         buf_printf(out, " %s capacity %lld lookback %lld row %lld %lld bytes %lld", l->ring ? "ring" : "linear",
@@ -138,7 +78,7 @@ static void print_cache(Buf *out, const Module *m, const Cache *c) {
 static const char *table_name(const void *ctx, int i) {
     const Module *m = ctx;
     Buf b = {0};
-    print_name(&b, m->weights.v[i].name);
+    text_put_name(&b, m->weights.v[i].name);
     const char *name = arena_strdup(m->arena, b.s);
     buf_free(&b);
     return name;
@@ -154,7 +94,7 @@ static void print_scalar(Buf *out, const Module *m, const char *field, const Sca
 
 static void print_variant(Buf *out, const Module *m, const Variant *v) {
     buf_str(out, "variant ");
-    print_name(out, v->name);
+    text_put_name(out, v->name);
     buf_str(out, " {");
     print_end(out, m, v->loc);
     print_scalar(out, m, "visible", v->visible);
@@ -162,11 +102,11 @@ static void print_variant(Buf *out, const Module *m, const Variant *v) {
     print_scalar(out, m, "sink", v->sink);
     if (v->sparse) {
         buf_str(out, "  sparse = ");
-        print_name(out, v->sparse);
+        text_put_name(out, v->sparse);
         buf_char(out, '(');
         for (int i = 0; i < v->n_sparse; i++) {
             buf_str(out, i ? ", " : "");
-            print_name(out, v->sparse_arg[i].name);
+            text_put_name(out, v->sparse_arg[i].name);
             char value[32];
             format_f64(value, v->sparse_arg[i].value);
             buf_printf(out, " = %s", value);
@@ -180,7 +120,7 @@ static void print_texts(Buf *out, const char *field, const Str *text, int n, con
     buf_printf(out, "  %s", field);
     for (int i = 0; i < n; i++) {
         buf_char(out, ' ');
-        print_string(out, text[i].s, text[i].n);
+        text_put_string(out, text[i].s, text[i].n);
     }
     buf_printf(out, "%s\n", after);
 }
@@ -206,18 +146,18 @@ static void print_operand(Buf *out, const Graph *g, NodeId id) {
     const Module *m = g->module;
     const Node *n = ir_get(g, id);
     if (n->op == OP_INPUT) {
-        print_name(out, n->attr[0].s);
+        text_put_name(out, n->attr[0].s);
     } else if (n->op == OP_CONST) {
         print_number(out, n->attr[0].f);
     } else if (n->op == OP_WEIGHT) {
         buf_char(out, '@');
-        print_name(out, m->weights.v[n->attr[0].i].name);
+        text_put_name(out, m->weights.v[n->attr[0].i].name);
     } else if (n->op == OP_CACHE) {
         buf_char(out, '$');
-        print_name(out, m->caches.v[n->attr[0].i].name);
+        text_put_name(out, m->caches.v[n->attr[0].i].name);
     } else {
         buf_char(out, '%');
-        print_name(out, n->name);
+        text_put_name(out, n->name);
     }
 }
 
@@ -225,10 +165,10 @@ static void print_attr(Buf *out, const Module *m, char kind, const Attr *a) {
     switch (kind) {
     case 'i': buf_printf(out, "%lld", (long long)a->i); break;
     case 'f': print_number(out, a->f); break;
-    case 's': print_string(out, a->s, strlen(a->s)); break;
-    case 'w': print_name(out, m->weights.v[a->i].name); break;
-    case 'c': print_name(out, m->caches.v[a->i].name); break;
-    case 'v': print_name(out, m->variants.v[a->i].name); break;
+    case 's': text_put_string(out, a->s, strlen(a->s)); break;
+    case 'w': text_put_name(out, m->weights.v[a->i].name); break;
+    case 'c': text_put_name(out, m->caches.v[a->i].name); break;
+    case 'v': text_put_name(out, m->variants.v[a->i].name); break;
     default: ICE("attribute kind '%c'", kind);
     }
 }
@@ -236,7 +176,7 @@ static void print_attr(Buf *out, const Module *m, char kind, const Attr *a) {
 static void print_node(Buf *out, const Graph *g, const Node *n) {
     const OpInfo *info = op_info(n->op);
     buf_str(out, "  %");
-    print_name(out, n->name);
+    text_put_name(out, n->name);
     buf_printf(out, " = %s", info->name);
     for (int i = 0; i < n->n_in; i++) {
         buf_str(out, i ? ", " : " ");
@@ -258,32 +198,48 @@ static void print_node(Buf *out, const Graph *g, const Node *n) {
 static void print_output(Buf *out, const Graph *g, const Output *o) {
     static const char *const word[] = {[OUT_EMIT] = "emit", [OUT_TAP] = "tap", [OUT_KEEP] = "keep"};
     buf_printf(out, "  %s ", word[o->kind]);
-    print_name(out, o->name);
+    text_put_name(out, o->name);
     buf_str(out, " = ");
     print_operand(out, g, o->node);
     print_end(out, g->module, o->loc);
 }
 
+static void print_attend(Buf *out, const char *phase, const AttendChoice *c) {
+    if (c->way == ATTEND_NONE)
+        return;
+    buf_printf(out, " %s %s ", phase, attend_way_name(c->way));
+    text_put_string(out, c->why, strlen(c->why));
+}
+
+static void print_group(Buf *out, const Graph *g, int number) {
+    const Group *group = &g->groups.v[number - 1];
+    buf_printf(out, "  group g%d %s", number, family_info(group->family)->name);
+    if (group->warps)
+        buf_printf(out, " %d x %d", group->warps, group->columns);
+    print_attend(out, "decode", &group->decode);
+    print_attend(out, "prefill", &group->prefill);
+    print_end(out, g->module, group->loc);
+}
+
 static void print_graph(Buf *out, const Graph *g) {
     buf_str(out, "graph ");
-    print_name(out, g->name);
+    text_put_name(out, g->name);
     buf_char(out, '(');
     for (int i = 0; i < g->inputs.n; i++) {
         const Node *n = ir_get(g, g->inputs.v[i]);
         buf_str(out, i ? ", " : "");
-        print_name(out, n->attr[0].s);
+        text_put_name(out, n->attr[0].s);
         buf_str(out, ": ");
         type_print(out, &n->type);
     }
     buf_char(out, ')');
     if (g->slab_rows)
-        buf_printf(out, " slab %lld rows %lld", (long long)g->slab_bytes, (long long)g->slab_rows);
+        buf_printf(out, " slab %lld rows %lld wanted %lld", (long long)g->slab_bytes, (long long)g->slab_rows,
+                   (long long)g->slab_wanted);
     buf_str(out, " {");
     print_end(out, g->module, g->loc);
-    for (int i = 0; i < g->groups.n; i++) {
-        buf_printf(out, "  group g%d %s", i + 1, family_info(g->groups.v[i].family)->name);
-        print_end(out, g->module, g->groups.v[i].loc);
-    }
+    for (int i = 0; i < g->groups.n; i++)
+        print_group(out, g, i + 1);
     for (int i = 1; i < g->nodes.n; i++)
         if (!(op_info(g->nodes.v[i].op)->flags & OPF_LEAF))
             print_node(out, g, &g->nodes.v[i]);
@@ -294,17 +250,17 @@ static void print_graph(Buf *out, const Graph *g) {
 
 void ir_print(Buf *out, const Module *m) {
     buf_str(out, "module ");
-    print_name(out, m->name);
+    text_put_name(out, m->name);
     buf_str(out, " arch ");
-    print_string(out, m->arch, strlen(m->arch));
+    text_put_string(out, m->arch, strlen(m->arch));
     if (m->target) {
         buf_str(out, " target ");
-        print_name(out, m->target);
+        text_put_name(out, m->target);
     }
     const char *file = weights_file(m);
     if (file) {
         buf_str(out, " file ");
-        print_string(out, file, strlen(file));
+        text_put_string(out, file, strlen(file));
     }
     buf_char(out, '\n');
     for (int i = 0; i < m->weights.n; i++)

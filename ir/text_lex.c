@@ -214,6 +214,17 @@ void p_next(Parser *p) {
     }
 }
 
+bool p_begin(Parser *p, Arena *arena, Diag *diag, const char *name, const char *text, size_t len) {
+    *p = (Parser){.arena = arena, .diag = diag, .text = text, .len = len, .line = 1};
+    if (len > INT_MAX / 2) {
+        diag_error(diag, NO_LOC, "%s: a text of %zu bytes is too large", name, len);
+        return false;
+    }
+    p->file = diag_source(diag, name, text, len);
+    p_next(p);
+    return true;
+}
+
 /* ==== Steps of the parser ==== */
 
 bool p_fail_at(Parser *p, SrcLoc at, const char *fmt, ...) {

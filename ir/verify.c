@@ -217,6 +217,36 @@ static bool check_members(Checker *c, const int *mains) {
     return true;
 }
 
+static bool choice_ok(const AttendChoice *c) {
+    return (unsigned)c->way < ATTEND_WAYS && (c->way == ATTEND_NONE) == (c->why == NULL);
+}
+
+/* What choose-matmul and choose-attention wrote is for this family, and kernels can do it. */
+static void check_choices(Checker *c) {
+    const Graph *g = c->g;
+    int *tile_k = arena_array(c->scratch, (size_t)g->groups.n + 1, sizeof *tile_k);
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        const Node *n = ir_get(g, id);
+        if (n->op != OP_LINEAR && n->op != OP_LINEAR_EXPERTS)
+            continue;
+        int k = dtype_info(ir_type(g, n->in[1])->dtype)->tile_k;
+        tile_k[n->group] = k > tile_k[n->group] ? k : tile_k[n->group];
+    }
+    for (int i = 0; i < g->groups.n; i++) {
+        const Group *group = &g->groups.v[i];
+        bool matmul = group->family == FAM_MATMUL || group->family == FAM_EXPERTS;
+        bool columns_ok = group->columns == 64 || group->columns == 128 || group->columns == 256;
+        if ((group->warps || group->columns) &&
+            (!matmul || group->warps < 1 || !columns_ok || group->columns < tile_k[i + 1]))
+            breach(c, group->loc, "group g%d of family %s cannot be computed by %d warps of %d columns", i + 1,
+                   family_info(group->family)->name, group->warps, group->columns);
+        bool chosen = group->decode.way || group->prefill.way;
+        if (!choice_ok(&group->decode) || !choice_ok(&group->prefill) || (chosen && group->family != FAM_ATTENTION))
+            breach(c, group->loc, "group g%d of family %s cannot attend as chosen", i + 1,
+                   family_info(group->family)->name);
+    }
+}
+
 /* Members fit their family; all linears of a group read one value; no group waits for itself. */
 static void check_groups(Checker *c) {
     const Graph *g = c->g;
@@ -311,7 +341,8 @@ static bool find_region(Checker *c, Region *r) {
     int64_t bytes;
     if (n->slab < 0 || n->slab % SLAB_ALIGN)
         return breach(c, n->loc, "%s has no aligned place in the slab", n->name);
-    if (__builtin_mul_overflow(type_row_elems(&n->type) * 4, type_has_rows(&n->type) ? g->slab_rows : 1, &bytes) ||
+    if (__builtin_mul_overflow(type_row_elems(&n->type) * 4, type_rows(&n->type, g->slab_rows, g->slab_wanted),
+                               &bytes) ||
         bytes > g->slab_bytes || n->slab > g->slab_bytes - bytes)
         return breach(c, n->loc, "%s reaches beyond the slab", n->name);
     r->begin = n->slab;
@@ -368,6 +399,8 @@ static void check_graph(Checker *c) {
         return;
     check_cache_use(c);
     check_groups(c);
+    if (c->ok)
+        check_choices(c);
     if (c->ok)
         check_slab(c);
 }

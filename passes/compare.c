@@ -73,8 +73,7 @@ static InputPlan *find_roles(const Graph *g, Arena *scratch) {
 }
 
 static int64_t input_elems(const Type *t, int64_t T, int64_t R) {
-    int64_t rows = !type_has_rows(t) ? 1 : t->dim[0] == DIM_T ? T : R;
-    return rows * type_row_elems(t);
+    return type_rows(t, T, R) * type_row_elems(t);
 }
 
 /* The data of one input for a call of T rows from position `first`. */
@@ -175,11 +174,16 @@ static bool has_r_rows(const Graph *g) {
     return false;
 }
 
+/* At most `rows`, as far as the graph is planned for. */
+static int64_t most_wanted(const Graph *g, int64_t rows) {
+    return g->slab_rows && g->slab_wanted < rows ? g->slab_wanted : rows;
+}
+
 /* The same call of T rows on both sides. */
 static bool run_call(Run *r, const Graph *a, const Graph *b, int64_t T, int64_t first) {
     EvalInput inputs[MAX_INPUTS_OF_GRAPH];
     InputPlan *plan = find_roles(a, r->scratch);
-    int64_t R = has_r_rows(a) ? 1 + random_below(&r->state, T) : 0;
+    int64_t R = has_r_rows(a) ? 1 + random_below(&r->state, most_wanted(a, most_wanted(b, T))) : 0;
     OutputPair p;
     if (a->inputs.n > MAX_INPUTS_OF_GRAPH) {
         diag_error(r->diag, a->loc, "graph '%s' has more than %d inputs", a->name, MAX_INPUTS_OF_GRAPH);
@@ -215,13 +219,22 @@ static int64_t positions(const Module *a, const Module *b) {
     return most;
 }
 
+/* At most `rows`, as far as all graphs are planned for. */
+static int64_t most_rows(const Module *m, int64_t rows) {
+    for (int i = 0; i < m->graphs.n; i++) {
+        const Graph *g = m->graphs.v[i];
+        rows = g->slab_rows && g->slab_rows < rows ? g->slab_rows : rows;
+    }
+    return rows;
+}
+
 /* Calls of several sizes until the positions are used up, every graph on the same ones. */
 static bool run_all(Run *r, int rows) {
     static const int sizes[] = {5, 1, 3, 8};
-    int64_t most = positions(r->a.m, r->b.m), first = 0;
+    int64_t most = positions(r->a.m, r->b.m), most_T = most_rows(r->a.m, most_rows(r->b.m, rows)), first = 0;
     for (int i = 0; first < most; i++) {
         int64_t T = sizes[(size_t)i % COUNTOF(sizes)];
-        T = T < rows ? T : rows;
+        T = T < most_T ? T : most_T;
         T = T < most - first ? T : most - first;
         for (int g = 0; g < r->a.m->graphs.n; g++) {
             const Graph *ga = r->a.m->graphs.v[g], *gb = module_graph(r->b.m, ga->name);

@@ -11,13 +11,15 @@
 typedef struct PassOptions {
     int64_t context;         /* positions a sequence may reach: capacity of linear caches */
     int64_t chunk;           /* most rows of a call (prefill) */
+    int64_t rows;            /* most rows wanted at the output of a call; more than chunk: chunk */
     int64_t draft;           /* most rows that may be rolled back after a call */
+    DType kv_k, kv_v;        /* element types of own caches that the model text leaves at f32 */
     bool all_taps;           /* keep every tap */
     const char *const *taps; /* else the taps wanted, by name */
     int n_taps;
 } PassOptions;
 
-PassOptions pass_options_default(void); /* context 4096, chunk 512, draft 16, all_taps */
+PassOptions pass_options_default(void); /* context 4096, chunk 512, rows 64, draft 16, f32, all_taps */
 
 /* True when it changed anything; errors go to m->diag. */
 typedef bool PassFn(Module *m, const PassOptions *o);
@@ -32,7 +34,16 @@ bool pass_fuse_residual(Module *m, const PassOptions *o);
 bool pass_fuse_norm(Module *m, const PassOptions *o);
 bool pass_plan_kv(Module *m, const PassOptions *o);
 bool pass_schedule(Module *m, const PassOptions *o);
+bool pass_choose_matmul(Module *m, const PassOptions *o);
+bool pass_choose_attention(Module *m, const PassOptions *o);
 bool pass_plan_memory(Module *m, const PassOptions *o);
+
+/* choose-matmul's policy: for matrices of k columns and n >= 1 types, one launch. (choose_matmul.c) */
+typedef struct MatmulSplit {
+    int warps, columns; /* as in Group */
+} MatmulSplit;
+
+MatmulSplit matmul_split(int64_t k, const DType *types, int n);
 
 typedef struct PassInfo {
     const char *name;

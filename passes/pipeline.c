@@ -32,6 +32,10 @@ static const PassInfo passes[] = {
      "reads variants only; before anything that asks for cache bytes"},
     {"schedule", pass_schedule, "put groups one after another; what is left alone becomes groups too",
      "before plan-memory: a group lives as one"},
+    {"choose-matmul", pass_choose_matmul, "how many warps share a row of each matmul, by shape and storage type",
+     "after schedule, where groups are final"},
+    {"choose-attention", pass_choose_attention, "how each attention goes over the keys in each phase, and why",
+     "after schedule, where groups are final"},
     {"plan-memory", pass_plan_memory, "place values in one slab, by the time they live",
      "last: any change of a graph ends its plan"},
 };
@@ -42,7 +46,8 @@ const PassInfo *pass_list(int *count) {
 }
 
 PassOptions pass_options_default(void) {
-    return (PassOptions){.context = 4096, .chunk = 512, .draft = 16, .all_taps = true};
+    return (PassOptions){
+        .context = 4096, .chunk = 512, .rows = 64, .draft = 16, .kv_k = DT_F32, .kv_v = DT_F32, .all_taps = true};
 }
 
 static double now_ms(void) {
@@ -109,9 +114,15 @@ static bool options_ok(const Module *m, const PipelineOptions *o) {
     bool ok = !problem;
     if (problem)
         diag_error(m->diag, NO_LOC, "%s", problem);
-    if (p->context < 1 || p->context > most || p->chunk < 1 || p->chunk > most || p->draft < 0 || p->draft > most) {
-        diag_error(m->diag, NO_LOC, "context %lld, chunk %lld, draft %lld: must be positive and below 2^31",
-                   (long long)p->context, (long long)p->chunk, (long long)p->draft);
+    if (p->context < 1 || p->context > most || p->chunk < 1 || p->chunk > most || p->rows < 1 || p->rows > most ||
+        p->draft < 0 || p->draft > most) {
+        diag_error(m->diag, NO_LOC, "context %lld, chunk %lld, rows %lld, draft %lld: must be positive and below 2^31",
+                   (long long)p->context, (long long)p->chunk, (long long)p->rows, (long long)p->draft);
+        ok = false;
+    }
+    if (!dtype_info(p->kv_k)->is_float || !dtype_info(p->kv_v)->is_float) {
+        diag_error(m->diag, NO_LOC, "a cache of %s keys and %s values: must be float types", dtype_name(p->kv_k),
+                   dtype_name(p->kv_v));
         ok = false;
     }
     return ok;
@@ -138,6 +149,14 @@ static bool check_results(Module *m, const PassInfo *pass, const char *before, c
     if (!old) {
         diag_note(m->diag, NO_LOC, "the text before %s does not read back", pass->name);
         return false;
+    }
+    for (int i = 0; i < old->caches.n; i++) { /* the element types are asked for, not the pass's doing */
+        KvLayout *to = &old->caches.v[i].layout;
+        const KvLayout *from = &m->caches.v[i].layout;
+        to->k_type = from->k_type;
+        to->v_type = from->v_type;
+        to->k_row = from->k_row;
+        to->v_row = from->v_row;
     }
     int64_t rows = o->pass.chunk < 8 ? o->pass.chunk : 8;
     if (pipeline_same_results(old, m, o->data, 1, (int)rows, NULL))

@@ -11,6 +11,8 @@
  * the context. A variant that may look forward, or whose reach cannot be bounded, needs the line; so
  * does a cache that nobody here reads, since its readers are in another module.
  *
+ * The elements of own caches are of the types asked for, unless the model text says other ones than f32.
+ *
  * requires  variants are final
  * keeps     the graphs
  * breaks    nothing; caches of another module are planned there
@@ -62,6 +64,8 @@ static bool plan_cache(Module *m, int i, const PassOptions *o) {
     int64_t ring = (l.lookback + 1 + rows + CAPACITY_STEP - 1) / CAPACITY_STEP * CAPACITY_STEP;
     l.ring = l.lookback >= 0 && ring < o->context;
     l.capacity = l.ring ? ring : o->context;
+    l.k_type = l.k_type == DT_F32 ? o->kv_k : l.k_type;
+    l.v_type = l.v_type == DT_F32 ? o->kv_v : l.v_type;
     l.k_row = plane_row(m, c, l.k_type, l.k_dim);
     l.v_row = plane_row(m, c, l.v_type, l.v_dim);
     if (!l.k_row || !l.v_row)

@@ -7,7 +7,8 @@
  * the end. A group counts as one node, since it reads and writes in any order; a value that only its
  * own group reads never leaves the kernel and gets no place. Two values that live at the same time get disjoint places;
  * a node's result never takes the place of its own operands. The largest go first, each to the lowest gap that holds
- * it: a few percent worse than the best known packings, and simple. Sizes are for T = R = the longest call. Leaves have
+ * it: a few percent worse than the best known packings, and simple. Sizes are for the longest
+ * call and the most wanted rows. Leaves have
  * memory of their own, views share their operand's, caches are not in the slab.
  *
  * requires  graphs are final, groups stand together (schedule)
@@ -31,8 +32,13 @@ static bool needs_place(const Node *n) {
     return !(op_info(n->op)->flags & (OPF_LEAF | OPF_VIEW)) && n->type.dtype != DT_KV;
 }
 
-static int64_t value_bytes(const Type *t, int64_t rows) {
-    int64_t bytes = type_row_elems(t) * 4 * (type_has_rows(t) ? rows : 1);
+/* Most rows of a call, and wanted at its output. */
+typedef struct Rows {
+    int64_t T, R;
+} Rows;
+
+static int64_t value_bytes(const Type *t, Rows most) {
+    int64_t bytes = type_row_elems(t) * 4 * type_rows(t, most.T, most.R);
     return (bytes + SLAB_ALIGN - 1) / SLAB_ALIGN * SLAB_ALIGN;
 }
 
@@ -65,7 +71,7 @@ static NodeId *last_reads(const Graph *g, const NodeId *group_last, Arena *scrat
     return last;
 }
 
-static SpanVec find_spans(const Graph *g, int64_t rows, Arena *scratch) {
+static SpanVec find_spans(const Graph *g, Rows most, Arena *scratch) {
     size_t groups = (size_t)g->groups.n + 1;
     NodeId *first = arena_array(scratch, groups, sizeof *first), *end = arena_array(scratch, groups, sizeof *end);
     group_ends(g, first, end);
@@ -76,7 +82,7 @@ static SpanVec find_spans(const Graph *g, int64_t rows, Arena *scratch) {
         if (!needs_place(n) || !last[id])
             continue;
         NodeId from = n->group ? first[n->group] : id, until = n->group ? end[n->group] : id;
-        Span s = {id, from, last[id] > until ? last[id] : until, value_bytes(&n->type, rows), -1};
+        Span s = {id, from, last[id] > until ? last[id] : until, value_bytes(&n->type, most), -1};
         vec_push(scratch, &spans, s);
     }
     return spans;
@@ -109,13 +115,13 @@ static void place(SpanVec *placed, Span s, Arena *scratch) {
     }
 }
 
-static bool plan_graph(Graph *g, int64_t rows) {
+static bool plan_graph(Graph *g, Rows most) {
     Arena *scratch = arena_new();
-    SpanVec spans = find_spans(g, rows, scratch), placed = {0};
+    SpanVec spans = find_spans(g, most, scratch), placed = {0};
     if (spans.n)
         qsort(spans.v, (size_t)spans.n, sizeof *spans.v, larger_first);
     int64_t bytes = 0;
-    bool changed = g->slab_rows != rows;
+    bool changed = g->slab_rows != most.T || g->slab_wanted != most.R;
     int64_t *before = arena_array(scratch, (size_t)g->nodes.n, sizeof *before);
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         before[id] = ir_get(g, id)->slab;
@@ -132,23 +138,24 @@ static bool plan_graph(Graph *g, int64_t rows) {
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++)
         changed = changed || before[id] != ir_get(g, id)->slab;
     g->slab_bytes = bytes;
-    g->slab_rows = rows;
+    g->slab_rows = most.T;
+    g->slab_wanted = most.R;
     arena_free(scratch);
     return changed;
 }
 
 /* True when every value can have a size, and so can all of them together. */
-static bool sizes_fit(const Module *m, int64_t rows) {
+static bool sizes_fit(const Module *m, Rows most) {
     int64_t one, all;
     for (int i = 0; i < m->graphs.n; i++) {
         const Graph *g = m->graphs.v[i];
         for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
             const Node *n = ir_get(g, id);
             if (!needs_place(n) ||
-                (!__builtin_mul_overflow(type_row_elems(&n->type) * 4, type_has_rows(&n->type) ? rows : 1, &one) &&
+                (!__builtin_mul_overflow(type_row_elems(&n->type) * 4, type_rows(&n->type, most.T, most.R), &one) &&
                  !__builtin_mul_overflow(one, (int64_t)g->nodes.n + 1, &all)))
                 continue;
-            diag_error(m->diag, n->loc, "%s is too large for calls of %lld rows", n->name, (long long)rows);
+            diag_error(m->diag, n->loc, "%s is too large for calls of %lld rows", n->name, (long long)most.T);
             return false;
         }
     }
@@ -157,9 +164,10 @@ static bool sizes_fit(const Module *m, int64_t rows) {
 
 bool pass_plan_memory(Module *m, const PassOptions *o) {
     bool changed = false;
-    if (!sizes_fit(m, o->chunk))
+    Rows most = {o->chunk, o->rows < o->chunk ? o->rows : o->chunk};
+    if (!sizes_fit(m, most))
         return false;
     for (int i = 0; i < m->graphs.n; i++)
-        changed = plan_graph(m->graphs.v[i], o->chunk) || changed;
+        changed = plan_graph(m->graphs.v[i], most) || changed;
     return changed;
 }

@@ -7,8 +7,8 @@
  *                                                       %k = linear %x, @wk : f32[T, 16] in g1
  *                                                       %y = exp %z : f32[T, 8] in g2
  *
- * A group comes as soon as all it waits for is there. What no pass has grouped becomes rowwise groups:
- * neighbours in the order share one while that waits for nothing new. Groups are numbered anew.
+ * A group comes as soon as all it waits for is there. What no pass has grouped becomes rowwise groups: nodes of as
+ * many rows share one, however far apart, unless it would wait for itself. Groups are numbered anew.
  *
  * requires  the fusing passes
  * keeps     every node and every output
@@ -16,21 +16,30 @@
  */
 #include "passes/passes_int.h"
 
-/* Leftover nodes that stand side by side in the order go into one rowwise group. */
+/* DIM_T, DIM_R, or 0: the same for every call. */
+static int64_t rows_of(const Node *n) {
+    return type_has_rows(&n->type) ? n->type.dim[0] : 0;
+}
+
+/* Puts node `id` into the latest of the leftover groups, numbers `first` and up, that can take it. */
+static bool join_leftovers(Fuser *f, int first, const int64_t *rows, NodeId id) {
+    for (int k = f->g->groups.n; k >= first; k--)
+        if (rows[k - first] == rows_of(ir_get(f->g, id)) && fuser_take(f, k, id))
+            return true;
+    return false;
+}
+
 static bool group_leftovers(Fuser *f) {
-    int count, last = 0;
+    int count, first = f->g->groups.n + 1;
     NodeId culprit;
     int *order = grouper_order(f->grouper, &count, &culprit);
     if (!order)
         ICE("groups wait for each other");
+    int64_t *rows = arena_array(f->scratch, (size_t)count + 1, sizeof *rows); /* of each leftover group */
     for (int i = 0; i < count; i++) {
-        if (order[i] > 0) {
-            last = 0;
-            continue;
-        }
-        NodeId id = (NodeId)-order[i];
-        if (!last || !fuser_take(f, last, id))
-            last = fuser_start(f, FAM_ROWWISE, id);
+        NodeId id = order[i] < 0 ? (NodeId)-order[i] : 0;
+        if (id && !join_leftovers(f, first, rows, id))
+            rows[fuser_start(f, FAM_ROWWISE, id) - first] = rows_of(ir_get(f->g, id));
     }
     return f->taken > 0;
 }
@@ -51,6 +60,7 @@ static Graph *rebuild(Fuser *f) {
     for (int i = 0; i < count; i++) {
         const Group *old = &g->groups.v[order[i] - 1];
         int group = ir_group_new(to, old->family, old->loc);
+        to->groups.v[group - 1] = *old;
         for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
             if (ir_get(g, id)->group != order[i])
                 continue;

@@ -124,6 +124,17 @@ static void messages_point(void **state) {
     diag_free(d);
 }
 
+static void no_control_bytes_are_printed(void **state) {
+    (void)state;
+    Diag *d = diag_new();
+    int f = diag_source(d, "a\033[31m.ir", "x\033y\n", 4);
+    diag_error(d, (SrcLoc){f, 1, 1, 2}, "name '\033[2J\177' of\ntwo lines");
+    char *s = diag_text(d);
+    assert_string_equal(s, "a?[31m.ir:1:1: error: name '?[2J?' of\ntwo lines\n    x y\n    ^\n");
+    free(s);
+    diag_free(d);
+}
+
 static void long_lines_are_cut_around_the_place(void **state) {
     (void)state;
     Diag *d = diag_new();
@@ -207,6 +218,7 @@ int main(void) {
         cmocka_unit_test(messages_point),
         cmocka_unit_test(near_names_are_offered),
         cmocka_unit_test(scalars_evaluate_and_print),
+        cmocka_unit_test(no_control_bytes_are_printed),
         cmocka_unit_test(long_lines_are_cut_around_the_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

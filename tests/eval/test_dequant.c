@@ -208,13 +208,27 @@ static void nothing_to_decode(void **unused) {
         dequant_row((DType)t, "", &none, 0);
 }
 
+/* Matrices are padded to whole tiles; an exact tile is not much larger than what it holds. */
+static void tiles_have_sizes(void **unused) {
+    (void)unused;
+    assert_int_equal(dtype_tile_bytes(DT_Q4_K, 16, 256), 2304);
+    assert_int_equal(dtype_tile_bytes(DT_Q4_K, 17, 257), 2 * 2 * 2304);
+    assert_int_equal(dtype_tile_bytes(DT_Q8_0, 1, 704), 11 * 1088);
+    for (int t = 0; t < DT_I32; t++) {
+        const DTypeInfo *i = dtype_info((DType)t);
+        int64_t file = (int64_t)dtype_row_bytes((DType)t, 256) * TILE_ROWS, tile = dtype_tile_bytes((DType)t, 16, 256);
+        assert_true(256 % i->tile_k == 0 && i->tile_bytes % 16 == 0);
+        if (i->tile_exact && t != DT_IQ4_NL && t != DT_MXFP4) /* which are widened */
+            assert_true(tile >= file && tile * 16 <= file * 17);
+    }
+    assert_null(dtype_info(DT_I32)->tile_form);
+}
+
 int main(int argc, char **argv) {
     lab_seed(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_values),
-        cmocka_unit_test(formulas_agree),
-        cmocka_unit_test(halves_agree),
-        cmocka_unit_test(nothing_to_decode),
+        cmocka_unit_test(golden_values),     cmocka_unit_test(formulas_agree),   cmocka_unit_test(halves_agree),
+        cmocka_unit_test(nothing_to_decode), cmocka_unit_test(tiles_have_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

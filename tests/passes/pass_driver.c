@@ -1,6 +1,6 @@
 /* pass_driver.c - runs one pass on IR text from standard input: text in, text out, messages to stderr.
- * pass_driver PASS [context N] [chunk N] [draft N] [tap NAME].. [no-taps]; PASS `none` only reads,
- * checks and prints. Exit 1 after errors, 3 when the printed text does not read back to itself. */
+ * pass_driver PASS [context N] [chunk N] [rows N] [draft N] [kv-k TYPE] [kv-v TYPE] [tap NAME].. [no-taps]; PASS `none`
+ * only reads, checks and prints. Exit 1 after errors, 3 when the printed text does not read back to itself. */
 #include "passes/passes.h"
 
 #include <stdlib.h>
@@ -30,8 +30,14 @@ static PipelineOptions read_options(int argc, char **argv, const char **taps) {
             o.pass.context = atoll(value);
         else if (strcmp(argv[i], "chunk") == 0)
             o.pass.chunk = atoll(value);
+        else if (strcmp(argv[i], "rows") == 0)
+            o.pass.rows = atoll(value);
         else if (strcmp(argv[i], "draft") == 0)
             o.pass.draft = atoll(value);
+        else if (strcmp(argv[i], "kv-k") == 0)
+            o.pass.kv_k = dtype_from_name((Str){value, strlen(value)});
+        else if (strcmp(argv[i], "kv-v") == 0)
+            o.pass.kv_v = dtype_from_name((Str){value, strlen(value)});
         else if (strcmp(argv[i], "tap") == 0) {
             o.pass.all_taps = false;
             taps[o.pass.n_taps++] = value;

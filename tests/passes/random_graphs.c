@@ -52,7 +52,10 @@ static PipelineOptions options(uint64_t seed) {
     static const char *wanted[] = {"layer.0"};
     o.pass.context = 64;
     o.pass.chunk = 4 + (int64_t)(seed % 5);
+    o.pass.rows = 1 + (int64_t)(seed % 7);
     o.pass.draft = (int64_t)(seed % 3);
+    o.pass.kv_k = seed % 2 ? DT_F16 : DT_F32;
+    o.pass.kv_v = seed % 4 ? DT_F32 : DT_BF16;
     o.pass.all_taps = seed % 3 == 0;
     o.pass.taps = wanted;
     o.pass.n_taps = seed % 3 == 1;

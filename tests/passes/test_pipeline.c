@@ -64,7 +64,7 @@ static void unknown_passes_are_named(void **state) {
     expect_error(&f, "error: run-pass: no pass \"plan_kv\"; did you mean \"plan-kv\"?\n");
     setup(&f);
     f.o.pass.chunk = 0;
-    expect_error(&f, "error: context 4096, chunk 0, draft 16: must be positive and below 2^31\n");
+    expect_error(&f, "error: context 4096, chunk 0, rows 64, draft 16: must be positive and below 2^31\n");
 }
 
 /* To be printed after a pass that will not run is a mistake, not silence. */
