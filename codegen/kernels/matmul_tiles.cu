@@ -1,4 +1,4 @@
-/* matmul_tiles.cu - the storage types as a warp multiplies them: one struct Tile_<form> for each form of tiles.def.
+/* matmul_tiles.cu - the storage types as a warp multiplies them: one struct Tile_<form> for each form of ir/quants.def.
  *
  * A tile is 16 rows x K columns. Lane 4g + t holds rows g and g + 8 ("upper"), and of each block of 32 columns
  * the eight 8t..8t+7, as pairs p = 0..3 (columns 8t + 2p, 8t + 2p + 1). The order of k inside an mma is free as long
@@ -8,17 +8,17 @@
  *
  * Code word: 8 codes of 4 bits of one row: pair p's first code at bits 4p..4p+3, its second at bits 16 + 4p.. . So
  * `word & 0x000f000f` is pair 0 as two f16, `word & 0x00f000f0` pair 1 times 16, and after `word >>= 8` pairs 2 and
- * 3. x records hold pairs 1 and 3 divided by 16, so the factor never has to be taken out. "Odd" pairs are 1 and 3.
+ * 3. The rows hold pairs 1 and 3 divided by 16, so the factor never has to be taken out. "Odd" pairs are 1 and 3.
  *
  * A code in the low bits of an f16 is the subnormal code * 2^-24, which mma takes exactly: types without an
  * offset feed masked words as they are, and multiply by 2^24 with the block's scale. Others set the exponent of 1024
  * (0x6400), which makes 1024 + code (or 1024 + 16 code), and subtract 1024 + offset.
  *
- *   Tile_X::K, BYTES   as in tiles.def
+ *   Tile_X::K, BYTES   as in ir/quants.def
  *   Tile_X::multiply   acc[n] += tile x rows, for each of NT tiles of 8 tokens. `rows` (struct Rows of
- *                      matmul_decode.cu) has block(n, j), sums(n) and tile64; `first` is the warp's block where the
- *                      tile begins, a constant after unrolling. The order of all sums is fixed by the text and the
- *                      same for any number of tokens.
+ *                      matmul_fragments.cu) has block(n, j) and sums(n), which in lane t are of the warp's blocks 2t,
+ *                      2t + 1; `first` is the warp's block where the tile begins, a constant after unrolling. The order
+ *                      of all sums is fixed by the text and the same for any number of tokens.
  */
 #ifndef LAP_MATMUL_TILES
 #define LAP_MATMUL_TILES
@@ -136,7 +136,7 @@ template <bool FIFTH> struct TileSuperblock {
         float sum[NT][4] = {};
 #define TWO_BLOCKS(i, fifth_word)                                                                                      \
     {                                                                                                                  \
-        const uint4 w = load16(tile + (i) * 512 + l.lane * 16);                                                        \
+        const uint4 w = load16(tile + (i)*512 + l.lane * 16);                                                          \
         u32 a[2][4];                                                                                                   \
         superblock_codes<FIFTH, 0>(a, w.x, w.y, fifth_word);                                                           \
         add_block(sum, a, rows, first + 2 * (i), low.block_scale(2 * (i)), high.block_scale(2 * (i)));                 \
@@ -298,7 +298,7 @@ template <bool FIFTH, bool MINIMUM> struct TileNibble {
     /* The lane that holds the sums of this tile's two blocks has their minima, the other lanes zeros. */
     template <class Rows, int NT>
     static DEVICE void add_minima(const u8 *minima, const Rows &rows, int first, const Lane &l, float (&acc)[NT][4]) {
-        const bool mine = l.t == ((rows.tile64 + first / 2) & 3);
+        const bool mine = l.t == first / 2;
         const u32 m0 = mine ? load4(minima + l.g * 4) : 0, m1 = mine ? load4(minima + (l.g + 8) * 4) : 0;
 #pragma unroll
         for (int n = 0; n < NT; n++) {

@@ -18,19 +18,24 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-#define DEVICE __device__ __forceinline__
-#define KERNEL extern "C" __global__ void
-#define SHARED __shared__
+#define DEVICE         __device__ __forceinline__
+#define KERNEL         extern "C" __global__ void
+#define SHARED         __shared__
 #define DYNAMIC_SHARED extern __shared__ __align__(128)
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #error "these kernels need compute capability 8.0 or later"
 #endif
 
-/* ==== Lanes ==== */
+/* ==== Lanes and blocks ==== */
 
 DEVICE void warp_sync() {
     __syncwarp();
+}
+
+/* All threads of the block. */
+DEVICE void block_sync() {
+    __syncthreads();
 }
 
 /* The value of another lane: of lane ^ mask. */
@@ -38,7 +43,39 @@ template <class T> DEVICE T lane_swap(T v, int mask) {
     return __shfl_xor_sync(0xffffffffu, v, mask);
 }
 
-/* ==== f16 ==== */
+/* The value of lane `from`. */
+template <class T> DEVICE T lane_from(T v, int from) {
+    return __shfl_sync(0xffffffffu, v, from);
+}
+
+/* The lanes whose v is the same as this lane's, as bits. */
+DEVICE u32 lanes_alike(int v) {
+    return __match_any_sync(0xffffffffu, v);
+}
+
+DEVICE int count_bits(u32 v) {
+    return __popc(v);
+}
+
+/* Over a warp, in one order for all lanes: every lane gets the same bits. */
+DEVICE float warp_sum(float v) {
+    for (int step = 16; step; step >>= 1)
+        v += lane_swap(v, step);
+    return v;
+}
+
+DEVICE float warp_max(float v) {
+    for (int step = 16; step; step >>= 1)
+        v = fmaxf(v, lane_swap(v, step));
+    return v;
+}
+
+/* Adds to a number in shared memory to which other threads of the block add, too. What it was before. */
+DEVICE u32 shared_add(u32 *to, u32 by) {
+    return atomicAdd(to, by);
+}
+
+/* ==== f16, bf16 ==== */
 
 DEVICE float f16_value(u16 h) {
     float f;
@@ -54,6 +91,17 @@ DEVICE u16 f16_round(float f) {
 
 DEVICE u32 f16_pair(u16 low, u16 high) {
     return (u32)low | (u32)high << 16;
+}
+
+DEVICE float bf16_value(u16 h) {
+    return __uint_as_float((u32)h << 16);
+}
+
+/* To nearest, ties to even; NaN stays NaN. */
+DEVICE u16 bf16_round(float f) {
+    u16 h;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
 }
 
 DEVICE u32 pair_add(u32 a, u32 b) {
@@ -87,6 +135,23 @@ DEVICE u32 bits_from_float(float f) {
     return __float_as_uint(f);
 }
 
+/* Half HIGH of a pair in both halves: written so that f16 operations take it as an operand. */
+template <int HIGH> DEVICE u32 pair_both(u32 pair) {
+    u32 d;
+    if (HIGH)
+        asm("{ .reg .b16 low, high; mov.b32 {low, high}, %1; mov.b32 %0, {high, high}; }" : "=r"(d) : "r"(pair));
+    else
+        asm("{ .reg .b16 low, high; mov.b32 {low, high}, %1; mov.b32 %0, {low, low}; }" : "=r"(d) : "r"(pair));
+    return d;
+}
+
+/* (v & MASK) | BITS as one operation, which compilers make two of. */
+template <u32 MASK, u32 BITS> DEVICE u32 mask_or(u32 v) {
+    u32 d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(v), "n"(MASK), "n"(BITS));
+    return d;
+}
+
 /* Four bytes picked from {a: 0..3, b: 4..7} by the nibbles of `pick`. */
 DEVICE u32 pick_bytes(u32 a, u32 b, u32 pick) {
     u32 d;
@@ -103,6 +168,65 @@ DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* The same with bf16. */
+DEVICE void mma_bf16(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* Four 8 x 8 matrices of 16-bit elements from shared memory: lane l gives the address of row l % 8 (16 bytes, aligned)
+ * of matrix l / 8; r[m] of lane 4g + t is row g, columns 2t, 2t + 1 of matrix m. */
+DEVICE void load_matrices(u32 (&r)[4], const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((u32)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+/* The same transposed: r[m] is column g, rows 2t, 2t + 1 of matrix m. */
+DEVICE void load_matrices_transposed(u32 (&r)[4], const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((u32)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+/* ==== Functions of one number ==== */
+
+/* 2^x, the hardware's: relative error 2^-22. -infinity gives 0. */
+DEVICE float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* cos and sin of an angle of any size: it is reduced in double. */
+DEVICE void turn_of(double angle, float &cosine, float &sine) {
+    const double turns = angle * 0.15915494309189535; /* 1 / 2 pi */
+    sincospif((float)(2.0 * (turns - floor(turns))), &sine, &cosine);
+}
+
+/* ==== Between blocks of one launch ==== */
+
+/* Whoever sees a counter that another block has raised also sees what that block wrote before. */
+DEVICE int counter_raise(int *counter, int by) {
+    int old;
+    asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], %2;" : "=r"(old) : "l"(counter), "r"(by) : "memory");
+    return old;
+}
+
+DEVICE int counter_read(const int *counter) {
+    int v;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(counter) : "memory");
+    return v;
+}
+
+/* What a thread that waits for a counter calls between two reads. */
+DEVICE void counter_pause() {
+    __nanosleep(20);
 }
 
 /* ==== Barriers in shared memory ==== */
@@ -124,6 +248,17 @@ DEVICE void barrier_publish() {
 
 DEVICE void barrier_arrive(u64 *bar) {
     asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(bar)) : "memory");
+}
+
+/* The same; true for the arrival that ends the phase. What the others did before theirs is then seen after a
+ * barrier_wait(), which does not wait. */
+DEVICE bool barrier_arrive_last(u64 *bar) {
+    u32 pending; /* before this arrival */
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%1]; mbarrier.pending_count.b64 %0, state; }"
+                 : "=r"(pending)
+                 : "r"(shared_address(bar))
+                 : "memory");
+    return pending == 1;
 }
 
 /* Until phase number n (parity n & 1) has ended. */
@@ -176,6 +311,46 @@ DEVICE void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) 
                      : "memory");
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
 #endif
+}
+
+/* The same for bytes that other blocks read too: they stay in the L2 cache like any others. */
+DEVICE void chunk_load_common(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
+#if __CUDA_ARCH__ >= 900
+    if (lane == 0) {
+        asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1; }" ::"r"(
+                         shared_address(bar)),
+                     "r"(bytes)
+                     : "memory");
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                         shared_address(to)),
+                     "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(bar))
+                     : "memory");
+    }
+#else
+    chunk_load(to, from, bytes, bar, lane);
+#endif
+}
+
+/* 16 bytes to shared memory, asynchronously; `inside` false: zeros, and nothing is read. Both addresses aligned. */
+DEVICE void copy16_async(void *to, const void *from, bool inside) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"(__cvta_generic_to_global(from)), "r"(inside ? 16 : 0)
+                 : "memory");
+}
+
+/* Closes the group of the calling thread's copies since the last one. */
+DEVICE void copies_close() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until at most OPEN of the calling thread's closed groups are under way; then block_sync() shows them to all. */
+template <int OPEN> DEVICE void copies_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
+}
+
+/* Asks for the line of 128 bytes at p to come into the L2 cache. */
+DEVICE void fetch_line(const void *p) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(p)));
 }
 
 /* ==== Order of kernels ==== */

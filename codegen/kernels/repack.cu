@@ -1,10 +1,12 @@
-/* repack.cu - weights as a GGUF file holds them -> tiles (tiles.def, matmul_tiles.cu). One kernel for each type.
+/* repack.cu - weights as a GGUF file holds them -> tiles (ir/quants.def, matmul_tiles.cu). One kernel for each type,
+ * or, where REPACK_TYPE is defined, only that type's, with the name REPACK_NAME.
  *
  * Contract: repack_<type>(const u8 *from, u8 *to, int rows, int k)
- *   from    `rows` rows of k elements, as in the file; no alignment needed
- *   to      [strip of 16 rows][tile], padded with zero weights; a multiple of 16; ceil(rows / 16) * ceil(k / tile k)
- *           tiles
- *   launch  one warp makes one tile: block 128, grid ceil(tiles / 4); warps beyond the last tile do nothing
+ *   from    matrices one after another, each `rows` rows of k elements, as in the file; no alignment needed
+ *   to      matrices one after another, each [strip of 16 rows][tile], padded with zero weights: ceil(rows / 16) *
+ *           ceil(k / tile k) tiles; a multiple of 16
+ *   launch  one warp makes one tile: block 128, grid (ceil(tiles of a matrix / 4), matrices); warps beyond the last
+ *           tile do nothing
  *
  * A lane makes its own fragments (lane 4g + t: rows g and g + 8, columns 8t..8t+7 of each block of 32), byte by
  * byte: the bus that brings the file's bytes is slower still.
@@ -130,9 +132,8 @@ template <class Type, int SHIFT, int WIDTH> DEVICE u32 gather(const u8 *block, i
 
 /* ==== Q4_0, Q4_1, Q5_0, Q5_1 ==== */
 
-template <class Type> DEVICE void repack_nibbles(const Source &source, u8 *to, const Place &at) {
-    constexpr int scales = Type::FIFTH ? 640 : 512, bytes = scales + (Type::MINIMUM < 0 ? 64 : 128);
-    u8 *tile = to + ((u64)at.strip * ((source.blocks + 1) / 2) + at.tile) * bytes;
+template <class Type> DEVICE void repack_nibbles(const Source &source, u8 *tile, const Place &at) {
+    constexpr int scales = Type::FIFTH ? 640 : 512;
     u32 fifths = 0;
     for (int j = 0; j < 2; j++)
         for (int upper = 0; upper < 2; upper++) {
@@ -172,8 +173,7 @@ struct IQ4_NL {
     }
 };
 
-template <class Type> DEVICE void repack_bytes(const Source &source, u8 *to, const Place &at) {
-    u8 *tile = to + ((u64)at.strip * ((source.blocks + 1) / 2) + at.tile) * 1088;
+template <class Type> DEVICE void repack_bytes(const Source &source, u8 *tile, const Place &at) {
     for (int j = 0; j < 2; j++)
         for (int upper = 0; upper < 2; upper++) {
             const u8 *b = source.block(at.row(upper), 2 * at.tile + j, Type::BYTES);
@@ -190,8 +190,7 @@ template <class Type> DEVICE void repack_bytes(const Source &source, u8 *to, con
 
 /* ==== Q4_K, Q5_K ==== */
 
-template <class Type> DEVICE void repack_superblock(const Source &source, u8 *to, const Place &at) {
-    u8 *tile = to + ((u64)at.strip * source.blocks + at.tile) * (Type::FIFTH ? 2816 : 2304);
+template <class Type> DEVICE void repack_superblock(const Source &source, u8 *tile, const Place &at) {
     for (int j = 0; j < 8; j += 2) {
         u32 fifths = 0;
         for (int i = 0; i < 4; i++) {
@@ -212,22 +211,21 @@ template <class Type> DEVICE void repack_superblock(const Source &source, u8 *to
 
 /* ==== Q6_K ==== */
 
-DEVICE void repack_sixes(const Source &source, u8 *to, const Place &at) {
-    u8 *tile = to + ((u64)at.strip * source.blocks + at.tile) * 3360;
+template <class Type> DEVICE void repack_sixes(const Source &source, u8 *tile, const Place &at) {
     for (int j = 0; j < 8; j++) {
         const int e = 32 * j + 8 * at.t;
         u32 upper_bits = 0;
         for (int upper = 0; upper < 2; upper++) {
-            const u8 *b = source.block(at.row(upper), at.tile, Q6_K::BYTES);
-            *(u32 *)(tile + (j >> 1) * 512 + at.lane * 16 + ((j & 1) * 2 + upper) * 4) = gather<Q6_K, 0, 4>(b, e);
-            upper_bits |= gather<Q6_K, 4, 2>(b, e) << 8 * upper;
+            const u8 *b = source.block(at.row(upper), at.tile, Type::BYTES);
+            *(u32 *)(tile + (j >> 1) * 512 + at.lane * 16 + ((j & 1) * 2 + upper) * 4) = gather<Type, 0, 4>(b, e);
+            upper_bits |= gather<Type, 4, 2>(b, e) << 8 * upper;
             if (at.t < 2) /* lane t writes the scales of half t */
                 tile[3072 + (at.t * 16 + at.g + 8 * upper) * 8 + j] = b ? b[192 + 2 * j + at.t] ^ 0x80 : 0x80;
         }
         *(u32 *)(tile + 2048 + ((j >> 2) * 32 + at.lane) * 16 + (j & 3) * 4) = upper_bits;
     }
     for (int upper = 0; upper < 2; upper++) {
-        const u8 *b = source.block(at.row(upper), at.tile, Q6_K::BYTES);
+        const u8 *b = source.block(at.row(upper), at.tile, Type::BYTES);
         if (at.t == 2)
             *(u16 *)(tile + 3328 + (at.g + 8 * upper) * 2) = b ? half_bits(b + 208) : 0;
     }
@@ -310,8 +308,7 @@ DEVICE float plain_scale(float amax) {
     return amax > 0.0f ? float_from_bits((u32)(e + 127) << 23) : 1.0f;
 }
 
-template <class Type> DEVICE void repack_plain(const Source &source, u8 *to, const Place &at, int k) {
-    u8 *tile = to + ((u64)at.strip * ((k + 63) / 64) + at.tile) * 2112;
+template <class Type> DEVICE void repack_plain(const Source &source, u8 *tile, const Place &at) {
     for (int upper = 0; upper < 2; upper++) {
         float v[16], amax = 0.0f;
         for (int i = 0; i < 16; i++) {
@@ -333,27 +330,45 @@ template <class Type> DEVICE void repack_plain(const Source &source, u8 *to, con
 
 /* ==== The kernels ==== */
 
-#define REPACK(type, elems, tile_k, call)                                                                              \
-    KERNEL __launch_bounds__(128) repack_##type(const u8 *from, u8 *to, int rows, int k) {                             \
-        const Place at(rows, k, tile_k);                                                                               \
-        const Source source = {from, rows, k / elems};                                                                 \
-        if (at.inside)                                                                                                 \
-            call;                                                                                                      \
-    }
+/* Type, what writes a tile, elements of a block of the file, columns and bytes of a tile as in ir/quants.def. */
+#define REPACK_TYPES(X)                                                                                                \
+    X(F32, repack_plain, 1, 64, 2112)                                                                                  \
+    X(F16, repack_plain, 1, 64, 2112)                                                                                  \
+    X(Q4_0, repack_nibbles, 32, 64, 576)                                                                               \
+    X(Q4_1, repack_nibbles, 32, 64, 640)                                                                               \
+    X(Q5_0, repack_nibbles, 32, 64, 704)                                                                               \
+    X(Q5_1, repack_nibbles, 32, 64, 768)                                                                               \
+    X(Q8_0, repack_bytes, 32, 64, 1088)                                                                                \
+    X(Q2_K, repack_plain, 256, 64, 2112)                                                                               \
+    X(Q3_K, repack_plain, 256, 64, 2112)                                                                               \
+    X(Q4_K, repack_superblock, 256, 256, 2304)                                                                         \
+    X(Q5_K, repack_superblock, 256, 256, 2816)                                                                         \
+    X(Q6_K, repack_sixes, 256, 256, 3360)                                                                              \
+    X(IQ4_NL, repack_bytes, 32, 64, 1088)                                                                              \
+    X(IQ4_XS, repack_plain, 256, 64, 2112)                                                                             \
+    X(BF16, repack_plain, 1, 64, 2112)                                                                                 \
+    X(MXFP4, repack_plain, 32, 64, 2112)
 
-REPACK(F32, 1, 64, repack_plain<F32>(source, to, at, k))
-REPACK(F16, 1, 64, repack_plain<F16>(source, to, at, k))
-REPACK(BF16, 1, 64, repack_plain<BF16>(source, to, at, k))
-REPACK(Q4_0, 32, 64, repack_nibbles<Q4_0>(source, to, at))
-REPACK(Q4_1, 32, 64, repack_nibbles<Q4_1>(source, to, at))
-REPACK(Q5_0, 32, 64, repack_nibbles<Q5_0>(source, to, at))
-REPACK(Q5_1, 32, 64, repack_nibbles<Q5_1>(source, to, at))
-REPACK(Q8_0, 32, 64, repack_bytes<Q8_0>(source, to, at))
-REPACK(IQ4_NL, 32, 64, repack_bytes<IQ4_NL>(source, to, at))
-REPACK(MXFP4, 32, 64, repack_plain<MXFP4>(source, to, at, k))
-REPACK(Q2_K, 256, 64, repack_plain<Q2_K>(source, to, at, k))
-REPACK(Q3_K, 256, 64, repack_plain<Q3_K>(source, to, at, k))
-REPACK(IQ4_XS, 256, 64, repack_plain<IQ4_XS>(source, to, at, k))
-REPACK(Q4_K, 256, 256, repack_superblock<Q4_K>(source, to, at))
-REPACK(Q5_K, 256, 256, repack_superblock<Q5_K>(source, to, at))
-REPACK(Q6_K, 256, 256, repack_sixes(source, to, at))
+#define REPACK_AS(type, make, elems, tile_k, tile_bytes)                                                               \
+    DEVICE void repack_as_##type(const u8 *from, u8 *to, int rows, int k) {                                            \
+        const Place at(rows, k, tile_k);                                                                               \
+        const u64 matrix = blockIdx.y, strips = (rows + 15) / 16, tiles = (k + tile_k - 1) / tile_k;                   \
+        const Source source = {from + matrix * rows * (k / elems) * type::BYTES, rows, k / elems};                     \
+        if (at.inside)                                                                                                 \
+            make<type>(source, to + ((matrix * strips + at.strip) * tiles + at.tile) * tile_bytes, at);                \
+    }
+REPACK_TYPES(REPACK_AS)
+
+#ifdef REPACK_TYPE /* one kernel, of that type */
+#define REPACK_JOIN(type) repack_as_##type
+#define REPACK_CALL(type) REPACK_JOIN(type)
+KERNEL __launch_bounds__(128) REPACK_NAME(const u8 *from, u8 *to, int rows, int k) {
+    REPACK_CALL(REPACK_TYPE)(from, to, rows, k);
+}
+#else /* one for each: repack_<type> */
+#define REPACK_KERNEL(type, make, elems, tile_k, tile_bytes)                                                           \
+    KERNEL __launch_bounds__(128) repack_##type(const u8 *from, u8 *to, int rows, int k) {                             \
+        repack_as_##type(from, to, rows, k);                                                                           \
+    }
+REPACK_TYPES(REPACK_KERNEL)
+#endif

@@ -1,0 +1,481 @@
+/* attention_decode.cu - attention of 1..16 query rows of one or several sequences: heads are prepared, new keys and
+ * values stored, every visible key read once for each K/V head, and the splits merged, in one launch.
+ *
+ * Contract
+ *   ATT_NAME          the kernel's name; the macros of attention_layout.cu
+ *   ATT_ROWS          most rows: 8 or 16
+ *   ATT_QUERY_ROWS    1: query row r is row query_rows[r] of the call, 0: row r
+ *   ATT_STORE         0: the keys and values are in the cache (another layer's); k, v, store_* are not used
+ *                     1: this call's rows are stored and count
+ *                     2: they count, and the cache stays as it is
+ *   ATT_EARLY         1: positions, slots, lengths and counts were there before the kernels that this one follows were
+ *                     launched, and so were the keys and values of positions that the call does not store: they are
+ *                     read while earlier kernels still run. 0: everything waits for those
+ *   ATT_CHUNK         of attention_plan.cu: keys that are weighed together
+ *   ATT_KEYS          keys of a tile: 16, 32 or 64, up to ATT_CHUNK. Both take part in the order of sums: to be chosen
+ *                     by shape only
+ *   ATT_VECTORS       query vectors of an item, a multiple of 16. With ATT_GROUP * rows of a sequence above it,
+ *                     several items read the same keys
+ *   ATT_STAGES        tiles in shared memory, at least 2; one less is on its way while one is worked on
+ *   ATT_BLOCKS        blocks that should fit on a multiprocessor (caps the registers)
+ *   parameters        q, k, v: planes. cache_k, cache_v. out f32 [query rows][ATT_HEADS][ATT_V_DIM]. partials: of
+ *                     attention_merge.cu, aligned to 16 bytes. tail: of tail.cu.
+ *                     Query row r stands at query_pos[r] and belongs to slots[ATT_QUERY_ROWS ? query_rows[r] : r].
+ *                     Row t of k and v stands at store_pos[t] of slots[t]. lengths[slot]: positions of a sequence after
+ *                     this call. query_count, store_count: live rows; query_pos, store_pos and slots can be read up to
+ *                     ATT_ROWS elements. HEAD_PARAMETERS, TABLE_PARAMETERS.
+ *                     Positions are below ATT_CAPACITY unless it is a ring; a ring holds what a row of the call sees
+ *                     besides the rows it stores.
+ *   launch            block ATT_THREADS = 256. Grid: any number of blocks of one dimension that are resident together,
+ *                     since they wait for each other in the tail: multiprocessors * the blocks that fit on one, at
+ *                     most ATT_BLOCKS. Dynamic shared memory ATT_SHARED, the sum of
+ *                       tiles     ATT_STAGES * ATT_KEYS * (2 * max(ATT_K_DIM, ATT_V_DIM) + 16)
+ *                       queries   ATT_VECTORS * (2 * ATT_K_DIM + 16)
+ *                       weights   ATT_VECTORS * (2 * ATT_CHUNK + 16)
+ *                       scratch   32 * max(ATT_K_DIM, ATT_V_DIM)
+ *                       tables    HEAD_TABLE_BYTES
+ *                     beside less than 4 KB of static memory. The defaults need at most 97 KB in all, which is there
+ *                     on every architecture; where there is more, more and larger tiles hide more of the latency.
+ *
+ * Rows are invariant: splits and chunks are cut by position, a row's logits, weights and sums see its own keys in order
+ * of position, and tiles of which it sees nothing leave it as it is: the maximum stays, the weights are 0, what is
+ * rescaled is multiplied by 1. Neither ATT_ROWS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS nor the grid touch a sum.
+ *
+ * How: a block works on items blockIdx.x, + gridDim.x, .. A chunk of keys comes as tiles of K, then as tiles of V,
+ * through one ring, which runs ahead over items. The 8 warps share the logits of a tile by keys and vectors, keep
+ * them in registers, exchange maxima when the chunk is complete and leave the weights in shared memory; then they
+ * share the columns of the output. Rows that the call stores do not come from the cache: the block prepares and
+ * rounds them into the tile itself, and some warp of the grid stores the same bits.
+ */
+#ifndef ATT_NAME
+#define ATT_NAME attention_decode
+#endif
+#ifndef ATT_ROWS
+#define ATT_ROWS 8
+#endif
+#ifndef ATT_QUERY_ROWS
+#define ATT_QUERY_ROWS 0
+#endif
+#ifndef ATT_STORE
+#define ATT_STORE 1
+#endif
+#ifndef ATT_EARLY
+#define ATT_EARLY 0
+#endif
+#ifndef ATT_KEYS
+#define ATT_DIM_KEYS (ATT_K_DIM > 256 || ATT_V_DIM > 256 ? 16 : ATT_K_DIM > 128 || ATT_V_DIM > 128 ? 32 : 64)
+#define ATT_KEYS     (ATT_DIM_KEYS < ATT_CHUNK ? ATT_DIM_KEYS : ATT_CHUNK)
+#endif
+#ifndef ATT_VECTORS
+#define ATT_VECTORS (ATT_GROUP * ATT_ROWS <= 16 || ATT_K_DIM > 256 || ATT_V_DIM > 256 ? 16 : 32)
+#endif
+#ifndef ATT_STAGES
+#define ATT_STAGES (ATT_K_DIM > 256 || ATT_V_DIM > 256 || (ATT_K_DIM > 128 && ATT_VECTORS > 16) ? 3 : 4)
+#endif
+#ifndef ATT_BLOCKS
+#define ATT_BLOCKS 1
+#endif
+#define ATT_WARPS   8
+#define ATT_THREADS (32 * ATT_WARPS)
+
+#include "attention_tiles.cu"
+
+static_assert(ATT_VECTORS % 16 == 0 && ATT_CHUNK % ATT_KEYS == 0 && ATT_KEYS >= 16 && ATT_KEYS <= 64, "tiles");
+static_assert(ATT_STAGES >= 2, "one tile is worked on while another comes");
+
+/* ==== An item ==== */
+
+/* Sums of a thread, in the places of mma's accumulators. */
+struct Sums {
+    float logit[Cursor::TILES][logit_tiles][4]; /* of a chunk */
+    float most[logit_tiles][2], weight[logit_tiles][2];
+    float out[sum_tiles][sum_columns][2][4];
+
+    DEVICE void clear_logits() {
+#pragma unroll
+        for (int i = 0; i < Cursor::TILES; i++)
+#pragma unroll
+            for (int m = 0; m < logit_tiles; m++)
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    logit[i][m][j] = minus_infinity();
+    }
+    DEVICE void clear() {
+        clear_logits();
+#pragma unroll
+        for (int m = 0; m < logit_tiles; m++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                most[m][half] = minus_infinity();
+                weight[m][half] = 0.0f;
+            }
+#pragma unroll
+        for (int m = 0; m < sum_tiles; m++)
+#pragma unroll
+            for (int n = 0; n < sum_columns; n++)
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+                    out[m][n][i / 4][i % 4] = 0.0f;
+    }
+};
+
+/* The row of an item's vector. */
+DEVICE int row_of(const Plan &plan, const Work &w, int vector) {
+    return plan.order[plan.of[w.sequence].first + (w.first + vector) / ATT_GROUP];
+}
+
+DEVICE int head_of(const Work &w, int vector) {
+    return w.kv_head * ATT_GROUP + (w.first + vector) % ATT_GROUP;
+}
+
+/* The first vector of an item that a warp prepares. */
+DEVICE void fetch_first(FetchedQ &next, const Shared &sh, const Tensors &on, const Place &at, const Work &w) {
+    const int begin = at.warp < w.vectors ? at.warp : 0;
+    fetch_q(next, on.q, row_of(sh.plan, w, begin), head_of(w, begin));
+}
+
+/* The item's query vectors as rows in shared memory, zeros behind them up to a multiple of 16. A warp fetches the next
+ * of its vectors while it prepares one; next: after fetch_first(). */
+DEVICE void prepare_queries(Shared &sh, const Tensors &on, const Place &at, const Work &w,
+                            FetchedQ &next HEAD_PARAMETERS) {
+    float *x = at.scratch();
+#pragma unroll 1
+    for (int v = at.warp; v < (w.vectors + 15) / 16 * 16; v += ATT_WARPS) {
+        Vector of = {0, 0, 0, 0}; /* sees nothing */
+        if (v < w.vectors) {
+            const int row = row_of(sh.plan, w, v), head = head_of(w, v);
+            of = {row, head, sh.plan.pos[row], sh.plan.range[row].high};
+            next.put(x);
+            if (v + ATT_WARPS < w.vectors)
+                fetch_q(next, on.q, row_of(sh.plan, w, v + ATT_WARPS), head_of(w, v + ATT_WARPS));
+            prepare_q(x, head, of.pos HEAD_ARGUMENTS);
+        } else {
+            warp_sync();
+            for (int i = at.lane; i < ATT_K_DIM; i += 32)
+                x[i] = 0.0f;
+        }
+        warp_sync();
+        store_vector<ATT_K_DIM>(shared_bytes + ATT_QUERIES_AT + v * row_bytes(ATT_K_DIM), x);
+        if (at.lane == 0)
+            sh.vectors[v] = of;
+    }
+}
+
+/* Products of a tile of keys and the warp's vectors, each as two chains of sums. */
+DEVICE void multiply_keys(const Place &at, const Work &w, const u8 *keys, float (&dot)[logit_tiles][2][4]) {
+    const u8 *queries = shared_bytes + ATT_QUERIES_AT + 16 * at.logit_tile * row_bytes(ATT_K_DIM);
+    const int vectors = w.vectors - 16 * at.logit_tile;
+#pragma unroll logit_unroll
+    for (int d = 0; d < ATT_K_DIM; d += 32) {
+        u32 a[4], b[4];
+        load_matrices(b, matrix_keys(keys, row_bytes(ATT_K_DIM), d, ATT_K_DIM));
+#pragma unroll
+        for (int m = 0; m < logit_tiles; m++) {
+            if (16 * m * logit_warps >= vectors)
+                continue;
+            const u8 *rows = queries + 16 * m * logit_warps * row_bytes(ATT_K_DIM);
+            load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), d));
+            multiply(dot[m][0], a, b[0], b[1]);
+            if (d + 16 >= ATT_K_DIM)
+                continue;
+            load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), d + 16));
+            multiply(dot[m][1], a, b[2], b[3]);
+        }
+    }
+}
+
+/* Logits of a tile of keys into sums.logit[in_chunk]. */
+DEVICE void add_logits(const Shared &sh, const Place &at, const Work &w, const u8 *tile, int in_chunk, int first,
+                       Sums &sums TABLE_PARAMETERS) {
+    float dot[logit_tiles][2][4] = {};
+    if (16 * at.logit_tile >= w.vectors)
+        return;
+    multiply_keys(at, w, tile + at.keys * row_bytes(ATT_K_DIM), dot);
+#pragma unroll
+    for (int m = 0; m < logit_tiles; m++) {
+        const int vector = 16 * (at.logit_tile + m * logit_warps);
+        if (vector >= w.vectors)
+            continue;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const Vector &v = sh.vectors[vector + at.g + i / 2 * 8];
+            const int key = first + at.keys + 2 * at.t + i % 2;
+            const bool seen = key < v.high && visible(v.pos, key, v.head TABLE_ARGUMENTS);
+            const float s = logit(v.pos, key, v.head, dot[m][0][i] + dot[m][1][i] TABLE_ARGUMENTS);
+#pragma unroll
+            for (int j = 0; j < Cursor::TILES; j++)
+                sums.logit[j][m][i] = j != in_chunk ? sums.logit[j][m][i] : seen ? s : minus_infinity();
+        }
+    }
+}
+
+/* The largest logit of a chunk for each vector, over the warp's keys, to shared memory. */
+DEVICE void offer_most(Shared &sh, const Place &at, const Work &w, const Sums &sums) {
+#pragma unroll
+    for (int m = 0; m < logit_tiles; m++) {
+        const int vector = 16 * (at.logit_tile + m * logit_warps);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float most = minus_infinity();
+#pragma unroll
+            for (int j = 0; j < Cursor::TILES; j++)
+                most = fmaxf(most, fmaxf(sums.logit[j][m][2 * half], sums.logit[j][m][2 * half + 1]));
+            most = fmaxf(most, lane_swap(most, 1));
+            most = fmaxf(most, lane_swap(most, 2));
+            if (vector < w.vectors && at.t == 0)
+                sh.most[vector + at.g + 8 * half][at.keys / 8] = most;
+        }
+    }
+}
+
+/* Logits of a chunk become weights, in shared memory; the sums so far are to shrink by what the maximum has grown. */
+DEVICE void weigh_chunk(Shared &sh, const Place &at, const Work &w, Sums &sums) {
+    offer_most(sh, at, w, sums);
+    block_sync();
+#pragma unroll
+    for (int m = 0; m < logit_tiles; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int vector = 16 * (at.logit_tile + m * logit_warps) + at.g + 8 * half;
+            if (vector >= (w.vectors + 15) / 16 * 16)
+                continue;
+            const float before = sums.most[m][half];
+            float most = before;
+#pragma unroll
+            for (int i = 0; i < key_warps; i++)
+                most = fmaxf(most, sh.most[vector][i]);
+            const bool none = most == minus_infinity();
+            const float shrink = none ? 1.0f : exp2_fast(before - most);
+            float weight = 0.0f;
+            u8 *to = shared_bytes + ATT_WEIGHTS_AT + vector * row_bytes(ATT_CHUNK) + 2 * (at.keys + 2 * at.t);
+#pragma unroll
+            for (int j = 0; j < Cursor::TILES; j++) {
+                const float low = none ? 0.0f : exp2_fast(sums.logit[j][m][2 * half] - most);
+                const float high = none ? 0.0f : exp2_fast(sums.logit[j][m][2 * half + 1] - most);
+                weight += low + high;
+                *(u32 *)(to + 2 * j * ATT_KEYS) = round_pair(low, high);
+            }
+            sums.weight[m][half] = multiply_add(sums.weight[m][half], shrink, weight);
+            sums.most[m][half] = most;
+            if (at.keys == 0 && at.t == 0)
+                sh.shrink[vector] = shrink;
+        }
+}
+
+DEVICE void shrink_sums(const Shared &sh, const Place &at, const Work &w, Sums &sums) {
+#pragma unroll
+    for (int m = 0; m < sum_tiles; m++) {
+        const int vector = 16 * (at.sum_tile + m * sum_warps) + at.g;
+        if (vector >= w.vectors)
+            continue;
+        const float low = sh.shrink[vector], high = sh.shrink[vector + 8];
+#pragma unroll
+        for (int n = 0; n < sum_columns; n++)
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                sums.out[m][n][i / 4][i % 4] *= i % 4 < 2 ? low : high;
+    }
+}
+
+/* out += weights of a tile's keys x its values. */
+DEVICE void add_values(const Place &at, const Work &w, const u8 *tile, int in_chunk, Sums &sums) {
+    const u8 *weights = shared_bytes + ATT_WEIGHTS_AT;
+#pragma unroll
+    for (int k = 0; k < ATT_KEYS; k += 16) {
+        u32 a[sum_tiles][4];
+#pragma unroll
+        for (int m = 0; m < sum_tiles; m++) {
+            const int vector = 16 * (at.sum_tile + m * sum_warps);
+            if (vector < w.vectors)
+                load_matrices(a[m], matrix_a(weights + vector * row_bytes(ATT_CHUNK), row_bytes(ATT_CHUNK),
+                                             in_chunk * ATT_KEYS + k));
+        }
+#pragma unroll
+        for (int n = 0; n < sum_columns; n++) {
+            const int column = at.column + n * column_warps;
+            u32 b[4];
+            if (column >= columns)
+                continue;
+            load_matrices_transposed(b,
+                                     matrix_values(tile + k * row_bytes(ATT_V_DIM), row_bytes(ATT_V_DIM), 16 * column));
+#pragma unroll
+            for (int m = 0; m < sum_tiles; m++)
+                if (16 * (at.sum_tile + m * sum_warps) < w.vectors) {
+                    multiply(sums.out[m][n][0], a[m], b[0], b[1]);
+                    multiply(sums.out[m][n][1], a[m], b[2], b[3]);
+                }
+        }
+    }
+}
+
+/* ==== The end of an item ==== */
+
+/* Sums of weights over the keys of the warps, and what becomes of each vector: sh.shrink is what its sums are
+ * multiplied by, 1 for a partial result. */
+DEVICE void finish_weights(Shared &sh, const Tensors &on, const Place &at, const Work &w,
+                           const Sums &sums TABLE_PARAMETERS) {
+#pragma unroll
+    for (int m = 0; m < logit_tiles; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int vector = 16 * (at.logit_tile + m * logit_warps) + at.g + 8 * half;
+            float weight = sums.weight[m][half];
+            weight += lane_swap(weight, 1);
+            weight += lane_swap(weight, 2);
+            if (vector >= w.vectors || at.t != 0)
+                continue;
+            sh.most[vector][at.keys / 8] = weight;
+            if (at.keys == 0)
+                sh.top[vector] = sums.most[m][half];
+        }
+    block_sync();
+    for (int v = threadIdx.x; v < w.vectors; v += ATT_THREADS) {
+        const Vector &of = sh.vectors[v];
+        const Range &range = sh.plan.range[of.row];
+        float weight = 0.0f;
+        for (int i = 0; i < key_warps; i++)
+            weight += sh.most[v][i];
+        if (range.splits() == 1) {
+            sh.shrink[v] = last_factor(sh.top[v], weight, of.head TABLE_ARGUMENTS);
+            continue;
+        }
+        sh.shrink[v] = 1.0f;
+        if (range.has(w.split))
+            *partial_weights(on.partials, partial_at(of.row, of.head, w.split - range.first_split())) =
+                make_float2(sh.top[v], weight);
+    }
+    block_sync();
+}
+
+/* Where the weighted sum of a vector goes; nullptr: the row does not see the split. */
+DEVICE float *result_of(const Shared &sh, const Tensors &on, const Work &w, int vector) {
+    const Vector &of = sh.vectors[vector];
+    const Range &range = sh.plan.range[of.row];
+    if (vector >= w.vectors || !range.has(w.split))
+        return nullptr;
+    if (range.splits() == 1)
+        return on.out + ((u64)of.row * ATT_HEADS + of.head) * ATT_V_DIM;
+    return partial_values(on.partials, partial_at(of.row, of.head, w.split - range.first_split()));
+}
+
+DEVICE void finish_item(Shared &sh, const Tensors &on, const Place &at, const Work &w,
+                        const Sums &sums TABLE_PARAMETERS) {
+    finish_weights(sh, on, at, w, sums TABLE_ARGUMENTS);
+#pragma unroll
+    for (int m = 0; m < sum_tiles; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int vector = 16 * (at.sum_tile + m * sum_warps) + at.g + 8 * half;
+            float *to = vector < w.vectors ? result_of(sh, on, w, vector) : nullptr;
+            if (!to)
+                continue;
+            const float factor = sh.shrink[vector];
+#pragma unroll
+            for (int n = 0; n < sum_columns; n++) {
+                const int column = at.column + n * column_warps;
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    if (column < columns)
+                        *(float2 *)(to + 16 * column + 8 * i + 2 * at.t) =
+                            make_float2(sums.out[m][n][i][2 * half] * factor, sums.out[m][n][i][2 * half + 1] * factor);
+            }
+        }
+    block_sync();
+}
+
+/* ==== The kernel ==== */
+
+/* Where a block is in its item: at the next tile of its cursor. */
+struct Progress {
+    Cursor cursor;
+    Sums sums;
+    bool begins; /* a chunk, when at keys; its values, when at values */
+};
+
+/* Works on a tile that has come. */
+DEVICE void use_tile(Shared &sh, const Place &at, Progress &p, const u8 *tile TABLE_PARAMETERS) {
+    const Work &w = p.cursor.work;
+    const int in_chunk = p.cursor.in_chunk(), first = p.cursor.tile() * ATT_KEYS;
+    const bool values = p.cursor.at_values();
+    p.cursor.next(sh.plan);
+    if (!values) {
+        if (p.begins)
+            p.sums.clear_logits();
+        add_logits(sh, at, w, tile, in_chunk, first, p.sums TABLE_ARGUMENTS);
+        p.begins = p.cursor.at_values();
+        if (p.begins)
+            weigh_chunk(sh, at, w, p.sums);
+    } else {
+        if (p.begins)
+            shrink_sums(sh, at, w, p.sums);
+        add_values(at, w, tile, in_chunk, p.sums);
+        p.begins = !p.cursor.at_values();
+    }
+}
+
+/* The block's items, with the first tiles under way. */
+DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
+                          Ahead &ahead HEAD_PARAMETERS TABLE_PARAMETERS) {
+    Progress p;
+    FetchedQ next;
+    int item = blockIdx.x, tiles = 0; /* tiles worked on */
+    if (item < sh.plan.items)
+        p.cursor.begin(sh.plan, item);
+    if (ATT_EARLY && ATT_STORE)
+        previous_kernels_wait();
+    if (item < sh.plan.items)
+        fetch_first(next, sh, on, at, p.cursor.work);
+    if (ATT_STORE)
+        make_rows(sh, on, at, {}, true HEAD_ARGUMENTS);
+    while (item < sh.plan.items) {
+        prepare_queries(sh, on, at, p.cursor.work, next HEAD_ARGUMENTS);
+        p.begins = true;
+        p.sums.clear(); /* now, as preparing needs the registers */
+        for (; !p.cursor.done(); tiles++) {
+            copies_wait<ATT_STAGES - 2>();
+            block_sync();
+            const Asked asked = ask_tile(sh.plan, on, ahead, (tiles + ATT_STAGES - 1) % ATT_STAGES);
+            if (ATT_STORE)
+                make_rows(sh, on, at, asked, false HEAD_ARGUMENTS);
+            use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
+        }
+        const Work done = p.cursor.work;
+        item += gridDim.x;
+        if (item < sh.plan.items) {
+            p.cursor.begin(sh.plan, item);
+            fetch_first(next, sh, on, at, p.cursor.work);
+        }
+        finish_item(sh, on, at, done, p.sums TABLE_ARGUMENTS);
+    }
+}
+
+KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
+    ATT_NAME(const float *q, const float *k, const float *v, u8 *cache_k, u8 *cache_v, float *out, float *partials,
+             int *tail, const int *query_rows, const int *query_pos, const int *store_pos, const int *slots,
+             const int *lengths, const int *query_count, const int *store_count HEAD_PARAMETERS TABLE_PARAMETERS) {
+    SHARED Shared sh;
+    const Tensors on = {q, k, v, cache_k, cache_v, out, partials};
+    const Place at;
+    next_kernel_release();
+    bring_heads(shared_bytes + ATT_TABLES_AT HEAD_ARGUMENTS);
+    copies_close();
+    if (!ATT_EARLY)
+        previous_kernels_wait();
+    if (at.warp == 0)
+        make_plan(sh.plan, {query_rows, query_pos, store_pos, slots, lengths, query_count, store_count});
+    if (ATT_EARLY && !ATT_STORE)
+        previous_kernels_wait(); /* this call's rows are among those that tiles are copied from */
+    block_sync();
+    Ahead ahead(sh.plan);
+#pragma unroll 1
+    for (int stage = 0; stage < ATT_STAGES - 1; stage++) {
+        const Asked asked = ask_tile(sh.plan, on, ahead, stage);
+        if (threadIdx.x == 0)
+            sh.asked[stage] = asked;
+    }
+    copies_wait<ATT_STAGES - 1>(); /* the tables */
+    block_sync();
+    work_on_items(sh, on, at, ahead HEAD_ARGUMENTS TABLE_ARGUMENTS);
+    if (sh.plan.merges)
+        merge_all(sh.plan, partials, out, tail, shared_bytes TABLE_ARGUMENTS);
+}

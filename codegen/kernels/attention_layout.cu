@@ -1,0 +1,253 @@
+/* attention_layout.cu - what the attention kernels share: their macros, where things lie, 16-bit elements, scores.
+ *
+ *   ATT_HEADS, ATT_KV_HEADS   query heads, K/V heads (a divisor of them)
+ *   ATT_K_DIM, ATT_V_DIM      elements of a head vector: multiples of 16 from 16 to 512
+ *   ATT_SCALE                 of q . k
+ *   ATT_Q_PLANES, ATT_Q_PLANE_STRIDE, ATT_Q_ROW_STRIDE, and the same with K and V:
+ *                             the value is a sum of so many planes; strides in floats; a row is [heads][dim]
+ *   ATT_TYPE                  elements of the cache, of q and of the softmax's weights: 0 f16, 1 bf16
+ *   ATT_CAPACITY              positions of a sequence in the cache
+ *   ATT_RING                  1: position p stands at place p % ATT_CAPACITY, 0: at place p
+ *   ATT_LOOKBACK              largest q - k that is visible; -1: no bound
+ *   ATT_CAUSAL                1: no key behind its query is visible
+ *   ATT_SCORE, ATT_SINK       1: the variant has score(), sink()
+ *   variant.body              visible(), tile_class(), score(), sink() and TABLE_PARAMETERS, TABLE_ARGUMENTS: lists led
+ *                             by a comma, what the tables are called as parameters and arguments; may be empty
+ *   heads.body                prepare_q(), prepare_k(), prepare_v() of calls of head_ops.cu and HEAD_PARAMETERS,
+ *                             HEAD_ARGUMENTS; HEAD_REFERENCES: the parameters as references, and bring_heads(), which
+ *                             makes them copies in HEAD_TABLE_BYTES of shared memory (bring_table())
+ *   cache_k, cache_v          [sequence][ATT_CAPACITY][ATT_KV_HEADS][dim] of 16 bits, aligned to 16 bytes
+ *
+ * A body may define its lists itself or leave that to the text before it.
+ */
+#ifndef LAP_ATTENTION_LAYOUT
+#define LAP_ATTENTION_LAYOUT
+#include "head_ops.cu"
+#include "prelude.cu"
+
+#ifndef ATT_HEADS
+#define ATT_HEADS    32
+#define ATT_KV_HEADS 16
+#endif
+#ifndef ATT_K_DIM
+#define ATT_K_DIM 256
+#endif
+#ifndef ATT_V_DIM
+#define ATT_V_DIM ATT_K_DIM
+#endif
+#ifndef ATT_SCALE
+#define ATT_SCALE 1.0f
+#endif
+#ifndef ATT_Q_PLANES
+#define ATT_Q_PLANES       3
+#define ATT_Q_PLANE_STRIDE (8 * 16384)
+#define ATT_Q_ROW_STRIDE   16384
+#endif
+#ifndef ATT_K_PLANES
+#define ATT_K_PLANES       3
+#define ATT_K_PLANE_STRIDE (8 * 16384)
+#define ATT_K_ROW_STRIDE   16384
+#endif
+#ifndef ATT_V_PLANES
+#define ATT_V_PLANES       3
+#define ATT_V_PLANE_STRIDE (8 * 16384)
+#define ATT_V_ROW_STRIDE   16384
+#endif
+#ifndef ATT_TYPE
+#define ATT_TYPE 0
+#endif
+#ifndef ATT_CAPACITY
+#define ATT_CAPACITY 1536
+#define ATT_RING     1
+#define ATT_LOOKBACK 1023
+#endif
+#ifndef ATT_CAUSAL
+#define ATT_CAUSAL 1
+#endif
+#ifndef ATT_SCORE
+#define ATT_SCORE 0
+#endif
+#ifndef ATT_SINK
+#define ATT_SINK 0
+#endif
+
+#define ATT_GROUP (ATT_HEADS / ATT_KV_HEADS)
+
+static_assert(ATT_HEADS % ATT_KV_HEADS == 0, "each K/V head serves as many query heads");
+static_assert(ATT_K_DIM % 16 == 0 && ATT_V_DIM % 16 == 0, "whole steps of a matrix product");
+
+#include "heads.body"
+#include "variant.body"
+
+#ifndef HEAD_PARAMETERS
+#define HEAD_PARAMETERS
+#define HEAD_ARGUMENTS
+#endif
+#ifndef TABLE_PARAMETERS
+#define TABLE_PARAMETERS
+#define TABLE_ARGUMENTS
+#endif
+
+/* ==== Elements of 16 bits ==== */
+
+DEVICE u32 round_pair(float low, float high) {
+#if ATT_TYPE
+    return f16_pair(bf16_round(low), bf16_round(high));
+#else
+    return f16_pair(f16_round(low), f16_round(high));
+#endif
+}
+
+/* c[16 x 8] += a[16 x 16] b[16 x 8], as prelude.cu's mma(). */
+DEVICE void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+#if ATT_TYPE
+    mma_bf16(c, a[0], a[1], a[2], a[3], b0, b1);
+#else
+    mma(c, a[0], a[1], a[2], a[3], b0, b1);
+#endif
+}
+
+/* Bytes of a row of so many elements in shared memory: rows of 8 at a time then lie in different banks. */
+DEVICE constexpr int row_bytes(int dim) {
+    return 2 * dim + 16;
+}
+
+/* What a lane of load_matrices() gives as its address to get 16 rows x 16 columns as an A operand. */
+DEVICE const u8 *matrix_a(const u8 *rows, int stride, int column) {
+    const int lane = threadIdx.x & 31;
+    return rows + (lane & 15) * stride + 2 * column + (lane >> 4) * 16;
+}
+
+/* The same for keys as a B operand: 8 rows (keys) x 32 columns (of the head), two steps of 16; of the last columns of a
+ * row, if they are only 16, twice the same. */
+DEVICE const u8 *matrix_keys(const u8 *rows, int stride, int column, int dim) {
+    const int lane = threadIdx.x & 31, part = lane >> 3;
+    return rows + (lane & 7) * stride + 2 * column + (column + 16 < dim ? part : part & 1) * 16;
+}
+
+/* And for values, to be loaded transposed: 16 rows (keys) x 16 columns: r[0], r[1] are the B operand of the first 8. */
+DEVICE const u8 *matrix_values(const u8 *rows, int stride, int column) {
+    const int lane = threadIdx.x & 31;
+    return rows + (lane & 15) * stride + 2 * column + (lane >> 4) * 16;
+}
+
+/* ==== Head vectors ==== */
+
+/* A head vector on its way from its planes to a warp: fetched into registers, later put into shared memory as their
+ * sum. */
+template <int D, int PLANES> struct Fetched {
+    float part[PLANES][(D + 31) / 32];
+
+    DEVICE void fetch(const float *from, u64 plane_stride) {
+        const int lane = threadIdx.x & 31;
+#pragma unroll
+        for (int p = 0; p < PLANES; p++)
+#pragma unroll
+            for (int i = 0; i < (D + 31) / 32; i++)
+                part[p][i] = lane + 32 * i < D ? from[p * plane_stride + lane + 32 * i] : 0.0f;
+    }
+    DEVICE void put(float *x) const {
+        const int lane = threadIdx.x & 31;
+        warp_sync();
+#pragma unroll
+        for (int i = 0; i < (D + 31) / 32; i++) {
+            float v = part[0][i];
+#pragma unroll
+            for (int p = 1; p < PLANES; p++)
+                v += part[p][i];
+            if (lane + 32 * i < D)
+                x[lane + 32 * i] = v;
+        }
+        warp_sync();
+    }
+};
+
+/* The vector as 16-bit elements, to shared or device memory; by a warp. */
+template <int D> DEVICE void store_vector(u8 *to, const float *x) {
+    for (int i = threadIdx.x & 31; i < D / 2; i += 32)
+        ((u32 *)to)[i] = round_pair(x[2 * i], x[2 * i + 1]);
+}
+
+DEVICE int place_of(int pos) {
+#if ATT_RING
+    return pos % ATT_CAPACITY;
+#else
+    return pos;
+#endif
+}
+
+/* Byte of a head vector in its plane of the cache. */
+DEVICE u64 cache_at(int slot, int pos, int kv_head, int dim) {
+    return (((u64)slot * ATT_CAPACITY + place_of(pos)) * ATT_KV_HEADS + kv_head) * (2 * dim);
+}
+
+typedef Fetched<ATT_K_DIM, ATT_Q_PLANES> FetchedQ;
+
+DEVICE void fetch_q(FetchedQ &to, const float *q, int r, int head) {
+    to.fetch(q + (u64)r * ATT_Q_ROW_STRIDE + head * ATT_K_DIM, ATT_Q_PLANE_STRIDE);
+}
+
+/* The sum of the planes in x, with few registers. */
+template <int D, int PLANES> DEVICE void load_vector(float *x, const float *from, u64 plane_stride) {
+    warp_sync();
+#pragma unroll 8
+    for (int i = threadIdx.x & 31; i < D; i += 32) {
+        float v = from[i];
+#pragma unroll
+        for (int p = 1; p < PLANES; p++)
+            v += from[p * plane_stride + i];
+        x[i] = v;
+    }
+    warp_sync();
+}
+
+/* Row r of this call: a K or V vector, prepared in x by a warp, to shared or device memory. */
+DEVICE void make_row(float *x, const float *k, const float *v, int r, int head, int pos, bool values,
+                     u8 *to HEAD_PARAMETERS) {
+    if (values) {
+        load_vector<ATT_V_DIM, ATT_V_PLANES>(x, v + (u64)r * ATT_V_ROW_STRIDE + head * ATT_V_DIM, ATT_V_PLANE_STRIDE);
+        prepare_v(x, head, pos HEAD_ARGUMENTS);
+        warp_sync();
+        store_vector<ATT_V_DIM>(to, x);
+    } else {
+        load_vector<ATT_K_DIM, ATT_K_PLANES>(x, k + (u64)r * ATT_K_ROW_STRIDE + head * ATT_K_DIM, ATT_K_PLANE_STRIDE);
+        prepare_k(x, head, pos HEAD_ARGUMENTS);
+        warp_sync();
+        store_vector<ATT_K_DIM>(to, x);
+    }
+}
+
+/* ==== Scores ==== */
+
+#define LOG2_E 1.4426950408889634f
+
+DEVICE float minus_infinity() {
+    return float_from_bits(0xff800000u);
+}
+
+/* The logit of q . k in powers of two. A product that is added to is written as one operation with a zero, so that no
+ * compiler takes it into the subtraction that follows in one place and not in another. */
+DEVICE float logit([[maybe_unused]] int q, [[maybe_unused]] int k, [[maybe_unused]] int h, float dot TABLE_PARAMETERS) {
+#if ATT_SCORE
+    return multiply_add(score(multiply_add(dot, ATT_SCALE, 0.0f), q, k, h TABLE_ARGUMENTS), LOG2_E, 0.0f);
+#else
+    return multiply_add(dot, ATT_SCALE * LOG2_E, 0.0f);
+#endif
+}
+
+/* How a row ends: with the largest logit and the sum of weights relative to it, the factor that makes its weighted sum
+ * of values the result. The sink takes part in both; without any visible key the factor is 0 or the values are. */
+DEVICE float last_factor(float most, float sum, [[maybe_unused]] int h TABLE_PARAMETERS) {
+    float keep = 1.0f;
+#if ATT_SINK
+    const float extra = multiply_add(sink(h TABLE_ARGUMENTS), LOG2_E, 0.0f), top = fmaxf(most, extra);
+    if (top != minus_infinity()) {
+        keep = exp2_fast(most - top);
+        sum = multiply_add(sum, keep, exp2_fast(extra - top));
+    }
+#endif
+    (void)most;
+    return sum == 0.0f ? 0.0f : keep / sum;
+}
+
+#endif

@@ -1,0 +1,247 @@
+/* attention_plan.cu - decode: which work there is for 1..ATT_ROWS query rows, and how it is cut.
+ *
+ * Splits are by absolute position, whatever the rows: a row's result is put together from the same parts alone, among
+ * others and in every batch. ATT_SPLITS bounds the splits that a row can see: the size of the partial results.
+ *
+ * A work item is (sequence, split, K/V head, ATT_VECTORS query vectors), a query vector one head of one row: the
+ * ATT_GROUP heads of each of the sequence's rows that share the K/V head. Items with many keys come first.
+ */
+#ifndef LAP_ATTENTION_PLAN
+#define LAP_ATTENTION_PLAN
+#include "attention_layout.cu"
+
+/* ==== Splits ==== */
+
+/* Keys that are weighed together, and of the shortest splits: the fewer K/V heads, the shorter, so that short contexts
+ * make work for all multiprocessors. ATT_KEYS divides it. */
+#ifndef ATT_CHUNK
+#define ATT_CHUNK (ATT_KV_HEADS >= 16 ? 128 : ATT_KV_HEADS >= 8 ? 64 : 32)
+#endif
+
+/* With a bounded look-back every split is a chunk. Without one, the first 32 are; then come octaves: 16 splits over the
+ * positions from ATT_FINE << o to twice as many, until splits have 1024 keys, which they keep. So the partial results
+ * stay small beside the keys. */
+#define ATT_FINE    (32 * ATT_CHUNK)
+#define ATT_OCTAVES (ATT_CHUNK == 32 ? 4 : ATT_CHUNK == 64 ? 3 : 2)
+
+static_assert(ATT_CHUNK == 32 || ATT_CHUNK == 64 || ATT_CHUNK == 128, "splits of 1024 keys are reached by octaves");
+
+DEVICE constexpr int split_of(int pos) {
+    if (ATT_LOOKBACK >= 0 || pos < ATT_FINE)
+        return pos / ATT_CHUNK;
+    int octave = 0;
+    while (octave < ATT_OCTAVES && pos >= ATT_FINE << (octave + 1))
+        octave++;
+    return 32 + 16 * octave + ((u32)(pos - (ATT_FINE << octave)) / (2 * ATT_CHUNK) >> octave);
+}
+
+/* The position that a split begins with. */
+DEVICE constexpr int split_start(int split) {
+    if (ATT_LOOKBACK >= 0 || split < 32)
+        return split * ATT_CHUNK;
+    const int octave = split < 32 + 16 * ATT_OCTAVES ? (split - 32) / 16 : ATT_OCTAVES;
+    return (ATT_FINE << octave) + ((split - 32 - 16 * octave) * (2 * ATT_CHUNK) << octave);
+}
+
+/* Most splits that a row sees. */
+#if ATT_LOOKBACK >= 0
+#define ATT_SPLITS ((ATT_CAUSAL ? ATT_LOOKBACK : ATT_CAPACITY) / ATT_CHUNK + 2)
+#else
+#define ATT_SPLITS (split_of(ATT_CAPACITY - 1) + 1)
+#endif
+
+/* ==== Rows and sequences ==== */
+
+/* Positions that a query may see: [low, high). */
+struct Range {
+    int low, high;
+
+    DEVICE int first_split() const {
+        return split_of(low);
+    }
+    DEVICE int splits() const {
+        return high > low ? split_of(high - 1) - split_of(low) + 1 : 0;
+    }
+    DEVICE bool has(int split) const {
+        return split >= first_split() && split < first_split() + splits();
+    }
+};
+
+struct Sequence {
+    int slot;
+    int first, rows;    /* its query rows: plan.order[first ..] */
+    Range range;        /* of all of them */
+    int oldest, newest; /* least and largest position of its query rows */
+    int fresh;          /* least position that this call stores; none: a large number */
+    int items_end;      /* items of the sequences up to this one */
+};
+
+struct Plan {
+    int queries, stored; /* live rows */
+    int sequences, items;
+    int merges; /* whether a row has partial results of several splits, or none */
+    int pos[ATT_ROWS], slot[ATT_ROWS], order[ATT_ROWS];
+    Range range[ATT_ROWS];
+    int store_pos[ATT_ROWS], store_slot[ATT_ROWS];
+    Sequence of[ATT_ROWS];
+};
+
+/* Where a call's rows stand: arrays in device memory. Those of rows have ATT_ROWS elements, live or not. */
+struct Rows {
+    const int *query_rows, *query_pos, *store_pos, *slots, *lengths, *query_count, *store_count;
+};
+
+/* By lane r of a warp for row r, of ATT_ROWS. All that does not depend on a load is loaded at once. */
+DEVICE void plan_rows(Plan &plan, const Rows &rows, int r) {
+    const int queries = *rows.query_count, stored = ATT_STORE ? *rows.store_count : 0;
+    const int pos = rows.query_pos[r], slot_of_r = rows.slots[r], store_pos = ATT_STORE ? rows.store_pos[r] : 0;
+    if (r == 0) {
+        plan.queries = queries;
+        plan.stored = stored;
+    }
+    if (r < queries) {
+        const int slot = ATT_QUERY_ROWS ? rows.slots[rows.query_rows[r]] : slot_of_r;
+        plan.pos[r] = pos;
+        plan.slot[r] = slot;
+        plan.range[r].low = ATT_LOOKBACK >= 0 && pos > ATT_LOOKBACK ? pos - ATT_LOOKBACK : 0;
+        plan.range[r].high = ATT_CAUSAL ? pos + 1 : rows.lengths[slot];
+    }
+    if (r < stored) {
+        plan.store_pos[r] = store_pos;
+        plan.store_slot[r] = slot_of_r;
+    }
+}
+
+/* What row r's sequence is, and the row's place among its rows. */
+DEVICE Sequence sequence_of(const Plan &plan, int r, int &leader, int &place) {
+    enum { LARGE = 0x7fffffff };
+    Sequence s = {plan.slot[r], 0, 0, {LARGE, 0}, LARGE, 0, LARGE, 0};
+    leader = r;
+    place = 0;
+    for (int j = 0; j < plan.queries; j++) {
+        if (plan.slot[j] != s.slot)
+            continue;
+        leader = j < leader ? j : leader;
+        place += j < r;
+        s.rows++;
+        s.range.low = plan.range[j].low < s.range.low ? plan.range[j].low : s.range.low;
+        s.range.high = plan.range[j].high > s.range.high ? plan.range[j].high : s.range.high;
+        s.oldest = plan.pos[j] < s.oldest ? plan.pos[j] : s.oldest;
+        s.newest = plan.pos[j] > s.newest ? plan.pos[j] : s.newest;
+    }
+    for (int j = 0; j < plan.stored; j++)
+        if (plan.store_slot[j] == s.slot && plan.store_pos[j] < s.fresh)
+            s.fresh = plan.store_pos[j];
+    return s;
+}
+
+DEVICE int vector_tiles(const Sequence &s) {
+    return (s.rows * ATT_GROUP + ATT_VECTORS - 1) / ATT_VECTORS;
+}
+
+/* By one warp; a block_sync() shows it to the block. */
+DEVICE void make_plan(Plan &plan, const Rows &rows) {
+    const int r = threadIdx.x & 31;
+    if (r < ATT_ROWS)
+        plan_rows(plan, rows, r);
+    warp_sync();
+    const bool live = r < plan.queries;
+    int leader = r, place = 0;
+    Sequence s = {};
+    if (live)
+        s = sequence_of(plan, r, leader, place);
+    const bool leads = live && leader == r;
+    const int items = leads ? s.range.splits() * ATT_KV_HEADS * vector_tiles(s) : 0;
+    const int several = live && plan.range[r].splits() != 1;
+    int index = 0, first = 0, sequences = 0, all_items = 0, merges = 0;
+    for (int j = 0; j < plan.queries; j++) {
+        const int other = lane_from((int)leads, j), other_rows = lane_from(s.rows, j);
+        index += j < leader ? other : 0;
+        first += j < leader && other ? other_rows : 0;
+        sequences += other;
+        all_items += lane_from(items, j);
+        merges |= lane_from(several, j);
+        if (j == r)
+            s.items_end = all_items;
+    }
+    if (live)
+        plan.order[first + place] = r;
+    s.first = first;
+    if (leads)
+        plan.of[index] = s;
+    if (r == 0) {
+        plan.sequences = sequences;
+        plan.items = all_items;
+        plan.merges = merges;
+    }
+}
+
+/* ==== Items ==== */
+
+struct Work {
+    int sequence, kv_head, split;
+    int first, vectors; /* query vectors: places in the sequence's rows x ATT_GROUP */
+    int start, end;     /* keys */
+};
+
+DEVICE Work work_of(const Plan &plan, int item) {
+    int i = 0;
+    while (item >= plan.of[i].items_end)
+        i++;
+    const Sequence &s = plan.of[i];
+    const int rest = item - (i ? plan.of[i - 1].items_end : 0), tiles = vector_tiles(s);
+    Work w;
+    w.sequence = i;
+    w.kv_head = rest / tiles % ATT_KV_HEADS;
+    w.split = split_of(s.range.high - 1) - rest / (tiles * ATT_KV_HEADS);
+    w.first = rest % tiles * ATT_VECTORS;
+    w.vectors = s.rows * ATT_GROUP - w.first;
+    w.vectors = w.vectors < ATT_VECTORS ? w.vectors : ATT_VECTORS;
+    const int start = split_start(w.split), end = split_start(w.split + 1);
+    w.start = start > s.range.low ? start : s.range.low;
+    w.end = end < s.range.high ? end : s.range.high;
+    return w;
+}
+
+/* The way over an item's tiles of ATT_KEYS keys: for each chunk those of K, then those of V; tiles that nobody sees are
+ * left out. A tile's number is its first position / ATT_KEYS. */
+struct Cursor {
+    enum { TILES = ATT_CHUNK / ATT_KEYS };
+    Work work;
+    int step; /* chunk, K or V, tile of the chunk */
+
+    DEVICE void begin(const Plan &plan, int item) {
+        work = work_of(plan, item);
+        step = work.start / ATT_CHUNK * 2 * TILES;
+        find(plan);
+    }
+    DEVICE void next(const Plan &plan) {
+        step++;
+        find(plan);
+    }
+    DEVICE bool done() const {
+        return step / (2 * TILES) * ATT_CHUNK >= work.end;
+    }
+    DEVICE bool at_values() const {
+        return step / TILES & 1;
+    }
+    DEVICE int in_chunk() const {
+        return step % TILES;
+    }
+    DEVICE int tile() const {
+        return step / (2 * TILES) * TILES + step % TILES;
+    }
+    /* The first step from here with a tile. */
+    DEVICE void find(const Plan &plan) {
+        const Sequence &s = plan.of[work.sequence];
+        while (!done()) {
+            const int first = tile() * ATT_KEYS;
+            if (first < work.end && first + ATT_KEYS > work.start &&
+                tile_class(s.oldest, s.newest, first, first + ATT_KEYS - 1) != 0)
+                return;
+            step++;
+        }
+    }
+};
+
+#endif

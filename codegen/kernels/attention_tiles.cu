@@ -1,0 +1,210 @@
+/* attention_tiles.cu - decode: shared memory, and the ring of tiles of keys and values that runs ahead of the work.
+ *
+ * Rows that the call stores do not come from the cache: a block that needs them prepares and rounds them into the tile
+ * itself, and store_rows() lets some warp of the grid store the same bits.
+ */
+#ifndef LAP_ATTENTION_TILES
+#define LAP_ATTENTION_TILES
+#include "attention_merge.cu"
+
+/* ==== Shared memory ==== */
+
+#define ATT_WIDE        (ATT_K_DIM > ATT_V_DIM ? ATT_K_DIM : ATT_V_DIM)
+#define ATT_STAGE_BYTES (ATT_KEYS * row_bytes(ATT_WIDE))
+#define ATT_QUERIES_AT  (ATT_STAGES * ATT_STAGE_BYTES)
+#define ATT_WEIGHTS_AT  (ATT_QUERIES_AT + ATT_VECTORS * row_bytes(ATT_K_DIM))
+#define ATT_SCRATCH_AT  (ATT_WEIGHTS_AT + ATT_VECTORS * row_bytes(ATT_CHUNK))
+#define ATT_TABLES_AT   (ATT_SCRATCH_AT + ATT_WARPS * ATT_WIDE * 4)
+#define ATT_SHARED      (ATT_TABLES_AT + HEAD_TABLE_BYTES)
+
+DYNAMIC_SHARED u8 shared_bytes[];
+
+static_assert(ATT_MERGE_BYTES <= ATT_SHARED, "the merge uses the same memory");
+
+/* How the warps share the logits of a tile: by 8 keys, then by 16 vectors. */
+constexpr int vector_rows = ATT_VECTORS / 16; /* tiles of 16 vectors */
+constexpr int key_warps = ATT_KEYS / 8, logit_warps = ATT_WARPS / key_warps;
+constexpr int logit_tiles = (vector_rows + logit_warps - 1) / logit_warps;
+constexpr int logit_unroll = logit_tiles > 1 ? 2 : 4; /* as registers allow */
+/* And the output: by 16 columns, then by 16 vectors. */
+constexpr int columns = ATT_V_DIM / 16;
+constexpr int column_warps = columns >= 8 ? 8 : columns >= 4 ? 4 : columns >= 2 ? 2 : 1;
+constexpr int sum_warps = ATT_WARPS / column_warps;
+constexpr int sum_tiles = (vector_rows + sum_warps - 1) / sum_warps;
+constexpr int sum_columns = (columns + column_warps - 1) / column_warps;
+
+struct Vector {
+    int row, head, pos, high; /* sees keys below high */
+};
+
+/* What is needed to put rows of this call into a tile that was asked for. */
+struct Asked {
+    u64 fresh; /* which keys they are: bit = key */
+    int stage, first, slot, kv_head;
+    bool values;
+};
+
+struct Shared {
+    Plan plan;
+    Asked asked[ATT_STAGES - 1]; /* the first tiles */
+    Vector vectors[ATT_VECTORS];
+    float most[ATT_VECTORS][key_warps]; /* of a chunk, by warp; at the end, the sums of weights */
+    float shrink[ATT_VECTORS];          /* what a chunk's larger maximum leaves of the sums before */
+    float top[ATT_VECTORS];             /* largest logit of the item */
+};
+
+struct Tensors {
+    const float *q, *k, *v;
+    u8 *cache_k, *cache_v;
+    float *out, *partials;
+};
+
+/* A thread's lane, and its warp's part of the work. */
+struct Place {
+    int warp, lane, g, t;
+    int keys, logit_tile; /* first key of its 8 in a tile; first of its tiles of vectors */
+    int column, sum_tile; /* first of its groups of 16 columns; first of its tiles of vectors */
+
+    DEVICE Place() {
+        warp = threadIdx.x >> 5;
+        lane = threadIdx.x & 31;
+        g = lane >> 2;
+        t = lane & 3;
+        keys = warp % key_warps * 8;
+        logit_tile = warp / key_warps;
+        column = warp % column_warps;
+        sum_tile = warp / column_warps;
+    }
+    DEVICE float *scratch() const {
+        return (float *)(shared_bytes + ATT_SCRATCH_AT) + warp * ATT_WIDE;
+    }
+};
+
+/* ==== The ring of tiles ==== */
+
+/* Which keys of a tile are rows of this call: bit = key. */
+DEVICE u64 fresh_keys(const Plan &plan, const Work &w, int first) {
+    u64 fresh = 0;
+    if (!ATT_STORE || first + ATT_KEYS <= plan.of[w.sequence].fresh)
+        return fresh;
+    const int slot = plan.of[w.sequence].slot;
+    for (int t = 0; t < plan.stored; t++) {
+        const int pos = plan.store_pos[t];
+        if (plan.store_slot[t] == slot && pos >= first && pos < first + ATT_KEYS && pos >= w.start && pos < w.end)
+            fresh |= (u64)1 << (pos - first);
+    }
+    return fresh;
+}
+
+/* Keys that the item does not see become zeros. */
+template <int D> DEVICE void copy_tile(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
+    constexpr int pieces = D / 8, at_once = ATT_THREADS / pieces; /* pieces of 16 bytes; keys of a step */
+    constexpr u32 stride = ATT_KV_HEADS * 2 * D;
+    const int begin = place_of(first);
+    const u8 *from = cache + cache_at(slot, 0, w.kv_head, D);
+    if (ATT_THREADS % pieces == 0 && ATT_KEYS % at_once == 0 && !fresh && first >= w.start &&
+        first + ATT_KEYS <= w.end && (!ATT_RING || begin + ATT_KEYS <= ATT_CAPACITY)) {
+        const int key = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+        from += (u64)(u32)(begin + key) * stride + 16 * piece;
+        to += key * row_bytes(D) + 16 * piece;
+#pragma unroll
+        for (int i = 0; i < ATT_KEYS / at_once; i++)
+            copy16_async(to + i * at_once * row_bytes(D), from + i * at_once * stride, true);
+        return;
+    }
+#pragma unroll 4
+    for (int i = threadIdx.x; i < ATT_KEYS * pieces; i += ATT_THREADS) {
+        const int key = i / pieces, piece = i % pieces, pos = first + key;
+        const bool inside = pos >= w.start && pos < w.end;
+        const int place = ATT_RING && begin + key >= ATT_CAPACITY ? begin + key - ATT_CAPACITY : begin + key;
+        if (!(fresh >> key & 1))
+            copy16_async(to + key * row_bytes(D) + 16 * piece,
+                         from + (u64)(u32)(inside ? place : 0) * stride + 16 * piece, inside);
+    }
+}
+
+/* The next tile that is to come, over all items of the block. */
+struct Ahead {
+    Cursor cursor;
+    int item;
+
+    DEVICE explicit Ahead(const Plan &plan) {
+        item = blockIdx.x;
+        if (item < plan.items)
+            cursor.begin(plan, item);
+        skip(plan);
+    }
+    DEVICE void next(const Plan &plan) {
+        cursor.next(plan);
+        skip(plan);
+    }
+    /* Over items without a tile left. */
+    DEVICE void skip(const Plan &plan) {
+        while (item < plan.items && cursor.done()) {
+            item += gridDim.x;
+            if (item < plan.items)
+                cursor.begin(plan, item);
+        }
+    }
+};
+
+/* Asks for the next tile, in a stage, but for rows of this call; always one group of copies. */
+DEVICE Asked ask_tile(const Plan &plan, const Tensors &on, Ahead &ahead, int stage) {
+    Asked asked = {0, stage, 0, 0, 0, false};
+    if (ahead.item < plan.items) {
+        const Work &w = ahead.cursor.work;
+        u8 *to = shared_bytes + stage * ATT_STAGE_BYTES;
+        const int first = ahead.cursor.tile() * ATT_KEYS, slot = plan.of[w.sequence].slot;
+        const bool values = ahead.cursor.at_values();
+        asked = {fresh_keys(plan, w, first), stage, first, slot, w.kv_head, values};
+        if (ATT_K_DIM == ATT_V_DIM || !values)
+            copy_tile<ATT_K_DIM>(to, values ? on.cache_v : on.cache_k, slot, w, first, asked.fresh);
+        else
+            copy_tile<ATT_V_DIM>(to, on.cache_v, slot, w, first, asked.fresh);
+        ahead.next(plan);
+    }
+    copies_close();
+    return asked;
+}
+
+/* Rows of this call by the block's warps, the last ones first: into the tile that was asked for or, at the beginning,
+ * into the first tiles, and then this block's share of what goes to the cache: one of K or V for each warp of the grid,
+ * the last blocks first, as they have less else to do. */
+DEVICE void make_rows(const Shared &sh, const Tensors &on, const Place &at, const Asked &last,
+                      bool beginning HEAD_PARAMETERS) {
+    const Plan &plan = sh.plan;
+    const int blocks = gridDim.x, stored = plan.stored;
+    const int tile_rows = beginning ? (ATT_STAGES - 1) * stored : last.fresh ? stored : 0;
+    const int stores = beginning && ATT_STORE == 1 ? 2 * ATT_KV_HEADS * stored : 0;
+    int t = ATT_WARPS - 1 - at.warp, job = (t ^ ATT_WARPS / 2) * blocks + blocks - 1 - (int)blockIdx.x;
+#pragma unroll 1
+    for (;;) {
+        int row, head;
+        bool of_v;
+        u8 *to;
+        if (t < tile_rows) {
+            const Asked asked = beginning ? sh.asked[t / stored] : last;
+            row = t % stored;
+            t += ATT_WARPS;
+            const int key = plan.store_pos[row] - asked.first;
+            if (!asked.fresh || plan.store_slot[row] != asked.slot || key < 0 || key >= ATT_KEYS ||
+                !(asked.fresh >> key & 1))
+                continue;
+            head = asked.kv_head;
+            of_v = asked.values;
+            to = shared_bytes + asked.stage * ATT_STAGE_BYTES + key * row_bytes(of_v ? ATT_V_DIM : ATT_K_DIM);
+        } else if (job < stores) {
+            row = job / (2 * ATT_KV_HEADS);
+            head = job / 2 % ATT_KV_HEADS;
+            of_v = job & 1;
+            job += ATT_WARPS * blocks;
+            to = (of_v ? on.cache_v : on.cache_k) +
+                 cache_at(plan.store_slot[row], plan.store_pos[row], head, of_v ? ATT_V_DIM : ATT_K_DIM);
+        } else {
+            break;
+        }
+        make_row(at.scratch(), on.k, on.v, row, head, plan.store_pos[row], of_v, to HEAD_ARGUMENTS);
+    }
+}
+
+#endif

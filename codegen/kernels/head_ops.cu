@@ -1,0 +1,56 @@
+/* head_ops.cu - what is done to one head vector before attention, by one warp.
+ *
+ *   head_norm<D>(x, eps, weight)       x = x / sqrt(mean(x^2) + eps) * weight; weight f32 [D], nullptr: ones
+ *   head_rope<D>(x, dims, pos, turns)  turns the pairs (x[i], x[i + dims / 2]) by the angle pos * turns[i] for
+ *                                      i < dims / 2; turns f64 [dims / 2] in device memory, dims even, at most D
+ *   bring_table(to, from, bytes)       asks for a copy of a table in shared memory, by all threads of a block of 256,
+ *                                      and says where it will be; bytes up to 4096, and both addresses: multiples of
+ *                                      16. It is there when the copies of all threads are: see copies_wait()
+ *   x                                  f32 [D] in shared memory, D from 16 to 512. All lanes of a warp; what they wrote
+ *                                      before is seen, and what is written here is seen by all of them
+ *
+ * Every sum and product is written so that nothing is left for a compiler to contract: a vector that is prepared twice,
+ * by two kernels or two places of one, comes out as the same bits.
+ */
+#ifndef LAP_HEAD_OPS
+#define LAP_HEAD_OPS
+#include "prelude.cu"
+
+template <class T> DEVICE const T *bring_table(u8 *to, const T *from, int bytes) {
+    const int at = 16 * threadIdx.x;
+    if (at < bytes)
+        copy16_async(to + at, (const u8 *)from + at, true);
+    return (const T *)to;
+}
+
+template <int D> DEVICE void head_norm(float *x, float eps, const float *weight) {
+    const int lane = threadIdx.x & 31;
+    float sum = 0.0f;
+    warp_sync();
+#pragma unroll
+    for (int i = lane; i < D; i += 32)
+        sum = multiply_add(x[i], x[i], sum);
+    const float scale = 1.0f / sqrtf(multiply_add(warp_sum(sum), 1.0f / D, eps));
+#pragma unroll 8
+    for (int i = lane; i < D; i += 32) {
+        const float w = weight ? weight[i] : 1.0f;
+        x[i] = x[i] * scale * w;
+    }
+    warp_sync();
+}
+
+template <int D> DEVICE void head_rope(float *x, int dims, int pos, const double *turns) {
+    const int half = dims / 2;
+    warp_sync();
+#pragma unroll 4
+    for (int i = threadIdx.x & 31; i < half; i += 32) {
+        float cosine, sine;
+        turn_of(pos * turns[i], cosine, sine);
+        const float a = x[i], b = x[i + half];
+        x[i] = multiply_add(a, cosine, -(b * sine));
+        x[i + half] = multiply_add(b, cosine, a * sine);
+    }
+    warp_sync();
+}
+
+#endif

@@ -1,0 +1,187 @@
+/* matmul_experts.cu - 1..16 rows, each through its own EX_K of many matrices: every chosen expert is read once.
+ *
+ * Contract: that of matmul_strips.cu, and
+ *   MM_NAME              the kernel's name
+ *   MM_NT                1: up to 8 rows, 2: up to 16
+ *   MM_X_SHARED          0 only
+ *   EX_K                 experts of a row
+ *   EX_X_PAIRS           0: x is f32 [live][MM_K], a row meets all its experts; 1: x is [live][EX_K][MM_K]
+ *   parameters           const u8 *w0, w1, ..: each segment's matrices as tiles, [expert][strip][tile]; const float *x,
+ *                        at a multiple of 16 bytes; const int *ids: i32 [8 * MM_NT][EX_K], the expert of each pair of
+ *                        row and slot (what stands behind the live rows is read, but ignored); float *planes; const
+ *                        int *rows: how many rows are live, in device memory; int *tail: 2 ints (tail.cu), not looked
+ *                        at without MM_TAIL; TAIL_PARAMETERS
+ *   planes               f32 [slice][8 * MM_NT * EX_K][N]; row r * EX_K + s is x of pair (r, s) x W[ids[r, s]]^T, as
+ *                        the sum of the planes in slice order. N = all segments' rows one after another. Pairs of
+ *                        rows that are not live are not written
+ *   launch               as matmul_decode.cu; static shared memory 20 bytes for each of the 8 * MM_NT * EX_K pairs and
+ *                        less than 512
+ *
+ * Pairs of the same expert are gathered: a unit is one expert with up to 8 * MM_NT pairs. (More than that an expert has
+ * only when a row names it twice; it then is more than one unit.) The strips of all units are shared out evenly over
+ * the blocks; a block meets few units, so its warps load the rows anew with each. Where a pair stands in a unit
+ * touches no sum. The ring can be filled only when the ids are known, after the wait for the previous kernel.
+ */
+#ifndef MM_NAME
+#define MM_NAME        matmul_experts
+#define MM_K           2816
+#define MM_SEGMENTS(X) X(0, Q4_K, 704) X(1, Q4_K, 704)
+#define MM_FORMS(X)    X(Q4_K)
+#endif
+#ifndef MM_NT
+#define MM_NT 1
+#endif
+#ifndef MM_WARP_K
+#define MM_WARP_K 256
+#endif
+#ifndef MM_WARPS
+#define MM_WARPS 11
+#endif
+#ifndef MM_GROUPS
+#define MM_GROUPS 1
+#endif
+#ifndef MM_STAGES
+#define MM_STAGES 4
+#endif
+#ifndef MM_X_SHARED
+#define MM_X_SHARED 0
+#endif
+#ifndef MM_BLOCKS
+#define MM_BLOCKS 1
+#endif
+#ifndef MM_TAIL
+#define MM_TAIL 1
+#endif
+#ifndef EX_K
+#define EX_K 8
+#endif
+#ifndef EX_X_PAIRS
+#define EX_X_PAIRS 0
+#endif
+#include "matmul_strips.cu"
+
+static_assert(!MM_X_SHARED, "the warps of a block may be at different units");
+
+#define EX_PAIRS (8 * MM_NT * EX_K)
+
+/* ==== Units ==== */
+
+struct Units {
+    int id[EX_PAIRS];     /* the expert of a pair */
+    u16 first[EX_PAIRS];  /* the first pair with a pair's expert */
+    u16 rank[EX_PAIRS];   /* how many pairs before it have the same */
+    u16 same[EX_PAIRS];   /* of the first pair of an expert: how many there are; else 0 */
+    u16 order[EX_PAIRS];  /* pairs, those of a unit together */
+    int expert[EX_PAIRS]; /* of a unit */
+    u16 begin[EX_PAIRS];  /* of a unit in `order` */
+    u16 size[EX_PAIRS];
+    int n;
+
+    /* By all threads of the block; experts in the order of their first pair. */
+    DEVICE void plan(const int *ids, const int *rows) {
+        static_assert(EX_K <= MM_THREADS, "a thread for each pair of row 0");
+        const int of_first = threadIdx.x < EX_K ? ids[threadIdx.x] : 0; /* asked for beside the count of rows */
+        const int pairs = *rows * EX_K;
+        if (threadIdx.x < EX_K)
+            id[threadIdx.x] = of_first;
+        for (int p = EX_K + threadIdx.x; p < pairs; p += MM_THREADS)
+            id[p] = ids[p];
+        if (threadIdx.x == 0)
+            n = 0;
+        block_sync();
+        for (int p = threadIdx.x; p < pairs; p += MM_THREADS)
+            count(p, pairs);
+        block_sync();
+        for (int p = threadIdx.x; p < pairs; p += MM_THREADS)
+            place(p, pairs);
+        block_sync();
+    }
+
+  private:
+    DEVICE void count(int pair, int pairs) {
+        int before = 0, all = 0, least = pair;
+#pragma unroll 8
+        for (int q = 0; q < pairs; q++)
+            if (id[q] == id[pair]) {
+                least = all ? least : q;
+                before += q < pair;
+                all++;
+            }
+        first[pair] = (u16)least;
+        rank[pair] = (u16)before;
+        same[pair] = (u16)(before ? 0 : all);
+    }
+
+    /* Puts a pair into `order`, and makes the unit that begins with it. */
+    DEVICE void place(int pair, int pairs) {
+        constexpr int most = 8 * MM_NT;
+        int pairs_before = 0, units_before = 0, units = 0;
+#pragma unroll 8
+        for (int q = 0; q < pairs; q++) {
+            const int need = (same[q] + most - 1) / most;
+            pairs_before += q < first[pair] ? same[q] : 0;
+            units_before += q < first[pair] ? need : 0;
+            units += need;
+        }
+        order[pairs_before + rank[pair]] = (u16)pair;
+        if (rank[pair] % most == 0) {
+            const int at = units_before + rank[pair] / most, left = same[first[pair]] - rank[pair];
+            expert[at] = id[pair];
+            begin[at] = (u16)(pairs_before + rank[pair]);
+            size[at] = (u16)(left < most ? left : most);
+        }
+        if (pair == 0)
+            n = units;
+    }
+};
+
+/* ==== The kernel ==== */
+
+struct Work : Share {
+    Weights weights;
+    const Units &units;
+    const float *x;
+
+    DEVICE Work(const Weights &weights, const Units &units, const float *x)
+        : Share(units.n), weights(weights), units(units), x(x) {}
+    DEVICE int unit(int i) const {
+        return (first + i) / all_strips;
+    }
+    DEVICE Chunk chunk(int i) const {
+        return weights.chunk(units.expert[unit(i)], (first + i) % all_strips, slice);
+    }
+    DEVICE int tiles(int unit) const {
+        return MM_NT == 1 ? 1 : (units.size[unit] + 7) / 8;
+    }
+    DEVICE int row(int unit, int token) const {
+        return token < units.size[unit] ? units.order[units.begin[unit] + token] : -1;
+    }
+    DEVICE const float *input(int row) const {
+        return x + (u64)(EX_X_PAIRS ? row : row / EX_K) * MM_K;
+    }
+};
+
+KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS) MM_NAME(MM_SEGMENTS(MM_PARAMETER) const float *x, const int *ids,
+                                                        float *planes, const int *rows, int *tail TAIL_PARAMETERS) {
+    SHARED Barriers bar;
+    SHARED Units units;
+    const int warp = threadIdx.x >> 5;
+
+    next_kernel_release();
+    if (threadIdx.x == 0)
+        bar.init();
+#if MM_TAIL
+    if (blockIdx.x == 0)
+        tail_ahead(threadIdx.x TAIL_ARGUMENTS);
+#endif
+    previous_kernels_wait();
+    units.plan(ids, rows);
+    const Work work({{MM_SEGMENTS(MM_LIST)}}, units, x);
+    if (warp == MM_WARPS * MM_GROUPS) {
+        fill_ring(bar, work);
+        assist(bar, work, planes, EX_PAIRS);
+    } else {
+        consume(bar, work, warp);
+    }
+    finish(tail, *rows TAIL_ARGUMENTS);
+}
