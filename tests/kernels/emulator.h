@@ -1,221 +1,225 @@
-/* emulator.h - runs kernel text on the CPU: one block at a time, every thread a fiber, in place of prelude.cu.
+/* emulator.h - runs kernel text on the CPU, in place of prelude.cu: every thread of a block is a fiber.
  *
- * A warp's collective operations (mma, shuffles, warp_sync) let a lane go on when all 32 have come; barriers yield
- * until their phase has ended. So indices, fragments and the protocol of barriers are tested as written. What it cannot
- * show: memory ordering, timing, and how a tensor core rounds (here: products and sums of one mma in double).
+ * A warp's collective operations (mma, shuffles, warp_sync) let the lanes go on when all have come; barriers hold a
+ * fiber until their phase has ended; a block that waits for a counter makes room for others. So indices, fragments, the
+ * protocol of barriers and the waiting of blocks for each other are tested as written. Copies come as late as they
+ * may, in an order that hardware does not promise; their place holds garbage until then, as all shared memory does
+ * that was never written. Odd blocks run their threads from the last to the first. What this cannot show: memory
+ * ordering, timing, and how a tensor core rounds (here: products and sums of one mma in double).
+ *
+ * In a test program: run_kernel(grid_x, grid_y, threads, [&] { kernel(..); }), false when threads wait for each other
+ * forever or one does what hardware would not. Dynamic shared memory is defined by the test, with as many bytes as it
+ * likes: `DYNAMIC_SHARED_MEMORY shared_bytes[BYTES];`.
  */
 #ifndef LAP_PRELUDE
 #define LAP_PRELUDE
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <ucontext.h>
-#include <vector>
+#include "tests/emulated/fiber.h"
 
-extern "C" {
-float f16_to_f32(uint16_t h);
-uint16_t f32_to_f16(float f);
-}
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-#define DEVICE         inline
-#define KERNEL         static void
-#define SHARED         static
-#define DYNAMIC_SHARED extern
-#define CHUNK_ARRIVALS 1
+#define DEVICE inline
+#ifdef EMULATED_MODULE
+#define KERNEL                 EMULATED_KERNEL_HERE void
+#define __launch_bounds__(...) EMULATED_BOUNDS_HERE(__VA_ARGS__)
+#else
+#define KERNEL [[maybe_unused]] static void
 #define __launch_bounds__(...)
+#endif
+/* A block has them to itself while it runs; __thread, since one block runs on each of several OS threads. */
+#define SHARED                static __thread
+#define DYNAMIC_SHARED        extern __thread
+#define DYNAMIC_SHARED_MEMORY alignas(128) __thread u8
+#define CHUNK_ARRIVALS        1
 
-struct Dim3 {
-    int x, y, z;
-};
+#define threadIdx (emulated::self().thread)
+#define blockIdx  (emulated::self().block->index)
+#define gridDim   (emulated::self().block->grid)
+#define blockDim  (emulated::self().block->threads)
+
 struct uint2 {
     u32 x, y;
 };
 struct alignas(16) uint4 {
     u32 x, y, z, w;
 };
+struct alignas(8) float2 {
+    float x, y;
+};
 struct alignas(16) float4 {
     float x, y, z, w;
 };
-static inline uint2 make_uint2(u32 x, u32 y) {
+inline uint2 make_uint2(u32 x, u32 y) {
     return {x, y};
 }
-static inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) {
+inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) {
     return {x, y, z, w};
 }
-static inline float4 make_float4(float x, float y, float z, float w) {
+inline float2 make_float2(float x, float y) {
+    return {x, y};
+}
+inline float4 make_float4(float x, float y, float z, float w) {
     return {x, y, z, w};
 }
 
-/* ==== Threads ==== */
+/* ==== Lanes and blocks ==== */
 
-/* What a lane gives to its warp: double-buffered, since a lane is at most one operation ahead. */
-struct Offer {
-    u32 a[4], b[2];
-    u64 value;
+inline void emulated_nothing(void *const *) {}
+
+inline void warp_sync() {
+    emulated::calls().meet_warp(emulated_nothing, nullptr);
+}
+inline void block_sync() {
+    emulated::calls().meet_block();
+}
+inline void __syncthreads() {
+    block_sync();
+}
+
+template <class T> struct EmulatedLane {
+    T value, result;
+    int from;
 };
 
-struct Meeting { /* of a warp or the block */
-    int here, generation;
+template <class T> void emulated_pick(void *const *offers) {
+    for (int i = 0; i < 32; i++) {
+        EmulatedLane<T> *lane = (EmulatedLane<T> *)offers[i];
+        lane->result = ((const EmulatedLane<T> *)offers[lane->from & 31])->value;
+    }
+}
+
+template <class T> T lane_from(T v, int from) {
+    EmulatedLane<T> mine = {v, v, from};
+    emulated::calls().meet_warp(emulated_pick<T>, &mine);
+    return mine.result;
+}
+template <class T> T lane_swap(T v, int mask) {
+    return lane_from(v, (int)(threadIdx.x % 32) ^ mask);
+}
+
+struct EmulatedAlike {
+    int value;
+    u32 lanes;
 };
 
-struct Fiber {
-    ucontext_t context;
-    std::vector<u8> stack;
-    Dim3 thread;
-    bool done;
-};
-
-static struct Emulator {
-    std::vector<Fiber> fibers;
-    std::vector<Meeting> warps;
-    std::vector<Offer> offers[2];
-    Meeting block;
-    int living, current;
-    ucontext_t scheduler;
-    std::function<void()> body;
-} emulator;
-
-static Dim3 blockIdx, gridDim;
-#define threadIdx (emulator.fibers[(size_t)emulator.current].thread)
-
-static void yield() {
-    swapcontext(&emulator.fibers[(size_t)emulator.current].context, &emulator.scheduler);
+inline void emulated_alike(void *const *offers) {
+    for (int i = 0; i < 32; i++)
+        for (int j = 0; j < 32; j++)
+            ((EmulatedAlike *)offers[i])->lanes |=
+                (u32)(((EmulatedAlike *)offers[i])->value == ((EmulatedAlike *)offers[j])->value) << j;
+}
+inline u32 lanes_alike(int v) {
+    EmulatedAlike mine = {v, 0};
+    emulated::calls().meet_warp(emulated_alike, &mine);
+    return mine.lanes;
+}
+inline int count_bits(u32 v) {
+    return __builtin_popcount(v);
 }
 
-static void meet(Meeting &m, int all) {
-    const int generation = m.generation;
-    if (++m.here == all) {
-        m.here = 0;
-        m.generation++;
+/* As the prelude's butterflies: the same sums in the same order, which all lanes get. */
+template <float (*with)(float, float)> void emulated_reduce(void *const *offers) {
+    float v[32], next[32];
+    for (int i = 0; i < 32; i++)
+        v[i] = *(float *)offers[i];
+    for (int step = 16; step; step >>= 1) {
+        for (int i = 0; i < 32; i++)
+            next[i] = with(v[i], v[i ^ step]);
+        memcpy(v, next, sizeof v);
     }
-    while (m.generation == generation)
-        yield();
+    for (int i = 0; i < 32; i++)
+        *(float *)offers[i] = v[i];
+}
+inline float emulated_add(float a, float b) {
+    return a + b;
+}
+inline float warp_sum(float v) {
+    emulated::calls().meet_warp(emulated_reduce<emulated_add>, &v);
+    return v;
+}
+inline float warp_max(float v) {
+    emulated::calls().meet_warp(emulated_reduce<fmaxf>, &v);
+    return v;
 }
 
-static void fiber_main() {
-    emulator.body();
-    emulator.fibers[(size_t)emulator.current].done = true;
-    yield();
+inline u32 shared_add(u32 *to, u32 by) {
+    const u32 old = *to;
+    *to = old + by;
+    return old;
 }
 
-/* Runs all threads of one block; false when they wait for each other forever. */
-static bool run_block(int threads) {
-    Emulator &e = emulator;
-    e.fibers.resize((size_t)threads);
-    e.warps.assign((size_t)(threads + 31) / 32, Meeting{0, 0});
-    e.offers[0].assign((size_t)threads, Offer{});
-    e.offers[1].assign((size_t)threads, Offer{});
-    e.block = Meeting{0, 0};
-    e.living = threads;
-    for (int i = 0; i < threads; i++) {
-        Fiber &f = e.fibers[(size_t)i];
-        f.stack.resize(1 << 16);
-        f.thread = Dim3{i, 0, 0};
-        f.done = false;
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.data();
-        f.context.uc_stack.ss_size = f.stack.size();
-        f.context.uc_link = nullptr;
-        makecontext(&f.context, fiber_main, 0);
-    }
-    for (long rounds = 0; e.living > 0; rounds++) {
-        if (rounds > 200000)
-            return false;
-        e.living = 0;
-        for (e.current = 0; e.current < threads; e.current++)
-            if (!e.fibers[(size_t)e.current].done) {
-                swapcontext(&e.scheduler, &e.fibers[(size_t)e.current].context);
-                e.living += !e.fibers[(size_t)e.current].done;
-            }
-    }
-    return true;
-}
+/* ==== f16, bf16 ==== */
 
-static bool run_kernel(int grid_x, int grid_y, int threads, std::function<void()> body) {
-    emulator.body = body;
-    gridDim = Dim3{grid_x, grid_y, 1};
-    for (blockIdx.y = 0; blockIdx.y < grid_y; blockIdx.y++)
-        for (blockIdx.x = 0; blockIdx.x < grid_x; blockIdx.x++)
-            if (!run_block(threads))
-                return false;
-    return true;
-}
-
-static inline void __syncthreads() {
-    meet(emulator.block, (int)emulator.fibers.size());
-}
-
-/* Gives the warp this lane's offer and returns the offers of its 32 lanes. */
-static const Offer *exchange(const Offer &mine) {
-    const size_t self = (size_t)emulator.current, warp = self / 32;
-    std::vector<Offer> &offers = emulator.offers[emulator.warps[warp].generation & 1];
-    offers[self] = mine;
-    meet(emulator.warps[warp], 32);
-    return &offers[warp * 32];
-}
-
-static inline void warp_sync() {
-    exchange(Offer{});
-}
-
-template <class T> static T lane_swap(T v, int mask) {
-    Offer mine = {};
-    memcpy(&mine.value, &v, sizeof v);
-    const int lane = emulator.current % 32;
-    T other;
-    memcpy(&other, &exchange(mine)[lane ^ mask].value, sizeof other);
-    return other;
-}
-
-/* ==== Arithmetic ==== */
-
-static inline float f16_value(u16 h) {
-    return f16_to_f32(h);
-}
-static inline u16 f16_round(float f) {
-    return f32_to_f16(f);
-}
-static inline u32 f16_pair(u16 low, u16 high) {
-    return (u32)low | (u32)high << 16;
-}
-static inline float pair_part(u32 v, int i) {
-    return f16_to_f32((u16)(v >> 16 * i));
-}
-/* One f32 rounding in between: exact for the values that kernels make here, which fit 24 bits. */
-static inline u32 pair_multiply_add(u32 a, u32 b, u32 c) {
-    return f16_pair(f16_round(fmaf(pair_part(a, 0), pair_part(b, 0), pair_part(c, 0))),
-                    f16_round(fmaf(pair_part(a, 1), pair_part(b, 1), pair_part(c, 1))));
-}
-static inline u32 pair_add(u32 a, u32 b) {
-    return pair_multiply_add(a, 0x3c003c00u, b);
-}
-static inline u32 pair_multiply(u32 a, u32 b) {
-    return pair_multiply_add(a, b, 0x80008000u);
-}
-static inline float multiply_add(float a, float b, float c) {
-    return fmaf(a, b, c);
-}
-static inline float float_from_bits(u32 bits) {
+inline float float_from_bits(u32 bits) {
     float f;
     memcpy(&f, &bits, 4);
     return f;
 }
-static inline u32 bits_from_float(float f) {
+inline u32 bits_from_float(float f) {
     u32 bits;
     memcpy(&bits, &f, 4);
     return bits;
 }
-static inline u32 pick_bytes(u32 a, u32 b, u32 pick) {
+inline float f16_value(u16 h) {
+    const u32 rest = h & 0x7fffu;
+    const float small = (float)rest * 0x1p-24f; /* a subnormal */
+    const u32 large = (rest << 13) + (rest >= 0x7c00u ? 0x70000000u : 0x38000000u);
+    return float_from_bits((rest < 0x400u ? bits_from_float(small) : large) | (h & 0x8000u) << 16);
+}
+inline u16 f16_round(float f) {
+    const u32 bits = bits_from_float(f), sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u)
+        return 0x7fff;
+    if (rest >= 0x477ff000u) /* what rounds to 65536 */
+        return (u16)(sign | 0x7c00u);
+    if (rest < 0x38800000u)
+        return (u16)(sign | (u32)lrintf(fabsf(f) * 0x1p24f));
+    return (u16)(sign | (rest - 0x38000000u + 0xfffu + (rest >> 13 & 1)) >> 13);
+}
+inline u32 f16_pair(u16 low, u16 high) {
+    return (u32)low | (u32)high << 16;
+}
+inline float bf16_value(u16 h) {
+    return float_from_bits((u32)h << 16);
+}
+inline u16 bf16_round(float f) {
+    const u32 bits = bits_from_float(f);
+    return isnan(f) ? 0x7fff : (u16)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+inline float emulated_part(u32 v, int i) {
+    return f16_value((u16)(v >> 16 * i));
+}
+/* The product is exact, and one f32 rounding in between is for the values that kernels make here, which fit 24 bits. */
+inline u32 pair_multiply_add(u32 a, u32 b, u32 c) {
+    return f16_pair(f16_round(emulated_part(a, 0) * emulated_part(b, 0) + emulated_part(c, 0)),
+                    f16_round(emulated_part(a, 1) * emulated_part(b, 1) + emulated_part(c, 1)));
+}
+inline u32 pair_add(u32 a, u32 b) {
+    return f16_pair(f16_round(emulated_part(a, 0) + emulated_part(b, 0)),
+                    f16_round(emulated_part(a, 1) + emulated_part(b, 1)));
+}
+inline u32 pair_multiply(u32 a, u32 b) {
+    return f16_pair(f16_round(emulated_part(a, 0) * emulated_part(b, 0)),
+                    f16_round(emulated_part(a, 1) * emulated_part(b, 1)));
+}
+inline float multiply_add(float a, float b, float c) {
+    return fmaf(a, b, c);
+}
+template <int HIGH> inline u32 pair_both(u32 pair) {
+    return f16_pair((u16)(pair >> 16 * HIGH), (u16)(pair >> 16 * HIGH));
+}
+template <u32 MASK, u32 BITS> inline u32 mask_or(u32 v) {
+    return (v & MASK) | BITS;
+}
+inline u32 pick_bytes(u32 a, u32 b, u32 pick) {
     const u64 both = (u64)b << 32 | a;
     u32 d = 0;
     for (int i = 0; i < 4; i++)
@@ -223,61 +227,192 @@ static inline u32 pick_bytes(u32 a, u32 b, u32 pick) {
     return d;
 }
 
-static void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    const Offer *o = exchange(Offer{{a0, a1, a2, a3}, {b0, b1}, 0});
-    const int lane = emulator.current % 32, g = lane / 4, t = lane % 4;
-    for (int i = 0; i < 4; i++) {
-        const int upper = i / 2, column = 2 * t + i % 2; /* of the result */
-        double sum = 0;
-        for (int k = 0; k < 16; k++) {
-            const Offer &a = o[4 * g + k % 8 / 2], &b = o[4 * column + k % 8 / 2];
-            sum += (double)pair_part(a.a[upper + 2 * (k / 8)], k & 1) * pair_part(b.b[k / 8], k & 1);
-        }
-        c[i] = (float)(c[i] + sum);
-    }
+/* ==== Tensor cores ==== */
+
+inline void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    emulated::MmaOffer mine = {c, {a0, a1, a2, a3}, {b0, b1}};
+    emulated::calls().meet_warp(emulated::calls().mma_f16, &mine);
+}
+inline void mma_bf16(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    emulated::MmaOffer mine = {c, {a0, a1, a2, a3}, {b0, b1}};
+    emulated::calls().meet_warp(emulated::calls().mma_bf16, &mine);
 }
 
-/* ==== Barriers, copies, order ==== */
-
-struct BarrierState {
-    u16 count, pending;
-    u32 phase;
+struct EmulatedRow {
+    u32 *to;
+    const void *row;
 };
-static_assert(sizeof(BarrierState) == sizeof(u64), "lives in the barrier's own word");
 
-static inline void barrier_init(u64 *bar, u32 count) {
-    const BarrierState s = {(u16)count, (u16)count, 0};
-    memcpy(bar, &s, sizeof s);
+template <bool TRANSPOSED> void emulated_matrices(void *const *offers) {
+    for (int m = 0; m < 4; m++)
+        for (int lane = 0; lane < 32; lane++) {
+            const int g = lane / 4, t = lane % 4;
+            u16 pair[2];
+            for (int i = 0; i < 2; i++) {
+                const int row = TRANSPOSED ? 2 * t + i : g, column = TRANSPOSED ? g : 2 * t + i;
+                pair[i] = ((const u16 *)((const EmulatedRow *)offers[8 * m + row])->row)[column];
+            }
+            ((EmulatedRow *)offers[lane])->to[m] = f16_pair(pair[0], pair[1]);
+        }
 }
-static inline void barrier_publish() {}
-static inline void barrier_arrive(u64 *bar) {
-    BarrierState s;
-    memcpy(&s, bar, sizeof s);
-    if (--s.pending == 0) {
-        s.pending = s.count;
-        s.phase++;
-    }
-    memcpy(bar, &s, sizeof s);
+
+template <bool TRANSPOSED> void emulated_load_matrices(u32 (&r)[4], const void *row) {
+    EmulatedRow mine = {r, row};
+    if ((uintptr_t)row & 15)
+        emulated::calls().fail("a row of a matrix is not aligned to 16 bytes");
+    emulated::calls().meet_warp(emulated_matrices<TRANSPOSED>, &mine);
 }
-static inline void barrier_wait(u64 *bar, u32 parity) {
-    for (;; yield()) {
-        BarrierState s;
-        memcpy(&s, bar, sizeof s);
-        if ((s.phase & 1) != parity)
-            return;
+inline void load_matrices(u32 (&r)[4], const void *row) {
+    emulated_load_matrices<false>(r, row);
+}
+inline void load_matrices_transposed(u32 (&r)[4], const void *row) {
+    emulated_load_matrices<true>(r, row);
+}
+
+/* ==== Functions of one number ==== */
+
+template <class A, class B> inline auto min(A a, B b) -> decltype(a + b) {
+    return b < a ? b : a;
+}
+template <class A, class B> inline auto max(A a, B b) -> decltype(a + b) {
+    return a < b ? b : a;
+}
+inline float min(float a, float b) {
+    return fminf(a, b);
+}
+inline float max(float a, float b) {
+    return fmaxf(a, b);
+}
+inline float exp2_fast(float x) {
+    const float y = exp2f(x);
+    return y < FLT_MIN ? 0.0f : y;
+}
+inline void turn_of(double angle, float &cosine, float &sine) {
+    const double turns = angle * 0.15915494309189535; /* 1 / 2 pi */
+    const float within = (float)((turns - floor(turns)) * 6.283185307179586);
+    sine = sinf(within);
+    cosine = cosf(within);
+}
+
+/* ==== Between blocks of one launch ==== */
+
+inline int counter_raise(int *counter, int by) {
+    return emulated::calls().raise(counter, by);
+}
+inline void fetch_line(const void *) {}
+
+inline void counter_pause() {
+    emulated::calls().yield(emulated::AT_COUNTER, nullptr, 0);
+}
+/* Others may run before each read, too, so that a loop without counter_pause() ends. */
+inline int counter_read(const int *counter) {
+    counter_pause();
+    return __atomic_load_n(counter, __ATOMIC_ACQUIRE);
+}
+
+/* ==== Barriers in shared memory ==== */
+
+static_assert(sizeof(emulated::Barrier) == sizeof(u64), "lives in the barrier's own word");
+
+inline void barrier_init(u64 *bar, u32 count) {
+    *(emulated::Barrier *)bar = {(u16)count, (u16)count, 0};
+}
+inline void barrier_publish() {}
+inline void barrier_arrive(u64 *bar) {
+    emulated::Barrier *b = (emulated::Barrier *)bar;
+    if (b->pending == 0 || b->pending > b->count || b->count == 0xffff)
+        emulated::calls().fail("a barrier that was not initialised, or has too many arrivals");
+    if (--b->pending == 0) {
+        b->pending = b->count;
+        b->phase++;
     }
 }
-static inline void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
-    if (((uintptr_t)to | (uintptr_t)from | bytes) & 15) {
-        fprintf(stderr, "a chunk is not aligned to 16 bytes\n");
-        exit(1);
-    }
-    if (lane != 0)
-        return;
-    memcpy(to, from, bytes);
+inline bool barrier_arrive_last(u64 *bar) {
     barrier_arrive(bar);
+    return ((emulated::Barrier *)bar)->pending == ((emulated::Barrier *)bar)->count;
 }
-static inline void previous_kernels_wait() {}
-static inline void next_kernel_release() {}
+inline void barrier_wait(u64 *bar, u32 parity) {
+    if ((((emulated::Barrier *)bar)->phase & 1) == parity)
+        emulated::calls().yield(emulated::AT_BARRIER, bar, parity);
+}
+
+/* ==== Copies into shared memory ==== */
+
+inline void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
+    if (((uintptr_t)to | (uintptr_t)from | bytes) & 15)
+        emulated::calls().fail("a chunk is not aligned to 16 bytes");
+    if (lane == 0)
+        emulated::calls().chunk(to, from, bytes, (emulated::Barrier *)bar);
+}
+
+inline void chunk_load_common(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
+    chunk_load(to, from, bytes, bar, lane);
+}
+
+/* The calling thread's copies of the groups before `end`. */
+inline void emulated_deliver(int end) {
+    emulated::Fiber &f = emulated::self();
+    int left = 0;
+    for (int i = 0; i < f.copies; i++) {
+        const emulated::Copy c = f.copy[i];
+        if (c.group >= end)
+            f.copy[left++] = c;
+        else if (c.from)
+            memcpy(c.to, c.from, 16);
+        else
+            memset(c.to, 0, 16);
+    }
+    f.copies = left;
+}
+inline void copy16_async(void *to, const void *from, bool inside) {
+    emulated::Fiber &f = emulated::self();
+    if (((uintptr_t)to | (inside ? (uintptr_t)from : 0)) & 15)
+        emulated::calls().fail("a copy is not aligned to 16 bytes");
+    if (f.copies == emulated::MAX_COPIES)
+        emulated_deliver(f.copy[0].group + 1);
+    if (f.copies == emulated::MAX_COPIES)
+        emulated::calls().fail("more copies of a thread in one group than the emulator remembers");
+    f.copy[f.copies++] = {to, inside ? from : nullptr, f.open};
+    emulated::fill_with_garbage(to, 16);
+}
+inline void copies_close() {
+    emulated::self().open++;
+}
+template <int OPEN> inline void copies_wait() {
+    emulated_deliver(emulated::self().open - OPEN);
+}
+
+/* ==== Order of kernels: they run one after another ==== */
+
+inline void previous_kernels_wait() {}
+inline void next_kernel_release() {}
+
+/* ==== What a module says of its kernels ==== */
+
+#ifdef EMULATED_MODULE
+template <int... I> struct EmulatedIndices {};
+template <int N, int... I> struct EmulatedCount : EmulatedCount<N - 1, N - 1, I...> {};
+template <int... I> struct EmulatedCount<0, I...> { typedef EmulatedIndices<I...> All; };
+template <class... A> struct EmulatedArguments {
+    static constexpr int count = sizeof...(A);
+    static constexpr u32 bytes[sizeof...(A) + 1] = {sizeof(A)..., 0};
+
+    template <int... I> static void call(void (*kernel)(A...), [[maybe_unused]] void **p, EmulatedIndices<I...>) {
+        kernel(*(A *)p[I]...);
+    }
+    static void run(void (*kernel)(A...), void **p) {
+        call(kernel, p, typename EmulatedCount<sizeof...(A)>::All());
+    }
+};
+template <class... A> EmulatedArguments<A...> emulated_arguments(void (*)(A...));
+
+struct EmulatedBounds {
+    int threads, blocks;
+    constexpr EmulatedBounds(int threads = 0, int blocks = 0) : threads(threads), blocks(blocks) {}
+};
+#else
+#include "tests/emulated/scheduler.h"
+typedef emulated::Dim3 Dim3;
+#endif
 
 #endif

@@ -1,49 +1,27 @@
-/* shape.h - how a decode matmul is launched: the numbers of matmul_decode.cu's contract, chosen from the shape. */
+/* shape.h - a matmul of 1..16 rows as tests launch it: how it is cut (codegen/matmul_shape.h) and what it is put to. */
 #ifndef LAP_TESTS_KERNELS_SHAPE_H
 #define LAP_TESTS_KERNELS_SHAPE_H
 
-#include "ir/dtype.h"
-
-enum { MAX_SEGMENTS = 16 };
-
-/* A row of tiles.def. */
-typedef struct TileSpec {
-    const char *form; /* NULL: no such type */
-    int k, bytes;
-    bool exact;
-} TileSpec;
-
-extern const TileSpec tile_specs[DT_COUNT];
-
-typedef struct Segment {
-    DType type;
-    int rows;
-} Segment;
+#include "codegen/matmul_shape.h"
 
 typedef struct Shape {
-    int k, n_segments;
-    Segment segments[MAX_SEGMENTS];
-    /* by shape only: they decide the order of sums */
-    int warp_k, warps;
-    /* free */
-    int nt, groups, stages, x_shared, blocks;
+    MatmulShape m;
+    /* of experts (matmul_experts.cu): matrices in a stack, those of a row, and whether each has an input of its own */
+    int experts, slots, x_pairs;
+    int x_shared, tail; /* MM_X_SHARED; with the default tail */
 } Shape;
 
-/* Chooses warps and warp_k, then stages for a block that may use `shared` bytes. */
-void shape_choose(Shape *s, int shared);
-int shape_rows(const Shape *s); /* N */
-int shape_slices(const Shape *s);
-int shape_strips(const Shape *s);
-int shape_threads(const Shape *s);
-int shape_shared(const Shape *s); /* dynamic shared memory, bytes */
+/* Chooses warps and warp_k as the pass choose-matmul does, then stages, and groups where they are 0, for a block that
+ * may use `shared` bytes. False when nothing fits. */
+bool shape_choose(Shape *s, int shared);
+const char *shape_file(const Shape *s); /* of the kernel */
+int shape_products(const Shape *s);     /* rows of the output for a row of the input: 1, or its experts */
+int shape_x_row(const Shape *s);        /* numbers in a row of x */
+int shape_shared(const Shape *s);       /* dynamic shared memory, bytes */
 int shape_grid(const Shape *s, int multiprocessors);
-size_t segment_tile_bytes(const Shape *s, int i);
-/* As in the file: what GB/s are counted by. */
-size_t shape_file_bytes(const Shape *s);
-size_t shape_plane_bytes(const Shape *s); /* of all planes */
-size_t shape_record_bytes(const Shape *s);
-/* The #define lines for matmul_decode.cu and for matmul_input.cu; malloc. */
+size_t segment_tile_bytes(const Shape *s, int i); /* of all its matrices */
+size_t shape_plane_bytes(const Shape *s);         /* of one plane */
+/* The #define lines for the kernel, and for the default tail; malloc. */
 char *shape_defines(const Shape *s, const char *name);
-char *shape_input_defines(const Shape *s);
 
 #endif

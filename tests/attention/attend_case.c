@@ -1,0 +1,313 @@
+/* attend_case.c - see attend_case.h. */
+#include "tests/attention/attend_case.h"
+
+#include "ir/dtype.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool case_causal(const AttendCase *c) {
+    return c->variant != 1;
+}
+
+/* ==== Macros ==== */
+
+static int padded(int dim) {
+    return 2 * dim + 16;
+}
+
+static int wide(const AttendCase *c) {
+    return c->k_dim > c->v_dim ? c->k_dim : c->v_dim;
+}
+
+static int chunk_of(const AttendCase *c) {
+    return c->kv_heads >= 16 ? 128 : c->kv_heads >= 8 ? 64 : 32;
+}
+
+static int keys_of(const AttendCase *c) {
+    const int keys = wide(c) > 256 ? 16 : wide(c) > 128 ? 32 : 64;
+    return c->keys ? c->keys : keys < chunk_of(c) ? keys : chunk_of(c);
+}
+
+static int vectors_of(const AttendCase *c, int rows) {
+    return c->vectors ? c->vectors : c->heads / c->kv_heads * rows <= 16 || wide(c) > 256 ? 16 : 32;
+}
+
+static int stages_of(const AttendCase *c, int rows) {
+    return c->stages ? c->stages : wide(c) > 256 || (c->k_dim > 128 && vectors_of(c, rows) > 16) ? 3 : 4;
+}
+
+int64_t case_shared(const AttendCase *c, int rows) {
+    const int64_t vectors = vectors_of(c, rows);
+    return stages_of(c, rows) * keys_of(c) * (int64_t)padded(wide(c)) + vectors * padded(c->k_dim) +
+           vectors * padded(chunk_of(c)) + 32 * (int64_t)wide(c) + 6 * c->k_dim;
+}
+
+/* Keys of the split that begins with a position. */
+static int split_keys(const AttendCase *c, int from) {
+    int keys = chunk_of(c);
+    if (c->lookback < 0)
+        for (int fine = 32 * keys; from >= fine && keys < 1024; fine *= 2)
+            keys *= 2;
+    return keys;
+}
+
+int64_t case_partials(const AttendCase *c, int rows) {
+    int64_t splits = 0;
+    if (c->lookback >= 0)
+        splits = (case_causal(c) ? c->lookback : c->capacity) / chunk_of(c) + 2;
+    else
+        for (int from = 0; from < c->capacity; from += split_keys(c, from))
+            splits++;
+    return rows * c->heads * splits * (c->v_dim + 2);
+}
+
+int case_prefill_queries(const AttendCase *c) {
+    return c->queries ? c->queries : wide(c) > 256 ? 32 : wide(c) > 128 ? 64 : 128;
+}
+
+static int column_groups(const AttendCase *c) {
+    return c->v_dim > 256 ? 4 : c->v_dim > 128 ? 2 : 1;
+}
+
+int case_prefill_threads(const AttendCase *c) {
+    return case_prefill_queries(c) * column_groups(c);
+}
+
+static int64_t line(int n) {
+    return n == 32 || n % 64 == 0 ? 2 * n : 2 * n + 16;
+}
+
+int64_t case_prefill_shared(const AttendCase *c) {
+    const int64_t queries = case_prefill_queries(c), tile = c->tile ? c->tile : wide(c) > 64 ? 32 : 64;
+    const int64_t exchanged = column_groups(c) > 1 ? line((int)tile) + 4 * column_groups(c) : 0;
+    return queries * (line(c->k_dim) + exchanged + 4) + tile * (line(c->k_dim) + line(c->v_dim));
+}
+
+int case_k_at(const AttendCase *c) {
+    return c->heads * c->k_dim;
+}
+
+int case_v_at(const AttendCase *c) {
+    return case_k_at(c) + c->kv_heads * c->k_dim;
+}
+
+int case_stride(const AttendCase *c) {
+    return case_v_at(c) + c->kv_heads * c->v_dim + 3;
+}
+
+/* What decode and prefill share; q, k and v are so many planes of so many rows. */
+static void put_layout(FILE *to, const AttendCase *c, int planes, int rows) {
+    fprintf(to, "#define ATT_HEADS %d\n#define ATT_KV_HEADS %d\n#define ATT_K_DIM %d\n#define ATT_V_DIM %d\n", c->heads,
+            c->kv_heads, c->k_dim, c->v_dim);
+    fprintf(to, "#define ATT_SCALE %.9ef\n#define ATT_TYPE %d\n", 3 / sqrt(c->k_dim), c->bf16);
+    for (int i = 0; i < 3; i++)
+        fprintf(to, "#define ATT_%c_PLANES %d\n#define ATT_%c_PLANE_STRIDE %d\n#define ATT_%c_ROW_STRIDE %d\n",
+                "QKV"[i], planes, "QKV"[i], rows * case_stride(c), "QKV"[i], case_stride(c));
+    fprintf(to, "#define ATT_CAPACITY %d\n#define ATT_RING %d\n#define ATT_LOOKBACK %d\n#define ATT_CAUSAL %d\n",
+            c->capacity, c->ring, c->lookback, case_causal(c));
+    fprintf(to, "#define ATT_SCORE %d\n#define ATT_SINK %d\n", c->score != 0, c->sink);
+    fprintf(to, "#define TEST_VARIANT %d\n#define TEST_SCORE %d\n#define TEST_PREPARE %d\n", c->variant, c->score,
+            c->prepare);
+}
+
+static void put_tuned(FILE *to, const char *name, int value) {
+    if (value)
+        fprintf(to, "#define %s %d\n", name, value);
+}
+
+static FILE *text_open(char **text, size_t *len) {
+    FILE *to = open_memstream(text, len);
+    if (!to)
+        exit(2);
+    return to;
+}
+
+char *case_decode_defines(const AttendCase *c, int rows, int store, int query_rows) {
+    char *text = NULL;
+    size_t len = 0;
+    FILE *to = text_open(&text, &len);
+    put_layout(to, c, c->planes, rows);
+    fprintf(to, "#define ATT_ROWS %d\n#define ATT_STORE %d\n#define ATT_QUERY_ROWS %d\n", rows, store, query_rows);
+    fprintf(to, "#define ATT_EARLY %d\n", c->early);
+    put_tuned(to, "ATT_KEYS", c->keys);
+    put_tuned(to, "ATT_VECTORS", c->vectors);
+    put_tuned(to, "ATT_STAGES", c->stages);
+    put_tuned(to, "ATT_BLOCKS", c->blocks);
+    fclose(to);
+    return text;
+}
+
+char *case_prefill_defines(const AttendCase *c) {
+    char *text = NULL;
+    size_t len = 0;
+    FILE *to = text_open(&text, &len);
+    put_layout(to, c, 1, c->chunk);
+    put_tuned(to, "ATT_QUERIES", c->queries);
+    put_tuned(to, "ATT_TILE", c->tile);
+    put_tuned(to, "ATT_BLOCKS", c->blocks);
+    fclose(to);
+    return text;
+}
+
+/* ==== Numbers ==== */
+
+/* About normal, by what it is of. */
+static float number(uint64_t sequence, uint64_t pos, uint64_t plane, uint64_t i) {
+    uint64_t x = (((sequence + 1) << 40) ^ (pos << 22) ^ (plane << 18)) * 0x9e3779b97f4a7c15u + i * 0xd1342543de82ef95u;
+    float sum = -2;
+    for (int n = 0; n < 4; n++) {
+        x = (x ^ x >> 31) * 0xbf58476d1ce4e5b9u;
+        sum += (float)(x >> 40) * 0x1p-24f;
+    }
+    return sum * 1.7f;
+}
+
+void case_row(const AttendCase *c, int sequence, int pos, int plane, float *to) {
+    for (int i = 0; i < case_stride(c); i++)
+        to[i] = number((uint64_t)sequence, (uint64_t)pos, (uint64_t)plane, (uint64_t)i);
+}
+
+float case_weight(int i) {
+    return 1 + 0.5f * number(9, 0, 0, (uint64_t)i);
+}
+
+double case_turn(const AttendCase *c, int i) {
+    return pow(10000, -(double)i / (c->k_dim / 4.0));
+}
+
+float case_slope(int head) {
+    return 0.02f * (float)(head + 1);
+}
+
+/* ==== What should come out ==== */
+
+/* A head vector as prepared, from `at` of a row that is the sum of its planes. kind: 0 q, 1 k, 2 v. */
+static void prepared(const AttendCase *c, const double *row, int kind, int head, int pos, double *x) {
+    const int dim = kind == 2 ? c->v_dim : c->k_dim;
+    const int from = kind == 0 ? 0 : kind == 1 ? case_k_at(c) : case_v_at(c);
+    memcpy(x, row + from + head * dim, (size_t)dim * sizeof *x);
+    if (!c->prepare)
+        return;
+    double sum = 0;
+    for (int i = 0; i < dim; i++)
+        sum += x[i] * x[i];
+    for (int i = 0; i < dim; i++)
+        x[i] = x[i] / sqrt(sum / dim + 1e-6) * (kind < 2 ? case_weight(i) : 1);
+    const int half = dim / 4;
+    for (int i = 0; kind < 2 && i < half; i++) {
+        const double a = x[i], b = x[i + half], turn = pos * case_turn(c, i);
+        x[i] = a * cos(turn) - b * sin(turn);
+        x[i + half] = b * cos(turn) + a * sin(turn);
+    }
+}
+
+static void planes_sum(const AttendCase *c, int sequence, int pos, double *row) {
+    float *plane = malloc((size_t)case_stride(c) * sizeof *plane);
+    memset(row, 0, (size_t)case_stride(c) * sizeof *row);
+    for (int p = 0; p < c->planes; p++) {
+        case_row(c, sequence, pos, p, plane);
+        for (int i = 0; i < case_stride(c); i++)
+            row[i] += plane[i];
+    }
+    free(plane);
+}
+
+static uint16_t round16(const AttendCase *c, double x) {
+    return c->bf16 ? f32_to_bf16((float)x) : f32_to_f16((float)x);
+}
+
+static float value16(const AttendCase *c, uint16_t h) {
+    return c->bf16 ? bf16_to_f32(h) : f16_to_f32(h);
+}
+
+/* K and V of a position, rounded: [kv_heads][dim]. */
+static void stored_row(const AttendCase *c, int sequence, int pos, uint16_t *k, uint16_t *v) {
+    double *row = malloc((size_t)case_stride(c) * sizeof *row), x[512];
+    planes_sum(c, sequence, pos, row);
+    for (int h = 0; h < c->kv_heads; h++) {
+        prepared(c, row, 1, h, pos, x);
+        for (int i = 0; i < c->k_dim; i++)
+            k[h * c->k_dim + i] = round16(c, x[i]);
+        prepared(c, row, 2, h, pos, x);
+        for (int i = 0; i < c->v_dim; i++)
+            v[h * c->v_dim + i] = round16(c, x[i]);
+    }
+    free(row);
+}
+
+History history_new(const AttendCase *c, int sequence, int length) {
+    const size_t nk = (size_t)(c->kv_heads * c->k_dim), nv = (size_t)(c->kv_heads * c->v_dim);
+    History h = {c, sequence, length, malloc(((size_t)length + 1) * nk * 2), malloc(((size_t)length + 1) * nv * 2)};
+    for (int pos = 0; pos < length; pos++)
+        stored_row(c, sequence, pos, h.k + (size_t)pos * nk, h.v + (size_t)pos * nv);
+    return h;
+}
+
+void history_free(History *h) {
+    free(h->k);
+    free(h->v);
+}
+
+void history_cache(const History *h, int length, uint16_t *k, uint16_t *v) {
+    const AttendCase *c = h->of;
+    const size_t nk = (size_t)(c->kv_heads * c->k_dim), nv = (size_t)(c->kv_heads * c->v_dim);
+    memset(k, 0xff, (size_t)c->capacity * nk * sizeof *k);
+    memset(v, 0xff, (size_t)c->capacity * nv * sizeof *v);
+    for (int pos = length > c->capacity ? length - c->capacity : 0; pos < length; pos++) {
+        const size_t place = (size_t)(c->ring ? pos % c->capacity : pos);
+        memcpy(k + place * nk, h->k + (size_t)pos * nk, nk * sizeof *k);
+        memcpy(v + place * nv, h->v + (size_t)pos * nv, nv * sizeof *v);
+    }
+}
+
+static bool sees(const AttendCase *c, int q, int k) {
+    const bool near = k <= q && (c->lookback < 0 || q - k <= c->lookback);
+    if (c->variant == 1)
+        return near || (q < 40 && k < 40);
+    return near && (c->variant != 2 || k % 150 >= 100 || q / 150 == k / 150);
+}
+
+static double scored(const AttendCase *c, double s, int q, int k, int h) {
+    return c->score == 1 ? 2 * tanh(s / 2) : c->score == 2 ? s - (double)case_slope(h) * (q - k) : s;
+}
+
+/* Adds a key to the running sums of every head: out is the weighted sum, most and weight as in the kernels. */
+static void add_key(const AttendCase *c, const double *q, int pos, int key, const uint16_t *k, const uint16_t *v,
+                    double *most, double *weight, double *out) {
+    const double scale = (float)(3 / sqrt(c->k_dim));
+    for (int h = 0; h < c->heads; h++) {
+        const int kv = h / (c->heads / c->kv_heads);
+        double s = 0;
+        for (int i = 0; i < c->k_dim; i++)
+            s += q[h * c->k_dim + i] * value16(c, k[kv * c->k_dim + i]);
+        s = scored(c, s * scale, pos, key, h);
+        const double top = s > most[h] ? s : most[h], keep = exp(most[h] - top), p = exp(s - top);
+        most[h] = top;
+        weight[h] = weight[h] * keep + p;
+        for (int i = 0; i < c->v_dim; i++)
+            out[h * c->v_dim + i] = out[h * c->v_dim + i] * keep + p * value16(c, v[kv * c->v_dim + i]);
+    }
+}
+
+void history_wanted(const History *of, int pos, int length, double *out) {
+    const AttendCase *c = of->of;
+    double *row = malloc((size_t)case_stride(c) * sizeof *row), *q = malloc((size_t)case_k_at(c) * sizeof *q);
+    double most[64], weight[64];
+    planes_sum(c, of->sequence, pos, row);
+    memset(out, 0, (size_t)(c->heads * c->v_dim) * sizeof *out);
+    for (int h = 0; h < c->heads; h++) {
+        prepared(c, row, 0, h, pos, q + h * c->k_dim);
+        most[h] = c->sink ? 2.0 + (double)case_slope(h) : -INFINITY;
+        weight[h] = c->sink;
+    }
+    for (int key = 0; key < length; key++)
+        if (sees(c, pos, key))
+            add_key(c, q, pos, key, of->k + (size_t)key * (size_t)(c->kv_heads * c->k_dim),
+                    of->v + (size_t)key * (size_t)(c->kv_heads * c->v_dim), most, weight, out);
+    for (int i = 0; i < c->heads * c->v_dim; i++)
+        out[i] = weight[i / c->v_dim] > 0 ? out[i] / weight[i / c->v_dim] : 0;
+    free(row);
+    free(q);
+}

@@ -1,0 +1,63 @@
+/* attend_case.h - cases of attention for tests: their macros, their numbers by position, and what should come out. */
+#ifndef LAP_TESTS_ATTENTION_ATTEND_CASE_H
+#define LAP_TESTS_ATTENTION_ATTEND_CASE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { SEQUENCES = 3, ROWS = 16 };
+
+typedef struct AttendCase {
+    const char *name;
+    int heads, kv_heads, k_dim, v_dim;
+    int bf16;
+    int capacity, ring, lookback;
+    int variant, score, sink, prepare; /* TEST_* of the bodies here */
+    int planes;
+    int start;                 /* positions of the first sequence before the test; the others begin earlier */
+    int keys, vectors, stages; /* ATT_*; 0: the default */
+    int wanted, stores;        /* 1: also with ATT_QUERY_ROWS; with ATT_STORE 0 and 2 */
+    int early;                 /* ATT_EARLY */
+    int blocks;                /* ATT_BLOCKS; 0: the default */
+    int chunk, queries, tile;  /* prefill: most rows of a call, query rows of a block, keys of a tile; 0: the default */
+} AttendCase;
+
+bool case_causal(const AttendCase *c);
+/* #define lines for decode of 8 or 16 rows, with ATT_STORE and ATT_QUERY_ROWS, or for prefill. malloc. */
+char *case_decode_defines(const AttendCase *c, int rows, int store, int query_rows);
+char *case_prefill_defines(const AttendCase *c);
+/* Dynamic shared memory of attention_decode.cu, and the floats of its partial results. */
+int64_t case_shared(const AttendCase *c, int rows);
+int64_t case_partials(const AttendCase *c, int rows);
+
+/* The same of attention_prefill.cu; query rows and threads of a block. */
+int64_t case_prefill_shared(const AttendCase *c);
+int case_prefill_queries(const AttendCase *c);
+int case_prefill_threads(const AttendCase *c);
+
+/* Row stride of a call's q, k and v, side by side, in floats, and where they begin in a row. */
+int case_stride(const AttendCase *c);
+int case_k_at(const AttendCase *c);
+int case_v_at(const AttendCase *c);
+/* Row `pos` of a sequence in plane p: float [case_stride]. */
+void case_row(const AttendCase *c, int sequence, int pos, int plane, float *to);
+float case_weight(int i);                     /* of the norms */
+double case_turn(const AttendCase *c, int i); /* of RoPE */
+float case_slope(int head);                   /* the table */
+
+/* Keys and values of a sequence's first positions as a cache holds them: [length][kv_heads][dim]. */
+typedef struct History {
+    const AttendCase *of;
+    int sequence, length;
+    uint16_t *k, *v;
+} History;
+
+History history_new(const AttendCase *c, int sequence, int length);
+void history_free(History *h);
+
+/* The cache after `length` positions, [capacity][kv_heads][dim] each, NaN where nothing was stored. */
+void history_cache(const History *h, int length, uint16_t *k, uint16_t *v);
+/* What the query at `pos` should give when the sequence has `length` positions: double [heads][v_dim]. */
+void history_wanted(const History *h, int pos, int length, double *out);
+
+#endif

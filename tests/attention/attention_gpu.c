@@ -1,0 +1,179 @@
+/* attention_gpu.c - the attention kernels on a GPU, a real or an emulated one, against double-precision attention.
+ *
+ * attention_gpu [--driver PATH] [--nvrtc DIR] check [NAME]   the cases, or those whose name begins so
+ * attention_gpu rates | decode-rates | prefill-rates         times of the shapes of real models
+ * Exit 77 without a GPU.
+ */
+#include "tests/attention/check.h"
+#include "tests/attention/rates.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const AttendCase cases[] = {
+    {.name = "64, group 8, full",
+     .heads = 8,
+     .kv_heads = 1,
+     .k_dim = 64,
+     .v_dim = 64,
+     .capacity = 704,
+     .lookback = -1,
+     .prepare = 1,
+     .planes = 3,
+     .start = 420,
+     .stores = 1,
+     .chunk = 100},
+    {.name = "256, group 2, window in a ring",
+     .heads = 4,
+     .kv_heads = 2,
+     .k_dim = 256,
+     .v_dim = 256,
+     .capacity = 336,
+     .ring = 1,
+     .lookback = 255,
+     .prepare = 1,
+     .planes = 2,
+     .start = 960,
+     .wanted = 1,
+     .chunk = 64},
+    {.name = "512, group 4, bf16",
+     .heads = 4,
+     .kv_heads = 1,
+     .k_dim = 512,
+     .v_dim = 512,
+     .bf16 = 1,
+     .capacity = 352,
+     .lookback = -1,
+     .prepare = 1,
+     .planes = 1,
+     .start = 250,
+     .chunk = 33},
+    {.name = "512, 64 vectors",
+     .heads = 8,
+     .kv_heads = 1,
+     .k_dim = 512,
+     .v_dim = 512,
+     .capacity = 368,
+     .lookback = -1,
+     .planes = 1,
+     .start = 200,
+     .keys = 32,
+     .vectors = 64,
+     .stages = 4,
+     .early = 1,
+     .chunk = 80,
+     .queries = 64,
+     .tile = 32},
+    {.name = "128, group 16, soft-cap, sink",
+     .heads = 16,
+     .kv_heads = 1,
+     .k_dim = 128,
+     .v_dim = 128,
+     .capacity = 416,
+     .lookback = -1,
+     .score = 1,
+     .sink = 1,
+     .prepare = 1,
+     .planes = 1,
+     .start = 150,
+     .chunk = 128},
+    {.name = "64, 16 K/V heads, tiles of 64",
+     .heads = 16,
+     .kv_heads = 16,
+     .k_dim = 64,
+     .v_dim = 64,
+     .capacity = 352,
+     .ring = 1,
+     .lookback = 280,
+     .prepare = 1,
+     .planes = 1,
+     .start = 700,
+     .early = 1,
+     .stages = 5,
+     .stores = 1,
+     .chunk = 60},
+    {.name = "32, group 1, ALiBi, long",
+     .heads = 2,
+     .kv_heads = 2,
+     .k_dim = 32,
+     .v_dim = 32,
+     .capacity = 9600,
+     .lookback = -1,
+     .score = 2,
+     .planes = 1,
+     .start = 9250,
+     .chunk = 140},
+    {.name = "64 and 32, not causal",
+     .heads = 4,
+     .kv_heads = 2,
+     .k_dim = 64,
+     .v_dim = 32,
+     .capacity = 288,
+     .lookback = -1,
+     .variant = 1,
+     .prepare = 1,
+     .planes = 2,
+     .start = 130,
+     .wanted = 1,
+     .stores = 1,
+     .chunk = 70,
+     .tile = 32},
+    {.name = "80, blocks unseen, bf16, ring",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 80,
+     .v_dim = 96,
+     .bf16 = 1,
+     .capacity = 720,
+     .ring = 1,
+     .lookback = 600,
+     .variant = 2,
+     .sink = 1,
+     .prepare = 1,
+     .planes = 1,
+     .start = 900,
+     .chunk = 90},
+};
+enum { N_CASES = sizeof cases / sizeof cases[0] };
+
+static bool check(Lab *l, const char *prefix) {
+    static Wish wishes[N_CASES * MOST_WISHES];
+    int at[N_CASES + 1][2] = {{0}}, n = 0;
+    bool ok = true;
+    for (int i = 0; i < N_CASES; i++) {
+        const bool asked = !strncmp(cases[i].name, prefix, strlen(prefix));
+        at[i][0] = n;
+        n += asked ? prefill_wishes(&cases[i], wishes + n) : 0;
+        n += asked ? decode_wishes(&cases[i], wishes + n) : 0;
+        at[i][1] = n;
+        at[i + 1][0] = n;
+    }
+    wishes_build(l, wishes, n);
+    for (int i = 0; i < N_CASES; i++)
+        if (at[i][1] > at[i][0]) {
+            ok &= prefill_check(l, &cases[i], wishes + at[i][0]);
+            ok &= decode_check(l, &cases[i], wishes + at[i][0] + PREFILL_WISHES);
+        }
+    for (int i = 0; i < n; i++)
+        dev_module_free(wishes[i].module);
+    return ok;
+}
+
+int main(int argc, char **argv) {
+    Lab l = {0};
+    const int i = lab_open(&l, argc, argv);
+    const char *what = i < argc ? argv[i] : "check";
+    bool ok = true;
+    if (strstr(what, "rates")) {
+        if (strcmp(what, "prefill-rates") != 0)
+            decode_rates(&l);
+        if (strcmp(what, "decode-rates") != 0)
+            prefill_rates(&l);
+    } else {
+        ok = check(&l, i + 1 < argc ? argv[i + 1] : "");
+    }
+    lab_close(&l);
+    printf(ok ? "all is well\n" : "FAILED\n");
+    return ok ? 0 : 1;
+}

@@ -1,0 +1,11 @@
+/* rates.h - times of the attention kernels on a GPU. */
+#ifndef LAP_TESTS_ATTENTION_RATES_H
+#define LAP_TESTS_ATTENTION_RATES_H
+
+#include "tests/attention/lab.h"
+
+/* Print their tables: bytes of keys and values a second, beside the read rate of the same run; products a second. */
+void decode_rates(Lab *l);
+void prefill_rates(Lab *l);
+
+#endif

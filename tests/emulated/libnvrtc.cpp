@@ -1,0 +1,349 @@
+/* libnvrtc.cpp - an NVRTC for the emulated GPU: the "cubin" is a shared object for libcuda.cpp, made by the C++
+ * compiler.
+ *
+ *   preprocess   with tests/kernels/emulator.h in front, which defines LAP_PRELUDE: the text of prelude.cu in the
+ *                program is then empty. KERNEL leaves a mark before each kernel, __launch_bounds__ one around its
+ * numbers. find         the names of the kernels behind the marks, macros expanded; the marks go compile      with a
+ * table of the kernels at the end (emulated::Module)
+ *
+ * Places of #line survive; messages are written as NVRTC does: FILE(LINE): error: TEXT. Of the options the
+ * definitions are passed on. Programs of several threads compile beside each other.
+ *
+ * EMULATED_COMPILER, EMULATED_SOURCES: the compiler and the root of the repository, as at build time.
+ */
+#include <fcntl.h>
+#include <fstream>
+#include <spawn.h>
+#include <sstream>
+#include <stdlib.h>
+#include <string.h>
+#include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+#define NVRTC extern "C" __attribute__((visibility("default")))
+
+extern char **environ;
+
+typedef int Cancelled(void *payload, void *unused);
+
+struct Program {
+    std::string source, name, log, cubin;
+    Cancelled *cancelled = nullptr;
+    void *payload = nullptr;
+};
+
+enum Result { SUCCESS = 0, INVALID_INPUT = 3, COMPILATION = 6, CANCELLED = 16 };
+
+/* ==== Files and processes ==== */
+
+static std::string read_file(const std::string &path) {
+    std::ifstream in(path, std::ios::binary);
+    std::stringstream all;
+    all << in.rdbuf();
+    return all.str();
+}
+
+static void write_file(const std::string &path, const std::string &text) {
+    std::ofstream(path, std::ios::binary) << text;
+}
+
+/* A folder that goes with everything in it that has one of the names below. */
+struct Folder {
+    char path[32] = "/tmp/emulated-nvrtc-XXXXXX";
+    Folder() {
+        if (!mkdtemp(path))
+            path[0] = 0;
+    }
+    ~Folder() {
+        for (const char *name : {"/in.cu", "/in.ii", "/out.ii", "/out.so", "/log"})
+            unlink((path + std::string(name)).c_str());
+        rmdir(path);
+    }
+    std::string operator+(const char *name) const {
+        return path + std::string(name);
+    }
+};
+
+/* With the messages in the C locale. */
+static std::vector<char *> environment() {
+    static char language[] = "LC_ALL=C";
+    std::vector<char *> all = {language};
+    for (char **e = environ; *e; e++)
+        if (strncmp(*e, "LC_ALL=", 7) != 0)
+            all.push_back(*e);
+    all.push_back(nullptr);
+    return all;
+}
+
+static bool wait_for(pid_t child, const Program &p, bool *ok) {
+    int status = 0;
+    while (waitpid(child, &status, p.cancelled ? WNOHANG : 0) == 0) {
+        if (p.cancelled(p.payload, nullptr)) {
+            kill(child, SIGKILL);
+            waitpid(child, &status, 0);
+            return false;
+        }
+        usleep(2000);
+    }
+    *ok = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    return true;
+}
+
+/* Runs the compiler; what it writes is added to p.log. */
+static Result compiler(Program &p, const Folder &folder, std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), EMULATED_COMPILER);
+    std::vector<char *> argv;
+    for (std::string &a : arguments)
+        argv.push_back(a.data());
+    argv.push_back(nullptr);
+    std::vector<char *> env = environment();
+    posix_spawn_file_actions_t files;
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&files, 2, (folder + "/log").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    posix_spawn_file_actions_adddup2(&files, 2, 1);
+    pid_t child;
+    const int error = posix_spawnp(&child, argv[0], &files, nullptr, argv.data(), env.data());
+    posix_spawn_file_actions_destroy(&files);
+    if (error) {
+        p.log += std::string(EMULATED_COMPILER) + ": " + strerror(error) + "\n";
+        return COMPILATION;
+    }
+    bool ok = false;
+    if (!wait_for(child, p, &ok))
+        return CANCELLED;
+    p.log += read_file(folder + "/log");
+    return ok ? SUCCESS : COMPILATION;
+}
+
+/* ==== The kernels of a text ==== */
+
+struct Found {
+    std::string name, bounds; /* as in the text */
+};
+
+static bool is_word(char c) {
+    return isalnum((unsigned char)c) || c == '_';
+}
+
+/* Behind the parenthesis that closes the one at `at`. */
+static size_t behind_parenthesis(const std::string &s, size_t at) {
+    int depth = 0;
+    for (; at < s.size(); at++) {
+        depth += (s[at] == '(') - (s[at] == ')');
+        if (depth == 0)
+            return at + 1;
+    }
+    return at;
+}
+
+/* Blanks out part of the text; its lines stay. */
+static void blank(std::string &s, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++)
+        if (s[i] != '\n')
+            s[i] = ' ';
+}
+
+/* The kernel whose declaration begins at `at`: the word before the first parenthesis that is not of the bounds. */
+static Found read_kernel(std::string &s, size_t at) {
+    static const char bounds_mark[] = "EMULATED_BOUNDS_HERE";
+    Found found;
+    std::string word;
+    while (at < s.size()) {
+        const char c = s[at];
+        if (c == '#' && s[at - 1] == '\n') { /* a line marker of the preprocessor */
+            at = s.find('\n', at);
+        } else if (is_word(c)) {
+            const size_t start = at;
+            while (at < s.size() && is_word(s[at]))
+                at++;
+            word = s.substr(start, at - start);
+        } else if (c == '(' && word == bounds_mark) {
+            const size_t end = behind_parenthesis(s, at);
+            found.bounds = s.substr(at + 1, end - at - 2);
+            blank(s, s.rfind(bounds_mark, at), end);
+            at = end;
+        } else if (c == '(') {
+            found.name = word;
+            return found;
+        } else {
+            at++;
+        }
+    }
+    return found;
+}
+
+static std::vector<Found> find_kernels(std::string &s) {
+    static const std::string mark = "EMULATED_KERNEL_HERE";
+    std::vector<Found> all;
+    for (size_t at = 0; (at = s.find(mark, at)) != std::string::npos;) {
+        blank(s, at, at + mark.size());
+        all.push_back(read_kernel(s, at));
+    }
+    return all;
+}
+
+static std::string table_of(const std::vector<Found> &kernels, bool dynamic_shared) {
+    std::string s = "\n# 1 \"the table of kernels\"\nstatic const emulated::Kernel emulated_kernels[] = {\n";
+    for (const Found &k : kernels) {
+        const std::string arguments = "decltype(emulated_arguments(" + k.name + "))";
+        const std::string bounds = "EmulatedBounds(" + k.bounds + ")";
+        s += "{\"" + k.name + "\", [](void **p) { " + arguments + "::run(" + k.name + ", p); }, " + arguments +
+             "::count, " + arguments + "::bytes, " + bounds + ".threads, " + bounds + ".blocks},\n";
+    }
+    s += "{}};\nstatic __thread char emulated_anchor_byte;\n"
+         "static void *emulated_anchor() { return &emulated_anchor_byte; }\n";
+    if (dynamic_shared)
+        s += "alignas(128) __thread u8 shared_bytes[emulated::SHARED_MOST + emulated::FENCE_BYTES];\n"
+             "static u8 *emulated_dynamic() { return shared_bytes; }\n";
+    s += "extern \"C\" __attribute__((visibility(\"default\"))) const emulated::Module emulated_module = {\n"
+         "emulated::ABI, " +
+         std::to_string(kernels.size()) + ", emulated_kernels, " + (dynamic_shared ? "emulated_dynamic" : "nullptr") +
+         ", emulated_anchor};\n";
+    return s;
+}
+
+/* ==== Messages ==== */
+
+/* FILE:LINE:COLUMN: error: .. as FILE(LINE): error: .. */
+static std::string as_nvrtc(const std::string &line) {
+    for (const char *kind : {": error: ", ": warning: ", ": note: ", ": fatal error: "}) {
+        const size_t end = line.find(kind);
+        const size_t column = end == std::string::npos ? end : line.rfind(':', end - 1);
+        const size_t number =
+            column == std::string::npos || column == 0 ? std::string::npos : line.rfind(':', column - 1);
+        if (number != std::string::npos)
+            return line.substr(0, number) + "(" + line.substr(number + 1, column - number - 1) + ")" + line.substr(end);
+    }
+    return line;
+}
+
+static std::string all_as_nvrtc(const std::string &log) {
+    std::istringstream in(log);
+    std::string all, line;
+    while (std::getline(in, line))
+        all += as_nvrtc(line) + "\n";
+    return all;
+}
+
+/* ==== Compiling ==== */
+
+static Result compile(Program &p, const Folder &folder, const std::vector<std::string> &definitions) {
+    write_file(folder + "/in.cu", "#line 1 \"" + p.name + "\"\n" + p.source);
+    std::vector<std::string> preprocess = {"-E",
+                                           "-std=c++17",
+                                           "-DEMULATED_MODULE",
+                                           "-x",
+                                           "c++",
+                                           "-I",
+                                           EMULATED_SOURCES,
+                                           "-include",
+                                           EMULATED_SOURCES "/tests/kernels/emulator.h"};
+    preprocess.insert(preprocess.end(), definitions.begin(), definitions.end());
+    preprocess.insert(preprocess.end(), {folder + "/in.cu", "-o", folder + "/in.ii"});
+    Result r = compiler(p, folder, preprocess);
+    if (r != SUCCESS)
+        return r;
+    std::string text = read_file(folder + "/in.ii");
+    const std::vector<Found> kernels = find_kernels(text);
+    const bool dynamic_shared = text.find("shared_bytes") != std::string::npos;
+    write_file(folder + "/out.ii", text + table_of(kernels, dynamic_shared));
+    r = compiler(p, folder,
+                 {"-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-exceptions",
+                  "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno", "-Wno-unknown-pragmas",
+                  "-Wno-narrowing", "-fno-diagnostics-show-caret", "-x", "c++-cpp-output", folder + "/out.ii", "-o",
+                  folder + "/out.so"});
+    if (r == SUCCESS)
+        p.cubin = read_file(folder + "/out.so");
+    return r;
+}
+
+/* -DNAME, -D NAME, --define-macro=NAME, --define-macro NAME */
+static std::vector<std::string> definitions_of(int n, const char *const *options) {
+    std::vector<std::string> all;
+    for (int i = 0; i < n; i++) {
+        const std::string o = options[i];
+        const bool apart = (o == "-D" || o == "--define-macro") && i + 1 < n;
+        if (apart)
+            all.push_back("-D" + std::string(options[++i]));
+        else if (o.rfind("--define-macro=", 0) == 0)
+            all.push_back("-D" + o.substr(15));
+        else if (o.rfind("-D", 0) == 0)
+            all.push_back(o);
+    }
+    return all;
+}
+
+/* ==== Entry points ==== */
+
+NVRTC int nvrtcVersion(int *major, int *minor) {
+    *major = 13;
+    *minor = 0;
+    return SUCCESS;
+}
+
+static const int archs[] = {75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121};
+
+NVRTC int nvrtcGetNumSupportedArchs(int *n) {
+    *n = sizeof archs / sizeof archs[0];
+    return SUCCESS;
+}
+NVRTC int nvrtcGetSupportedArchs(int *to) {
+    memcpy(to, archs, sizeof archs);
+    return SUCCESS;
+}
+NVRTC const char *nvrtcGetErrorString(int result) {
+    switch (result) {
+    case SUCCESS: return "NVRTC_SUCCESS";
+    case INVALID_INPUT: return "NVRTC_ERROR_INVALID_INPUT";
+    case COMPILATION: return "NVRTC_ERROR_COMPILATION";
+    case CANCELLED: return "NVRTC_ERROR_CANCELLED";
+    default: return "NVRTC_ERROR unknown";
+    }
+}
+
+NVRTC int nvrtcCreateProgram(Program **program, const char *source, const char *name, int n_headers,
+                             const char *const *, const char *const *) {
+    if (n_headers)
+        return INVALID_INPUT;
+    *program = new Program();
+    (*program)->source = source;
+    (*program)->name = name ? name : "default_program";
+    return SUCCESS;
+}
+NVRTC int nvrtcDestroyProgram(Program **program) {
+    delete *program;
+    *program = nullptr;
+    return SUCCESS;
+}
+NVRTC int nvrtcSetFlowCallback(Program *p, Cancelled *callback, void *payload) {
+    p->cancelled = callback;
+    p->payload = payload;
+    return SUCCESS;
+}
+
+NVRTC int nvrtcCompileProgram(Program *p, int n_options, const char *const *options) {
+    const Folder folder;
+    const Result r = compile(*p, folder, definitions_of(n_options, options));
+    p->log = all_as_nvrtc(p->log);
+    return r;
+}
+
+NVRTC int nvrtcGetCUBINSize(Program *p, size_t *bytes) {
+    *bytes = p->cubin.size();
+    return SUCCESS;
+}
+NVRTC int nvrtcGetCUBIN(Program *p, char *cubin) {
+    memcpy(cubin, p->cubin.data(), p->cubin.size());
+    return SUCCESS;
+}
+NVRTC int nvrtcGetProgramLogSize(Program *p, size_t *bytes) {
+    *bytes = p->log.size() + 1;
+    return SUCCESS;
+}
+NVRTC int nvrtcGetProgramLog(Program *p, char *log) {
+    memcpy(log, p->log.c_str(), p->log.size() + 1);
+    return SUCCESS;
+}

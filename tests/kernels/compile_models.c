@@ -1,0 +1,286 @@
+/* compile_models.c - the kernels of every model compile for every architecture, and the hot ones spill no registers. No
+ * GPU needed.
+ *
+ * compile_models [--all] FOLDER [ARCH..]; exit 77 without NVRTC. FOLDER holds GGUF files of which only metadata is read
+ * (tests/models/make_headers.py): each is compiled with the built-in text of its architecture, as `lap run` does by
+ * default. Kernels that several models have in common are compiled once. For the architectures of `whole_archs`, and
+ * with --all for every one, all of them; for the others one of each kind: of each template with each set of storage
+ * types, and of each other choice that selects code (`kind_macros`), the first that a plan for that architecture has.
+ */
+#include "codegen/plan.h"
+#include "frontend/frontend.h"
+#include "passes/passes.h"
+#include "runtime/engine/clock.h"
+#include "runtime/engine/modeltext.h"
+#include "runtime/weights/weights.h"
+#include "tests/kernels/program.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_MODELS = 64, MOST_HEAD = 4096 };
+
+/* ==== What is compiled ==== */
+
+static const char *const whole_archs[] = {"sm_90a"};
+
+/* Macros whose values select code, and not only sizes. */
+static const char *const kind_macros[] = {
+    "MM_FORMS",   "MM_NT",     "MM_GROUPS", "MM_TAIL",  "MM_X_SHARED", "EX_X_PAIRS",     "PF_FORMS",
+    "PF_GROUPED", "ATT_K_DIM", "ATT_TYPE",  "ATT_RING", "ATT_STORE",   "ATT_QUERY_ROWS", "ATT_ROWS",
+    "ATT_SCORE",  "ATT_SINK",  "ATT_TILE",  "ATT_KEYS", "ATT_CAUSAL",  "IN_GATHER",      "REPACK_TYPE",
+};
+
+/* Templates in which no thread may keep registers in memory. */
+static const char *const hot_files[] = {
+    "matmul_decode.cu", "matmul_experts.cu", "attention_decode.cu", "matmul_prefill.cu", "attention_prefill.cu",
+};
+
+/* Spills that are known and bearable. */
+static const struct {
+    const char *arch, *file; /* arch "": any */
+    const char *define;      /* part of a line of the kernel's head */
+    int most;                /* bytes of a thread */
+    const char *why;
+} allowed_spills[] = {
+    {"", "matmul_decode.cu", "X(0, PLAIN, 10752)", 32,
+     "in the tail of E4B's per_layer_model_proj, once a step behind 55 MB of weights; none without the tail"},
+    {"sm_100a", "matmul_prefill.cu", "X(0, Q4_K, 1408)", 24,
+     "of experts in tiles of 128 tokens, by NVRTC 13.0 and not by nvcc 13.0 for the same text"},
+};
+
+static bool is_among(const char *s, const char *const *list, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(s, list[i]) == 0)
+            return true;
+    return false;
+}
+
+/* ==== Models ==== */
+
+typedef struct Model {
+    const char *name; /* "gemma4-31b" */
+    Module *module;   /* after all passes */
+} Model;
+
+typedef struct Models {
+    Arena *arena;
+    Diag *diag;
+    Model v[MOST_MODELS];
+    int n;
+} Models;
+
+/* As `lap run` compiles it for a GPU. */
+static Module *make_module(Models *all, const ModelFile *file) {
+    TextSource text;
+    if (!text_for_weights(all->arena, all->diag, file, "--model", &text))
+        return NULL;
+    const FeInput in = {.name = text.name, .text = text.text, .len = text.len, .file = file};
+    Module *m = fe_compile(all->arena, all->diag, &in);
+    PipelineOptions p = {.pass = pass_options_default(), .out = stdout};
+    p.pass.kv_k = p.pass.kv_v = DT_F16;
+    p.pass.all_taps = false;
+    return m && pipeline_run(m, &p) ? m : NULL;
+}
+
+static bool add_model(Models *all, const char *folder, const char *file) {
+    Weights *w = weights_open(arena_printf(all->arena, "%s/%s", folder, file), all->diag);
+    const char *dot = strrchr(file, '.');
+    Model m = {.name = arena_strndup(all->arena, file, (size_t)(dot - file))};
+    m.module = w ? make_module(all, weights_file(w)) : NULL;
+    all->v[all->n++] = m;
+    return m.module != NULL;
+}
+
+static int is_gguf(const struct dirent *d) {
+    const char *dot = strrchr(d->d_name, '.');
+    return dot && strcmp(dot, ".gguf") == 0;
+}
+
+static bool add_models(Models *all, const char *folder) {
+    struct dirent **files;
+    const int n = scandir(folder, &files, is_gguf, alphasort);
+    bool ok = n > 0 && n <= MOST_MODELS;
+    if (!ok)
+        printf("%s: no folder of 1 to %d GGUF files\n", folder, MOST_MODELS);
+    for (int i = 0; i < n; i++) {
+        ok = ok && add_model(all, folder, files[i]->d_name);
+        free(files[i]);
+    }
+    if (n >= 0)
+        free(files);
+    diag_print(all->diag, stdout, false);
+    return ok;
+}
+
+/* ==== Kernels ==== */
+
+typedef struct Job {
+    PlanKernel kernel;
+    const char *model, *label;
+} Job;
+
+typedef struct Jobs {
+    Arena *arena;
+    VEC(Job) v;
+    NameMap *texts, *kinds;
+    int distinct;
+} Jobs;
+
+/* The text behind the line that defines the kernel's name: equal for kernels that differ in it only. */
+static const char *behind_name(const PlanKernel *k) {
+    return strchr(k->text, '\n') + 1;
+}
+
+/* "matmul_decode.cu MM_FORMS(X) X(Q4_K) MM_NT 1 ..": the template and those lines of its head. */
+static const char *kind_of(Arena *a, const PlanKernel *k) {
+    Buf out = {0};
+    buf_str(&out, k->file);
+    for (const char *p = behind_name(k); strncmp(p, "#define ", 8) == 0; p = strchr(p, '\n') + 1) {
+        char macro[64];
+        const char *name = p + 8;
+        snprintf(macro, sizeof macro, "%.*s", (int)strcspn(name, "( \n"), name);
+        if (is_among(macro, kind_macros, COUNTOF(kind_macros)))
+            buf_printf(&out, " %.*s", (int)strcspn(name, "\n"), name);
+    }
+    const char *kind = arena_strndup(a, out.s, out.n);
+    buf_free(&out);
+    return kind;
+}
+
+/* True the first time. */
+static bool is_new(NameMap *map, const char *key) {
+    const bool unknown = namemap_get(map, key) < 0;
+    if (unknown)
+        namemap_put(map, key, 1);
+    return unknown;
+}
+
+static void collect(Jobs *jobs, const Plan *plan, const char *model, bool whole) {
+    for (int i = 0; i < plan->kernels.n; i++) {
+        const PlanKernel *k = &plan->kernels.v[i];
+        if (!is_new(jobs->texts, behind_name(k)))
+            continue;
+        jobs->distinct++;
+        if (!is_new(jobs->kinds, kind_of(jobs->arena, k)) && !whole)
+            continue;
+        Job job = {*k, model, arena_printf(jobs->arena, "%s %s", model, k->name)};
+        vec_push(jobs->arena, &jobs->v, job);
+    }
+}
+
+static bool collect_all(Jobs *jobs, const Models *models, const char *arch, bool whole) {
+    PlanTarget target;
+    const PassOptions p = pass_options_default();
+    const PlanOptions o = {.slots = 1, .context = p.context, .chunk = p.chunk, .wanted = p.rows};
+    if (!plan_target(arch, &target)) {
+        printf("%s: there are no kernels for it\n", arch);
+        return false;
+    }
+    for (int i = 0; i < models->n; i++) {
+        const Plan *plan = plan_generate(jobs->arena, models->v[i].module, &target, &o);
+        if (!plan) {
+            diag_print(models->diag, stdout, false);
+            printf("%s: no plan for %s\n", models->v[i].name, arch);
+            return false;
+        }
+        collect(jobs, plan, models->v[i].name, whole);
+    }
+    return true;
+}
+
+/* ==== What ptxas says ==== */
+
+/* The row of allowed_spills; -1: none. */
+static int find_allowed(const char *arch, const PlanKernel *k) {
+    const size_t head = (size_t)(strstr(k->text, "#line") - k->text);
+    char text[MOST_HEAD];
+    snprintf(text, sizeof text, "%.*s", (int)head, k->text);
+    for (size_t i = 0; i < COUNTOF(allowed_spills); i++)
+        if ((!*allowed_spills[i].arch || strcmp(allowed_spills[i].arch, arch) == 0) &&
+            strcmp(allowed_spills[i].file, k->file) == 0 && strstr(text, allowed_spills[i].define))
+            return (int)i;
+    return -1;
+}
+
+/* Prints what is wrong or spills, and why that may be. */
+static bool inspect(const char *arch, const Job *job, const Compiled *out) {
+    const int registers = ptxas_number(out->log, " registers"), spill = ptxas_number(out->log, " bytes spill stores");
+    if (!out->cubin || !registers) {
+        printf("%s: %s: %s  FAILED\n", arch, job->label, out->cubin ? "ptxas reported nothing" : out->error.text);
+        return false;
+    }
+    const bool hot = is_among(job->kernel.file, hot_files, COUNTOF(hot_files));
+    const int row = find_allowed(arch, &job->kernel);
+    const bool known = row >= 0 && spill <= allowed_spills[row].most, good = !hot || !spill || known;
+    if (spill)
+        printf("%s: %s, %s, %d threads: %d registers, %d bytes spilled%s%s\n", arch, job->label, job->kernel.file,
+               job->kernel.threads, registers, spill, known ? ": " : "",
+               known  ? allowed_spills[row].why
+               : good ? ""
+                      : "  FAILED");
+    return good;
+}
+
+static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs) {
+    static const char report[] = "--ptxas-options=-v";
+    const char **options = arena_array(jobs->arena, (size_t)n_plan_options + 1, sizeof *options);
+    Program *programs = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *programs);
+    Compiled *out = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *out);
+    for (int i = 0; i < n_plan_options; i++)
+        options[i] = plan_options[i];
+    options[n_plan_options] = report;
+    for (int i = 0; i < jobs->v.n; i++)
+        programs[i] = (Program){jobs->v.v[i].label, jobs->v.v[i].kernel.text, options, n_plan_options + 1};
+    const double start = clock_seconds();
+    double busy = 0;
+    bool ok = true;
+    compile_programs(nvrtc, arch, programs, jobs->v.n, &(CompileOptions){0}, out, NULL);
+    for (int i = 0; i < jobs->v.n; i++) {
+        busy += out[i].seconds;
+        ok &= inspect(arch, &jobs->v.v[i], &out[i]);
+        compiled_free(&out[i]);
+    }
+    printf("%s: %d of %d kernels compiled in %.0f s (%.0f s of NVRTC)\n", arch, jobs->v.n, jobs->distinct,
+           clock_seconds() - start, busy);
+    fflush(stdout);
+    return ok;
+}
+
+static bool compile_arch(const Nvrtc *nvrtc, const Models *models, const char *arch, bool whole) {
+    if (!nvrtc_supports(nvrtc, arch)) {
+        printf("%s: this NVRTC does not know it\n", arch);
+        return true;
+    }
+    Jobs jobs = {.arena = arena_new()};
+    jobs.texts = namemap_new(jobs.arena);
+    jobs.kinds = namemap_new(jobs.arena);
+    const bool ok = collect_all(&jobs, models, arch, whole) && compile_jobs(nvrtc, arch, &jobs);
+    arena_free(jobs.arena);
+    return ok;
+}
+
+/* ==== Main ==== */
+
+int main(int argc, char **argv) {
+    const bool all = argc > 1 && strcmp(argv[1], "--all") == 0;
+    if (argc < 2 + all) {
+        printf("compile_models [--all] FOLDER [ARCH..]\n");
+        return 2;
+    }
+    Models models = {.arena = arena_new(), .diag = diag_new()};
+    if (!add_models(&models, argv[1 + all]))
+        return 1;
+    Nvrtc *nvrtc = programs_nvrtc();
+    const char *const *archs = argc > 2 + all ? (const char *const *)argv + 2 + all : program_archs;
+    const int n = argc > 2 + all ? argc - 2 - all : n_program_archs;
+    bool ok = true;
+    for (int i = 0; i < n; i++)
+        ok &= compile_arch(nvrtc, &models, archs[i], all || is_among(archs[i], whole_archs, COUNTOF(whole_archs)));
+    nvrtc_close(nvrtc);
+    diag_free(models.diag);
+    arena_free(models.arena);
+    return ok ? 0 : 1;
+}

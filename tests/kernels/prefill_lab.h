@@ -1,0 +1,60 @@
+/* prefill_lab.h - how the prefill matmul is compiled and launched for the tests: the numbers of matmul_prefill.cu's
+ * contract, with its input kernel and, for experts, the sort before it. */
+#ifndef LAP_TESTS_KERNELS_PREFILL_LAB_H
+#define LAP_TESTS_KERNELS_PREFILL_LAB_H
+
+#include "codegen/prefill_shape.h"
+#include "tests/kernels/measure.h"
+
+typedef struct Prefill {
+    Shape shape; /* k, segments; experts, slots, x_pairs */
+    int most;    /* rows */
+    PrefillCut cut;
+} Prefill;
+
+int problem_products(const Prefill *p); /* most rows of the output */
+int problem_entries(const Prefill *p);  /* most rows of x records */
+int problem_tiles(const Prefill *p);    /* blocks of rows at most */
+int problem_shared(const Prefill *p);   /* dynamic shared memory of the matmul, bytes */
+/* Kernels "prefill", "input" and "sort". */
+Program problem_matmul(const Prefill *p, const char *label);
+Program problem_input(const Prefill *p, const char *label);
+Program problem_sort(const Prefill *p, const char *label);
+
+/* A problem's kernels: matmul, input, and for experts sort. */
+enum { PREFILL_KERNELS = 3 };
+typedef struct PrefillBuilt {
+    Prefill p;
+    DevModule *modules[PREFILL_KERNELS];
+    const DevKernel *matmul, *input, *sort;
+    int resident; /* blocks on a multiprocessor */
+} PrefillBuilt;
+
+/* Compiles all, on all processors. */
+void prefill_build(Lab *l, const Prefill *problems, int n, PrefillBuilt *out);
+void prefill_free(PrefillBuilt *b);
+
+/* Addresses; ids and what the sort writes for experts only. */
+typedef struct PrefillOperands {
+    DevPtr weights[MAX_SEGMENTS], x, records, out, live, ids, order, tiles, counts;
+} PrefillOperands;
+
+/* Everything but weights, x, live and ids, poisoned. */
+void prefill_memory(Lab *l, const Prefill *p, PrefillOperands *o);
+void prefill_memory_free(Lab *l, PrefillOperands *o);
+
+/* Launches in order, and what they point to; grid 0: as many blocks as are resident. */
+typedef struct PrefillRun {
+    DevLaunch launches[PREFILL_KERNELS];
+    Arguments arguments[PREFILL_KERNELS];
+    int n; /* the matmul is the last */
+} PrefillRun;
+void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands *o, int grid, PrefillRun *run);
+
+/* Compiles the sort alone and runs it; for the caller to free. */
+void prefill_sort(Lab *l, const Prefill *p, const PrefillOperands *o, DevModule **module);
+
+/* Prints the table of rates (prefill_rates.c). */
+void prefill_rates(Lab *l);
+
+#endif

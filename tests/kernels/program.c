@@ -1,0 +1,97 @@
+/* program.c - see program.h. */
+#include "tests/kernels/program.h"
+
+#include "codegen/plan.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+Program program_new(const char *label, const char *file, char *defines, const Body *bodies, int n_bodies) {
+    Arena *a = arena_new();
+    const char *text = strdup(kernel_expand(a, file, defines, bodies, n_bodies));
+    arena_free(a);
+    free(defines);
+    if (!text)
+        exit(2);
+    return (Program){.name = label, .source = text, .options = plan_options, .n_options = n_plan_options};
+}
+
+void program_free(Program *p) {
+    free((char *)p->source);
+}
+
+/* ==== What ptxas says ==== */
+
+int ptxas_number(const char *log, const char *unit) {
+    int most = 0;
+    for (const char *p = log ? strstr(log, unit) : NULL; p; p = strstr(p + 1, unit)) {
+        const char *digits = p;
+        while (digits > log && digits[-1] >= '0' && digits[-1] <= '9')
+            digits--;
+        most = atoi(digits) > most ? atoi(digits) : most;
+    }
+    return most;
+}
+
+/* The options of plans, and that ptxas reports. */
+static const char *const *reporting(int *n) {
+    static const char *options[8];
+    for (int i = 0; i < n_plan_options; i++)
+        options[i] = plan_options[i];
+    options[n_plan_options] = "--ptxas-options=-v";
+    *n = n_plan_options + 1;
+    return options;
+}
+
+bool programs_compile(const Nvrtc *n, const char *arch, Program *programs, const bool *hot, int n_programs) {
+    Compiled *out = calloc((size_t)n_programs + 1, sizeof *out);
+    DevError e = {0};
+    if (!out)
+        exit(2);
+    for (int i = 0; i < n_programs; i++)
+        programs[i].options = reporting(&programs[i].n_options);
+    bool ok = compile_programs(n, arch, programs, n_programs, &(CompileOptions){0}, out, &e);
+    if (!ok)
+        printf("%s: %s\n", arch, e.text);
+    for (int i = 0; i < n_programs; i++) {
+        const int registers = ptxas_number(out[i].log, " registers");
+        const int spill = ptxas_number(out[i].log, " bytes spill stores");
+        const bool good = out[i].cubin && registers && !(hot && hot[i] && spill);
+        printf("%-8s %-25s %3d registers, %3d bytes spilled%s\n", arch, programs[i].name, registers, spill,
+               good ? "" : "  <-- FAILED");
+        ok &= good;
+        compiled_free(&out[i]);
+    }
+    free(out);
+    return ok;
+}
+
+/* ==== Programs that compile ==== */
+
+const char *const program_archs[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"};
+const int n_program_archs = COUNTOF(program_archs);
+
+Nvrtc *programs_nvrtc(void) {
+    DevError e = {0}, fetched = {0};
+    Nvrtc *n = nvrtc_open(NULL, &e);
+    if (!n)
+        n = nvrtc_open(LAP_NVRTC, &fetched);
+    if (n)
+        return n;
+    printf("%s\n", e.text);
+    exit(e.kind == DEV_ABSENT ? 77 : 1);
+}
+
+int programs_main(int argc, char **argv, bool (*compile)(const Nvrtc *n, const char *arch)) {
+    const char *const *archs = argc > 1 ? (const char *const *)argv + 1 : program_archs;
+    const int n_archs = argc > 1 ? argc - 1 : n_program_archs;
+    Nvrtc *n = programs_nvrtc();
+    bool ok = true;
+    for (int i = 0; i < n_archs; i++)
+        if (nvrtc_supports(n, archs[i]))
+            ok &= compile(n, archs[i]);
+        else
+            printf("%s: this NVRTC does not know it\n", archs[i]);
+    nvrtc_close(n);
+    return ok ? 0 : 1;
+}

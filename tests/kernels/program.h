@@ -1,0 +1,29 @@
+/* program.h - kernels of codegen/kernels as programs for NVRTC, compiled as plans compile them. */
+#ifndef LAP_TESTS_KERNELS_PROGRAM_H
+#define LAP_TESTS_KERNELS_PROGRAM_H
+
+#include "codegen/kernel_text.h"
+#include "runtime/device/compile.h"
+
+/* A file of codegen/kernels after `defines`, which is freed. bodies: texts in place of files. */
+Program program_new(const char *label, const char *file, char *defines, const Body *bodies, int n_bodies);
+void program_free(Program *p);
+
+/* ==== What ptxas says ==== */
+
+/* The number before `unit` in its report, the largest of several: " registers", " bytes spill stores". */
+int ptxas_number(const char *log, const char *unit);
+/* Compiles all for an architecture and prints what each needs. hot[i]: it must not spill; NULL: none. */
+bool programs_compile(const Nvrtc *n, const char *arch, Program *programs, const bool *hot, int n_programs);
+
+/* ==== Programs that compile and need no GPU ==== */
+
+/* One of each kind that is released. */
+extern const char *const program_archs[];
+extern const int n_program_archs;
+/* NVRTC of the machine, or what scripts/fetch_nvrtc.py got; else ends the program, with 77 when there is none. */
+Nvrtc *programs_nvrtc(void);
+/* main() of one: `compile` for the architectures of the command line, or for all. The exit status. */
+int programs_main(int argc, char **argv, bool (*compile)(const Nvrtc *n, const char *arch));
+
+#endif
