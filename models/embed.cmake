@@ -1,9 +1,5 @@
-# cmake -DOUT=FILE.c -DARRAY=NAME "-DTEXTS=A.lap;B.lap" -P embed.cmake: writes the texts as the C array NAME of
-# models.h. Another header and element type with -DHEADER=FILE.h -DTYPE=NAME.
-if(NOT HEADER)
-    set(HEADER models/models.h)
-    set(TYPE ModelText)
-endif()
+# cmake -DOUT=FILE.c -DARRAY=NAME -DHEADER=FILE.h "-DTEXTS=A.lap;B.lap" -P embed.cmake: writes the texts as the C array
+# NAME of EmbeddedText (ir/base.h), which the header declares.
 set(arrays "")
 set(rows "")
 set(count 0)
@@ -19,4 +15,4 @@ foreach(path IN LISTS TEXTS)
     math(EXPR count "${count} + 1")
 endforeach()
 file(WRITE ${OUT} "/* Made by models/embed.cmake. */\n#include \"${HEADER}\"\n\n${arrays}"
-     "const ${TYPE} ${ARRAY}[] = {\n${rows}};\nconst int n_${ARRAY} = ${count};\n")
+     "const EmbeddedText ${ARRAY}[] = {\n${rows}};\nconst int n_${ARRAY} = ${count};\n")

@@ -5,20 +5,14 @@
 #ifndef LAP_MODELS_MODELS_H
 #define LAP_MODELS_MODELS_H
 
-#include <stddef.h>
-
-typedef struct ModelText {
-    const char *name; /* "gemma3.lap" */
-    const char *text; /* NUL-terminated */
-    size_t len;
-} ModelText;
+#include "ir/base.h"
 
 /* Model texts, *.lap. */
-extern const ModelText model_texts[];
+extern const EmbeddedText model_texts[];
 extern const int n_model_texts;
 
 /* Sizes that `lap synth` makes, *.synth (runtime/synth/synth.h). */
-extern const ModelText synth_texts[];
+extern const EmbeddedText synth_texts[];
 extern const int n_synth_texts;
 
 #endif

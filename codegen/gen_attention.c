@@ -1,0 +1,144 @@
+/* gen_attention.c - family attention: head norms, RoPE, the K/V store, and attending.
+ *
+ * Decode: one launch (gen_attention_decode.c). Prefill: one that prepares the queries and stores keys and values, and
+ * one that attends (gen_attention_prefill.c). What is done to head vectors, and which keys are visible, are bodies.
+ */
+#include "codegen/gen_attention_int.h"
+
+enum { MAX_DIM = 512 };
+
+/* ==== Reading the group ==== */
+
+static bool supported(Gen *g, const Attention *a) {
+    const KvLayout *l = a->layout;
+    if (a->attend->n_in > 3)
+        gen_fail(g, a->attend, "attending to rows that are not stored is not supported on a GPU");
+    else if ((l->k_type != DT_F16 && l->k_type != DT_BF16) || l->v_type != l->k_type)
+        gen_fail(g, a->attend, "a GPU holds K and V as f16 or as bf16, not %s and %s (see --kv-k)",
+                 dtype_name(l->k_type), dtype_name(l->v_type));
+    else if (l->k_dim % 16 || l->v_dim % 16 || l->k_dim > MAX_DIM || l->v_dim > MAX_DIM)
+        gen_fail(g, a->attend, "heads of %d and %d elements: a GPU attends to multiples of 16 up to %d", l->k_dim,
+                 l->v_dim, MAX_DIM);
+    return !g->failed;
+}
+
+static bool read_group(Gen *g, Attention *a) {
+    for (NodeId id = 1; id < (NodeId)g->g->nodes.n; id++) {
+        const Node *n = ir_get(g->g, id);
+        if (n->group == g->group && n->op == OP_ATTEND)
+            a->attend = n;
+        if (n->group == g->group && n->op == OP_KV_STORE)
+            a->store = n;
+    }
+    if (!a->attend) {
+        gen_fail(g, a->store, "storing keys and values that nothing here reads is not supported on a GPU");
+        return false;
+    }
+    a->cache = ir_cache_of(g->g, a->attend->in[1]);
+    a->layout = &g->m->caches.v[a->cache].layout;
+    a->variant = &g->m->variants.v[a->attend->attr[0].i];
+    a->query_dim = a->attend->type.dim[0];
+    a->store_dim = a->store ? ir_type(g->g, a->store->in[1])->dim[0] : DIM_T;
+    variant_tables(g, a->variant, &a->tables);
+    for (int i = 0; i < a->tables.n; i++)
+        if (g->m->weights.v[a->tables.v[i]].type.dtype != DT_F32)
+            gen_fail(g, a->attend, "table \"%s\" of a variant must be f32 on a GPU",
+                     g->m->weights.v[a->tables.v[i]].name);
+    return supported(g, a) && attention_heads(g, a);
+}
+
+/* ==== What both phases have ==== */
+
+const char *attention_variant_body(Gen *g, const Attention *a) {
+    Buf b = {0};
+    buf_str(&b, "#define TABLE_PARAMETERS");
+    for (int i = 0; i < a->tables.n; i++)
+        buf_printf(&b, " , [[maybe_unused]] const float *t%d", i);
+    buf_str(&b, "\n#define TABLE_ARGUMENTS");
+    for (int i = 0; i < a->tables.n; i++)
+        buf_printf(&b, " , t%d", i);
+    buf_printf(&b, "\n\n%s", variant_text(g, a->variant));
+    const char *text = arena_strndup(g->arena, b.s, b.n);
+    buf_free(&b);
+    return text;
+}
+
+static void plane_defines(Buf *b, char which, const Loc *l) {
+    const bool any = l->kind != LOC_NONE;
+    buf_printf(b, "#define ATT_%c_PLANES %d\n#define ATT_%c_PLANE_STRIDE %lldull\n#define ATT_%c_ROW_STRIDE %lldull\n",
+               which, any && l->planes ? l->planes : 1, which, any ? (long long)l->plane_stride : 0LL, which,
+               any ? (long long)l->row_stride : 0LL);
+}
+
+void attention_defines(const Attention *a, Buf *b) {
+    const KvLayout *l = a->layout;
+    char scale[40];
+    format_f32(scale, (float)a->attend->attr[1].f);
+    const bool causal = scalar_causal(a->variant->visible);
+    buf_printf(b, "#define ATT_HEADS %lld\n#define ATT_KV_HEADS %d\n#define ATT_K_DIM %d\n#define ATT_V_DIM %d\n",
+               (long long)a->attend->type.dim[1], l->heads, l->k_dim, l->v_dim);
+    buf_printf(b, "#define ATT_SCALE ((float)%s)\n#define ATT_TYPE %d\n", scale, l->k_type == DT_BF16);
+    buf_printf(b, "#define ATT_CAPACITY %lld\n#define ATT_RING %d\n#define ATT_LOOKBACK %lld\n#define ATT_CAUSAL %d\n",
+               (long long)l->capacity, l->ring, (long long)attention_lookback(a), causal);
+    buf_printf(b, "#define ATT_SCORE %d\n#define ATT_SINK %d\n#define ATT_STORE %d\n#define ATT_QUERY_ROWS %d\n",
+               a->variant->score != NULL, a->variant->sink != NULL, a->store != NULL, a->query_dim == DIM_R);
+    plane_defines(b, 'Q', &a->q);
+    plane_defines(b, 'K', &a->k);
+    plane_defines(b, 'V', &a->v);
+}
+
+int64_t attention_lookback(const Attention *a) {
+    return scalar_causal(a->variant->visible) ? scalar_lookback(a->variant->visible) : -1;
+}
+
+PlanArg attention_store_pos(Gen *g, const Attention *a) {
+    return a->store ? arg_value(g, a->store->in[3]) : arg_null();
+}
+
+PlanArg attention_out(Gen *g, const Attention *a) {
+    const Loc out = slab_loc(g, (NodeId)(a->attend - g->g->nodes.v));
+    return arg_loc(&out);
+}
+
+void attention_qkv_args(Gen *g, const Attention *a, PlanLaunch *l) {
+    launch_arg(g, l, arg_loc(&a->q));
+    launch_arg(g, l, a->store ? arg_loc(&a->k) : arg_null());
+    launch_arg(g, l, a->store ? arg_loc(&a->v) : arg_null());
+}
+
+void attention_cache_args(Gen *g, const Attention *a, PlanLaunch *l) {
+    launch_arg(g, l, arg_at(g->cache_k[a->cache], 0));
+    launch_arg(g, l, arg_at(g->cache_v[a->cache], 0));
+}
+
+void attention_head_args(Gen *g, const Attention *a, PlanLaunch *l) {
+    for (int i = 0; i < a->heads.n; i++)
+        launch_arg(g, l, a->heads.v[i].arg);
+}
+
+void attention_table_args(Gen *g, const Attention *a, PlanLaunch *l) {
+    for (int i = 0; i < a->tables.n; i++)
+        launch_arg(g, l, arg_at(gen_raw(g, a->tables.v[i]), 0));
+}
+
+void attention_cost(const Attention *a, PlanCost *c) {
+    const KvLayout *l = a->layout;
+    c->kv_bytes_a_key = l->k_row + l->v_row;
+    c->attend_flops_a_key = 2 * a->attend->type.dim[1] * (l->k_dim + l->v_dim);
+    c->window = attention_lookback(a) >= 0 ? attention_lookback(a) + 1 : 0;
+}
+
+const char *attention_label(Gen *g, const Attention *a) {
+    return arena_printf(g->arena, "attend %s %s", g->m->caches.v[a->cache].name, a->variant->name);
+}
+
+void gen_attention(Gen *g) {
+    Attention a = {0};
+    if (read_group(g, &a)) {
+        if (gen_few(g, DIM_T))
+            attention_decode(g, &a);
+        else
+            attention_prefill(g, &a);
+    }
+    buf_free(&a.heads_text);
+}

@@ -1,0 +1,94 @@
+/* gen_attention_decode.c - attention of few rows: one launch of attention_decode.cu, which prepares the heads, stores
+ * the call's keys and values, attends and merges.
+ */
+#include "codegen/gen_attention_int.h"
+
+enum { WIDE = 256 };
+
+typedef struct DecodeShape {
+    int rows, chunk, keys, vectors, stages;
+    int64_t shared, splits;
+} DecodeShape;
+
+/* Splits that a row can see: ATT_SPLITS of attention_plan.cu. */
+static int64_t most_splits(const KvLayout *l, int64_t lookback, int64_t chunk) {
+    enum { FINE = 32, OCTAVE = 16, LARGEST = 1024 }; /* splits of a chunk, splits of an octave, keys of the last ones */
+    if (lookback >= 0)
+        return lookback / chunk + 2;
+    int64_t from = 0, keys = chunk, n = 0; /* the splits of `keys` that begin with `from`, and those before */
+    for (int64_t many = FINE; keys < LARGEST && l->capacity > from + many * keys; many = OCTAVE) {
+        from += many * keys;
+        n += many;
+        keys *= 2;
+    }
+    return n + (l->capacity - from + keys - 1) / keys;
+}
+
+static int64_t decode_fixed_shared(const Attention *a, const DecodeShape *s) {
+    const KvLayout *l = a->layout;
+    const int64_t dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
+    return (int64_t)s->vectors * (2 * l->k_dim + 16) + (int64_t)s->vectors * (2 * s->chunk + 16) + 32 * dim +
+           attention_table_bytes(a);
+}
+
+/* What a chunk and the keys of a tile are depends on the dims, the K/V heads and the architecture only. As many stages
+ * as there is room for: what is under way hides latency. */
+static DecodeShape decode_shape(const Gen *g, const Attention *a) {
+    enum { STATIC = 4 << 10, ROOMY = 200 << 10, MOST_STAGES = 8 };
+    const KvLayout *l = a->layout;
+    const int dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
+    const bool roomy = g->target->shared_per_block >= ROOMY;
+    const int64_t group = a->attend->type.dim[1] / l->heads;
+    DecodeShape s = {.rows = 8 * gen_tiles(g, a->query_dim)};
+    const int store_rows = 8 * gen_tiles(g, a->store_dim);
+    s.rows = s.rows > store_rows ? s.rows : store_rows;
+    s.chunk = l->heads >= 16 ? 128 : l->heads >= 8 ? 64 : 32;
+    s.keys = (dim > WIDE ? 16 : dim > 128 ? 32 : 64) * (roomy && dim > 128 ? 2 : 1);
+    s.keys = s.keys < s.chunk ? s.keys : s.chunk;
+    s.vectors = group * s.rows <= 16 || (dim > WIDE && !roomy) ? 16 : 32;
+    const int64_t stage = s.keys * (2 * dim + 16), fixed = decode_fixed_shared(a, &s);
+    const int64_t fit = (g->target->shared_per_block - STATIC - fixed) / stage;
+    s.stages = fit > MOST_STAGES ? MOST_STAGES : (int)fit;
+    s.shared = fixed + s.stages * stage;
+    s.splits = most_splits(l, attention_lookback(a), s.chunk);
+    return s;
+}
+
+/* Positions are inputs of the call: they are there before its first kernel runs. */
+static bool positions_given(const Gen *g, const Attention *a) {
+    return ir_get(g->g, a->attend->in[2])->op == OP_INPUT &&
+           (!a->store || ir_get(g->g, a->store->in[3])->op == OP_INPUT);
+}
+
+void attention_decode(Gen *g, const Attention *a) {
+    const DecodeShape s = decode_shape(g, a);
+    const int64_t heads = a->attend->type.dim[1];
+    Buf b = {0};
+    attention_defines(a, &b);
+    buf_printf(&b,
+               "#define ATT_ROWS %d\n#define ATT_CHUNK %d\n#define ATT_KEYS %d\n#define ATT_VECTORS %d\n"
+               "#define ATT_STAGES %d\n#define ATT_BLOCKS 1\n#define ATT_EARLY %d\n",
+               s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a));
+    const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
+    const int kernel = gen_kernel(g, "attention_decode.cu", "ATT_NAME", "attention", b.s, bodies, 2, ATT_THREADS,
+                                  gen_exclusive(g, s.shared), 1);
+    buf_free(&b);
+    const int64_t partials = gen_scratch(g, s.rows * heads * s.splits * (a->layout->v_dim + 2) * 4, g->group);
+    PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};
+    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, attention_label(g, a), a->attend->loc);
+    attention_qkv_args(g, a, l);
+    attention_cache_args(g, a, l);
+    launch_arg(g, l, attention_out(g, a));
+    launch_arg(g, l, arg_at(g->scratch_buffer, partials));
+    launch_arg(g, l, gen_counters(g));
+    launch_arg(g, l, a->query_dim == DIM_R ? arg_input(g, "rows") : arg_null());
+    launch_arg(g, l, arg_value(g, a->attend->in[2]));
+    launch_arg(g, l, attention_store_pos(g, a));
+    launch_arg(g, l, arg_slots(g));
+    launch_arg(g, l, arg_lengths(g));
+    launch_arg(g, l, arg_count(g, a->query_dim));
+    launch_arg(g, l, arg_count(g, a->store_dim));
+    attention_head_args(g, a, l);
+    attention_table_args(g, a, l);
+    attention_cost(a, &l->cost);
+}

@@ -1,0 +1,93 @@
+/* gen_attention_prefill.c - attention of many rows of one sequence: attention_heads.cu prepares the queries and stores
+ * keys and values, then attention_prefill.cu attends.
+ */
+#include "codegen/gen_attention_int.h"
+
+/* Query rows of a block, keys of a tile, and blocks of a multiprocessor: kernels/attention_prefill.cu. */
+typedef struct PrefillShape {
+    int most_dim; /* for heads up to this */
+    int queries, keys, blocks;
+} PrefillShape;
+
+/* Best first for each dim; the first that fits is taken. */
+static const PrefillShape prefill_shapes[] = {
+    {64, 128, 64, 1}, {128, 128, 32, 1}, {256, 128, 64, 1}, {256, 64, 64, 1},
+    {256, 64, 32, 1}, {512, 64, 64, 1},  {512, 32, 32, 1},
+};
+
+/* A row of so many 16-bit elements in shared memory. */
+static int64_t line_bytes(int64_t n) {
+    return n == 32 || n % 64 == 0 ? 2 * n : 2 * n + 16;
+}
+
+static int column_groups(const KvLayout *l) {
+    return l->v_dim > 256 ? 4 : l->v_dim > 128 ? 2 : 1;
+}
+
+static int64_t prefill_shared(const KvLayout *l, const PrefillShape *s) {
+    const int groups = column_groups(l);
+    const int64_t exchange = groups > 1 ? s->queries * (line_bytes(s->keys) + 4 * groups) : 0;
+    return s->queries * line_bytes(l->k_dim) + s->keys * (line_bytes(l->k_dim) + line_bytes(l->v_dim)) + exchange +
+           4 * s->queries;
+}
+
+static const PrefillShape *choose_prefill(Gen *g, const Attention *a) {
+    const int dim = a->layout->k_dim > a->layout->v_dim ? a->layout->k_dim : a->layout->v_dim;
+    for (size_t i = 0; i < COUNTOF(prefill_shapes); i++)
+        if (dim <= prefill_shapes[i].most_dim &&
+            prefill_shared(a->layout, &prefill_shapes[i]) <= g->target->shared_per_block)
+            return &prefill_shapes[i];
+    gen_fail(g, a->attend, "no tile of attention over heads of %d fits the shared memory of %s", dim, g->target->arch);
+    return &prefill_shapes[0];
+}
+
+/* q16 gets the prepared queries; keys and values go to the cache. */
+static void heads_launch(Gen *g, const Attention *a, const Body *bodies, int64_t q16) {
+    enum { VECTORS_A_BLOCK = 8, BLOCKS = 4 };
+    Buf b = {0};
+    attention_defines(a, &b);
+    const int kernel = gen_kernel(g, "attention_heads.cu", "ATT_NAME", "heads", b.s, bodies, 2, ATT_THREADS, 0, BLOCKS);
+    buf_free(&b);
+    const int64_t vectors = a->attend->type.dim[1] + 2 * a->layout->heads;
+    PlanGrid grid = {
+        .x = (vectors + VECTORS_A_BLOCK - 1) / VECTORS_A_BLOCK, .y = 1, .z = 1, .rows = COUNT_T, .axis = 0, .per = 1};
+    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid,
+                               arena_printf(g->arena, "heads %s", g->m->caches.v[a->cache].name), a->attend->loc);
+    attention_qkv_args(g, a, l);
+    launch_arg(g, l, arg_at(g->scratch_buffer, q16));
+    attention_cache_args(g, a, l);
+    launch_arg(g, l, arg_value(g, a->attend->in[2]));
+    launch_arg(g, l, attention_store_pos(g, a));
+    launch_arg(g, l, arg_slots(g));
+    launch_arg(g, l, arg_count(g, a->query_dim));
+    launch_arg(g, l, arg_count(g, a->store_dim));
+    attention_head_args(g, a, l);
+    l->cost.bytes_a_row = 4 * (a->q.row_stride + (a->store ? a->k.row_stride : 0));
+}
+
+void attention_prefill(Gen *g, const Attention *a) {
+    const PrefillShape *s = choose_prefill(g, a);
+    const int64_t heads = a->attend->type.dim[1];
+    const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
+    const int64_t q16 = gen_scratch(g, gen_most(g, a->query_dim) * heads * a->layout->k_dim * 2, g->group);
+    heads_launch(g, a, bodies, q16);
+    Buf b = {0};
+    attention_defines(a, &b);
+    buf_printf(&b, "#define ATT_QUERIES %d\n#define ATT_TILE %d\n#define ATT_BLOCKS %d\n", s->queries, s->keys,
+               s->blocks);
+    const int threads = 32 * (s->queries / 32) * column_groups(a->layout);
+    const int kernel = gen_kernel(g, "attention_prefill.cu", "ATT_NAME", "attention_prefill", b.s, bodies, 2, threads,
+                                  prefill_shared(a->layout, s), s->blocks);
+    buf_free(&b);
+    PlanGrid grid = {.x = heads, .y = 1, .z = 1, .rows = gen_count(a->query_dim), .axis = 1, .per = s->queries};
+    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, attention_label(g, a), a->attend->loc);
+    launch_arg(g, l, arg_at(g->scratch_buffer, q16));
+    attention_cache_args(g, a, l);
+    launch_arg(g, l, attention_out(g, a));
+    launch_arg(g, l, arg_value(g, a->attend->in[2]));
+    launch_arg(g, l, arg_slots(g));
+    launch_arg(g, l, arg_lengths(g));
+    launch_arg(g, l, arg_count(g, a->query_dim));
+    attention_table_args(g, a, l);
+    attention_cost(a, &l->cost);
+}

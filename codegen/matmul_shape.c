@@ -1,0 +1,89 @@
+/* matmul_shape.c - see matmul_shape.h. */
+#include "codegen/matmul_shape.h"
+#include <string.h>
+
+enum { MAX_STAGES = 8, FEW_WARPS = 6, PARTIALS = 4 };
+
+/* Bytes of the largest chunk: a strip's tiles in a slice. */
+static int64_t chunk_bytes(const MatmulShape *s) {
+    int64_t most = 0;
+    for (int i = 0; i < s->n_segments; i++) {
+        const DTypeInfo *t = dtype_info(s->segments[i].type);
+        const int64_t slice = (int64_t)s->warps * (s->warp_k / t->tile_k), strip = ceil_div(s->k, t->tile_k);
+        const int64_t bytes = (slice < strip ? slice : strip) * t->tile_bytes;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static int64_t partial_bytes(const MatmulShape *s) {
+    return (int64_t)PARTIALS * s->warps * s->tiles * 512;
+}
+
+bool matmul_shape_fit(MatmulShape *s, int64_t shared) {
+    const int64_t chunk = chunk_bytes(s);
+    s->groups = s->groups ? s->groups : s->warps < FEW_WARPS ? 2 : 1;
+    int64_t stages = (shared - partial_bytes(s)) / chunk;
+    if (stages < s->groups)
+        s->groups = 1;
+    stages = stages > MAX_STAGES ? MAX_STAGES : stages;
+    s->stages = (int)(stages - stages % s->groups);
+    return s->stages > 0;
+}
+
+int64_t matmul_rows(const MatmulShape *s) {
+    int64_t rows = 0;
+    for (int i = 0; i < s->n_segments; i++)
+        rows += s->segments[i].rows;
+    return rows;
+}
+
+int matmul_slices(const MatmulShape *s) {
+    return (int)ceil_div(s->k, (int64_t)s->warps * s->warp_k);
+}
+
+int64_t matmul_strips(const MatmulShape *s) {
+    int64_t strips = 0;
+    for (int i = 0; i < s->n_segments; i++)
+        strips += ceil_div(s->segments[i].rows, TILE_ROWS);
+    return strips;
+}
+
+int matmul_threads(const MatmulShape *s) {
+    return 32 * (s->warps * s->groups + 1);
+}
+
+int64_t matmul_shared(const MatmulShape *s) {
+    return s->stages * chunk_bytes(s) + partial_bytes(s);
+}
+
+int64_t matmul_weight_bytes(const MatmulShape *s) {
+    int64_t bytes = 0;
+    for (int i = 0; i < s->n_segments; i++)
+        bytes += s->segments[i].rows * (int64_t)dtype_row_bytes(s->segments[i].type, s->k);
+    return bytes;
+}
+
+void matmul_segments(const MatmulShape *s, const char *prefix, Buf *to) {
+    buf_printf(to, "#define %s_K %lld\n#define %s_SEGMENTS(X)", prefix, (long long)s->k, prefix);
+    for (int i = 0; i < s->n_segments; i++)
+        buf_printf(to, " X(%d, %s, %lld)", i, dtype_info(s->segments[i].type)->tile_form,
+                   (long long)s->segments[i].rows);
+    buf_printf(to, "\n#define %s_FORMS(X)", prefix);
+    for (int i = 0; i < s->n_segments; i++) {
+        const char *form = dtype_info(s->segments[i].type)->tile_form;
+        int j = 0;
+        while (strcmp(dtype_info(s->segments[j].type)->tile_form, form) != 0)
+            j++;
+        if (j == i)
+            buf_printf(to, " X(%s)", form);
+    }
+    buf_char(to, '\n');
+}
+
+void matmul_defines(const MatmulShape *s, Buf *to) {
+    matmul_segments(s, "MM", to);
+    buf_printf(to, "#define MM_NT %d\n#define MM_WARP_K %d\n#define MM_WARPS %d\n#define MM_GROUPS %d\n", s->tiles,
+               s->warp_k, s->warps, s->groups);
+    buf_printf(to, "#define MM_STAGES %d\n#define MM_X_SHARED 0\n#define MM_BLOCKS 1\n", s->stages);
+}

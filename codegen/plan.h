@@ -1,0 +1,211 @@
+/* plan.h - Plan: everything that is needed to run a compiled module on one GPU architecture, as plain data.
+ *
+ * Buffers, kernels as text, launches with argument lists, entry points, K/V layouts. No pointer into a device, no
+ * handle, nothing of a particular machine but its architecture: how many multiprocessors there are is asked when a
+ * launch is made (PlanGrid). So a plan prints as text (plan_print.c), reads back (plan_parse.c), and is what a .facet
+ * stores.
+ *
+ *   weights ──► fill launches, once ──► tiles, tables        call block ──► launches of a phase ──► outputs
+ */
+#ifndef LAP_CODEGEN_PLAN_H
+#define LAP_CODEGEN_PLAN_H
+
+#include "ir/ir.h"
+
+/* ==== Buffers of device memory ==== */
+
+typedef enum BufferKind {
+    BUFFER_CALL,    /* what the host writes before each call: see PlanCall */
+    BUFFER_SLAB,    /* values that leave their group, at the places of plan-memory */
+    BUFFER_SCRATCH, /* planes, partial results, records: of one phase, reused from launch to launch */
+    BUFFER_RAW,     /* a weight as the file has it */
+    BUFFER_TILES,   /* a weight repacked for matmuls (ir/quants.def) */
+    BUFFER_TABLE,   /* made once by a fill launch: angles of RoPE */
+    BUFFER_K,       /* keys of a cache, [slots][capacity][heads][dim] */
+    BUFFER_V,
+    BUFFER_ZERO,    /* counters: zero before the first launch */
+    BUFFER_SAMPLER, /* how sequences sample, and their recent tokens */
+    BUFFER_HOST,    /* page-locked memory of the host, which kernels write for it to read */
+    BUFFER_KINDS,
+} BufferKind;
+
+const char *buffer_kind_name(BufferKind k); /* "call", "slab", .. */
+
+typedef struct PlanBuffer {
+    const char *name; /* "blk.0.attn_q.weight", "slab", "kv.0" */
+    BufferKind kind;
+    int64_t bytes; /* of a cache: of one slot */
+    int index;     /* of the weight or cache in the module; else -1 */
+} PlanBuffer;
+
+/* ==== Kernels ==== */
+
+typedef struct PlanKernel {
+    const char *name; /* of the function: unique in the plan */
+    const char *file; /* the template it comes from: "matmul_decode.cu" */
+    const char *text; /* the whole program, NUL-terminated; compiled with plan_options() */
+    int threads;      /* of a block */
+    int64_t shared;   /* dynamic shared memory of a block, bytes */
+    int blocks;       /* that should be resident on a multiprocessor at once */
+} PlanKernel;
+
+/* NVRTC options that every kernel of a plan is compiled with. */
+extern const char *const plan_options[];
+extern const int n_plan_options;
+
+/* ==== Launches ==== */
+
+typedef enum ArgKind {
+    ARG_BUFFER,  /* address of a buffer + offset */
+    ARG_NULL,    /* a null pointer */
+    ARG_INT,     /* a 32-bit integer */
+    ARG_STAGING, /* the weight's bytes on their way in: only in fill launches */
+} ArgKind;
+
+typedef struct PlanArg {
+    ArgKind kind;
+    int buffer;
+    int64_t value; /* offset in bytes, or the integer */
+} PlanArg;
+
+typedef enum CountKind { COUNT_ONE, COUNT_T, COUNT_R } CountKind; /* what a grid follows */
+
+/* Blocks of a launch. x = fill ? the largest multiple of `fill` that is at most multiprocessors * kernel.blocks (at
+ * least `fill`) and at most `x` : x; y, z fixed. Then, with rows: dimension `axis` is multiplied by
+ * ceil(count / per), where count is the T or R of the call. */
+typedef struct PlanGrid {
+    int64_t x, y, z;
+    int fill;
+    CountKind rows;
+    int axis, per;
+} PlanGrid;
+
+/* What a launch costs, for profile and bench. Numbers are of one call with T rows. */
+typedef struct PlanCost {
+    int64_t weight_bytes;       /* of the file's form, read by each launch */
+    int64_t expert_bytes;       /* of one expert: times the experts touched */
+    int64_t bytes_a_row;        /* activations in and out */
+    int64_t flops_a_row;        /* multiply and add are two */
+    int64_t kv_bytes_a_key;     /* K and V of one position, all heads; times the keys visible */
+    int64_t attend_flops_a_key; /* for one query row and one visible key, all heads */
+    int64_t window;             /* keys a query may see; 0: all */
+} PlanCost;
+
+typedef struct PlanLaunch {
+    int kernel;
+    PlanGrid grid;
+    VEC(PlanArg) args;
+    int group;         /* of the graph; 0: none */
+    const char *label; /* "blk.0.attn_q.weight + 2" */
+    SrcLoc loc;
+    PlanCost cost;
+} PlanLaunch;
+
+typedef VEC(PlanLaunch) LaunchVec;
+
+/* ==== Entry points ==== */
+
+/* Where in the call block each thing stands (byte offsets). Counts come first: i32 T, R. */
+typedef struct PlanInput {
+    const char *name; /* "tokens", "pos", "rows", or another input of the graph */
+    Type type;
+    int64_t offset; /* [most rows][row] of 4 bytes each */
+} PlanInput;
+
+typedef struct PlanCall {
+    int buffer;
+    int64_t bytes;
+    int64_t slots;   /* i32 [T]: the sequence of each row */
+    int64_t lengths; /* i32 [slots of the plan]: positions of each sequence after the call */
+    VEC(PlanInput) inputs;
+} PlanCall;
+
+typedef struct PlanOutput {
+    OutputKind kind; /* emit or tap */
+    const char *name;
+    Type type;
+    int64_t offset; /* in the slab */
+} PlanOutput;
+
+/* A compiled entry for calls of up to `rows` rows. */
+typedef struct PlanPhase {
+    const char *graph; /* "step" */
+    const char *name;  /* "decode8", "decode16", "prefill", "prefill_all" */
+    int64_t rows;      /* most T */
+    int64_t wanted;    /* most R */
+    bool capture;      /* run as one CUDA graph: no grid depends on the rows of a call */
+    LaunchVec launches;
+    VEC(PlanOutput) outputs;
+} PlanPhase;
+
+/* ==== Picking tokens ==== */
+
+enum {
+    PLAN_RING = 8,           /* steps whose tokens wait in the ring */
+    PLAN_SAMPLING_BYTES = 80 /* of a sequence: Sampling of kernels/sample_source.cu */
+};
+
+/* Launches that may follow any phase of an entry: a token for each wanted row, and the call block becomes that of the
+ * step that feeds these tokens (kernels/advance.cu). In such a call wanted row r is of the same sequence as row r of
+ * the call, and no two are of the same: the last row of a prefill, or rows of different sequences from row 0 on. */
+typedef struct PlanSampler {
+    const char *graph;
+    int64_t rows; /* most R */
+    int64_t vocab;
+    int states; /* buffer: [slots of the plan] states of PLAN_SAMPLING_BYTES, then the ids picked last, i32 [rows] */
+    int recent; /* buffer: [slots] recent tokens, each plan_recent_bytes() */
+    int ring;   /* buffer: i32 [PLAN_RING][rows], tokens of step n at n % PLAN_RING */
+    LaunchVec launches;
+} PlanSampler;
+
+/* Bytes that the recent tokens of a sequence need: a bit each, and a ring of as many as a context has. */
+int64_t plan_recent_bytes(int64_t vocab, int64_t context);
+
+/* ==== Plan ==== */
+
+typedef struct PlanWeight {
+    int weight; /* of the module */
+    int buffer;
+    int launch; /* fill launch that makes the buffer from staged bytes; -1: the bytes are copied as they are */
+} PlanWeight;
+
+typedef struct Plan {
+    Arena *arena;
+    const char *arch; /* "sm_90a" */
+    int slots;        /* sequences */
+    int64_t context, chunk;
+    VEC(PlanBuffer) buffers;
+    VEC(PlanKernel) kernels;
+    VEC(PlanWeight) weights; /* in the order of the file's use */
+    LaunchVec fills;         /* once, after the weights are there; those of `weights` among them */
+    VEC(int) tables;         /* fills that are not of one weight's bytes, in order, after all weights */
+    PlanCall call;
+    VEC(PlanPhase) phases;
+    VEC(PlanSampler) samplers; /* of the entries that emit logits; at most one each */
+} Plan;
+
+/* What of a GPU a plan depends on: its architecture. False for one that is not supported. */
+typedef struct PlanTarget {
+    const char *arch;
+    int64_t shared_per_block; /* bytes, opted in */
+    bool pdl;
+} PlanTarget;
+
+bool plan_target(const char *arch, PlanTarget *out);
+
+typedef struct PlanOptions {
+    int slots; /* sequences; 0: 1 */
+    int64_t context, chunk, wanted;
+} PlanOptions;
+
+/* The module after all passes. Everything is made in `arena`. NULL after errors in m->diag: something that no kernel
+ * can do, with its place. (generate.c) */
+Plan *plan_generate(Arena *arena, const Module *m, const PlanTarget *target, const PlanOptions *o);
+
+/* Text form without the kernels' texts; `lap print --plan`. (plan_print.c) */
+void plan_print(Buf *out, const Plan *p, const Module *m);
+
+/* Bytes of device memory by kind, caches times slots. */
+int64_t plan_bytes(const Plan *p, BufferKind k);
+
+#endif

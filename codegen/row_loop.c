@@ -1,0 +1,162 @@
+/* row_loop.c - loops of a row program: values that are computed element by element of one size share a loop.
+ *
+ * A lane has W neighbours of an element, and U rounds at once: what the loop reads from memory is asked for in all U
+ * rounds before the first value is computed.
+ *
+ *   for (r = 0; r < ROUNDS; r += U) {
+ *       float x0[U][W];                                   declared
+ *       for u: load_values<W>(x0[u], p4 + e);             loads
+ *       for u {
+ *           float square3 = 0;                            square_lines
+ *           float v3[W];                                  variables
+ *           for i < W: v3[i] = s[e] * x0[u][i];           lines
+ *           store_values<W>(p5 + row * 5376 + b, v3);     stores
+ *           row_square_part<32 * W>(..);                  square_stores: by all lanes
+ *       }
+ *   }
+ */
+#include "codegen/row_int.h"
+
+enum { LANES = 32 };
+
+void row_loop_clear(RowLoop *l) {
+    l->declared.n = l->loads.n = l->variables.n = l->lines.n = l->stores.n = 0;
+    l->square_lines.n = l->square_stores.n = 0;
+    l->load_weight = 0;
+    l->open = false;
+}
+
+void row_loop_free(RowLoop *l) {
+    Buf *const bufs[] = {&l->declared, &l->loads,        &l->variables,    &l->lines,
+                         &l->stores,   &l->square_lines, &l->square_stores};
+    for (size_t i = 0; i < COUNTOF(bufs); i++)
+        buf_free(bufs[i]);
+}
+
+void row_loop_open(RowWriter *p, int64_t n) {
+    if (p->loop.open && p->loop.n == n)
+        return;
+    row_loop_close(p);
+    p->loop.open = true;
+    p->loop.n = n;
+    p->loop.scalar = n % 4 != 0;
+    p->loop.keeps = false;
+    p->loops++;
+}
+
+void row_loop_leave(RowWriter *p, NodeId operand) {
+    const RowRef r = row_resolve(p, operand, ROW_HERE);
+    if (p->loop.open && p->of[r.id].in_loop)
+        row_loop_close(p);
+}
+
+int row_loop_load(RowWriter *p, int weight) {
+    const int k = p->loop.n_loads++;
+    buf_printf(&p->loop.declared, "            float x%d[U][W];\n", k);
+    p->loop.load_weight += weight;
+    return k;
+}
+
+/* Rounds of a loop whose reads are all under way before the first value is computed: a row is short, and what takes
+ * time is the way to memory. */
+static int rounds_ahead(const RowLoop *l) {
+    enum { MOST_AHEAD = 16, MOST_ROUNDS = 8 };
+    const int rounds = MOST_AHEAD / (l->load_weight ? l->load_weight : 1);
+    return !l->load_weight || rounds < 1 ? 1 : rounds > MOST_ROUNDS ? MOST_ROUNDS : rounds;
+}
+
+static const char *text_of(const Buf *b) {
+    return b->n ? b->s : "";
+}
+
+static void write_loop(const RowLoop *l, Buf *to) {
+    static const char place[] =
+        "                const int b = first + W * ((int)threadIdx.x + (r + u) * TAIL_THREADS);\n"
+        "                [[maybe_unused]] const int e = b;\n";
+    const long long n = l->n;
+    const int ahead = rounds_ahead(l);
+    buf_printf(
+        to,
+        "    {\n        constexpr int W = %d, ROUNDS = (span(%lld) + W * TAIL_THREADS - 1) / (W * TAIL_THREADS);\n"
+        "        constexpr int U = ROUNDS < %d ? ROUNDS : %d;\n"
+        "#pragma unroll 1\n        for (int r = 0; r < ROUNDS; r += U) {\n%s",
+        l->scalar ? 1 : 4, n, ahead, ahead, text_of(&l->declared));
+    if (l->loads.n)
+        buf_printf(
+            to,
+            "#pragma unroll\n            for (int u = 0; u < U; u++) {\n%s                if (b < end(%lld)) {\n%s"
+            "                }\n            }\n",
+            place, n, l->loads.s);
+    buf_printf(to,
+               "#pragma unroll\n            for (int u = 0; u < U; u++) {\n%s%s                if (b < end(%lld)) {\n%s"
+               "#pragma unroll\n                    for (int i = 0; i < W; i++) {\n"
+               "                        [[maybe_unused]] const int e = b + i;\n%s                    }\n%s"
+               "                }\n%s            }\n        }\n    }\n",
+               place, text_of(&l->square_lines), n, text_of(&l->variables), text_of(&l->lines), text_of(&l->stores),
+               text_of(&l->square_stores));
+    if (l->keeps)
+        buf_str(to, "    block_sync();\n");
+}
+
+void row_loop_close(RowWriter *p) {
+    if (!p->loop.open)
+        return;
+    write_loop(&p->loop, &p->body);
+    row_loop_clear(&p->loop);
+    for (int id = 1; id < p->g->g->nodes.n; id++) {
+        RowValue *v = &p->of[id];
+        if (!v->in_loop)
+            continue;
+        v->kept |= v->keep;
+        v->width = p->loop.scalar ? 1 : 4;
+        v->in_loop = false;
+    }
+}
+
+/* ==== Values ==== */
+
+int64_t row_room(RowWriter *p, int64_t bytes) {
+    int64_t at = (p->out->shared + 15) / 16 * 16;
+    p->out->shared = at + bytes;
+    return at;
+}
+
+const char *row_floats(RowWriter *p, int64_t place) {
+    return arena_printf(p->a, "(float *)(shared + %lld)", (long long)place);
+}
+
+/* For a norm that reads the value: each warp leaves the sum of the squares of its elements. */
+static void define_squares(RowWriter *p, RowValue *v, const Node *n) {
+    RowLoop *l = &p->loop;
+    const int64_t elems = type_row_elems(&n->type);
+    v->squares = row_room(p, (elems + LANES - 1) / LANES * 4);
+    buf_printf(&l->square_lines, "                float square%d = 0.0f;\n", v->number);
+    buf_printf(&l->lines, "            square%d += v%d[i] * v%d[i];\n", v->number, v->number, v->number);
+    buf_printf(&l->square_stores, "                row_square_part<32 * W>(%s, square%d, b, end(%lld));\n",
+               row_floats(p, v->squares), v->number, (long long)elems);
+    l->keeps = true;
+}
+
+void row_define(RowWriter *p, NodeId id, const char *expression) {
+    const Node *n = ir_get(p->g->g, id);
+    RowValue *v = &p->of[id];
+    RowLoop *l = &p->loop;
+    v->number = p->values++;
+    v->in_loop = true;
+    buf_printf(&l->variables, "                    %sv%d[W];\n", row_c_type(n), v->number);
+    gen_line(p->g, &l->lines, n);
+    buf_printf(&l->lines, "            v%d[i] = %s;\n", v->number, expression);
+    if (v->want_squares)
+        define_squares(p, v, n);
+    if (v->keep) {
+        buf_printf(&l->lines, "            %s[e] = v%d[i];\n", row_kept(p, id), v->number);
+        l->keeps = true;
+    }
+    if (n->slab < 0 || p->g->in_planes[id])
+        return;
+    const Loc at = slab_loc(p->g, id);
+    const char *to = row_param(p, row_is_int(n) ? "int *" : "float *", arg_loc(&at));
+    buf_printf(&l->stores, "        store_values<W>(%s + (u64)row * %lld + b, v%d);\n", to, (long long)at.row_stride,
+               v->number);
+    p->out->bytes_a_row += 4 * type_row_elems(&n->type);
+}

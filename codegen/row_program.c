@@ -1,0 +1,136 @@
+/* row_program.c - writes what is computed row by row behind a matmul, or alone, as the body of a kernel.
+ *
+ * Nodes are taken in order. What can be computed element by element of one size shares a loop (row_loop.c), in which
+ * values are local variables; a value that another loop reads, or the same at another place, is kept in shared memory
+ * (global scratch when it is large). Norms, softmax, sums and top-k need statistics of whole rows (row_stats.c): these
+ * stand between loops. Behind the output matrix of an attention:
+ *
+ *   %o = linear ..                loop: v0 = sum of planes, kept in s0; sums of v0 * v0
+ *                                 factor1 = row_norm_of(those sums)
+ *   %n = rms_norm %o, @post       loop: v2 = s0[e] * factor1 * post[e]
+ *   %s = add %h, %n                     v3 = h[e] + v2, to its place and kept in s3; sums of v3 * v3
+ *                                 factor4 = row_norm_of(those sums)
+ *   %x = rms_norm %s, @ffn        loop: v5 = s3[e] * factor4 * ffn[e], to its place
+ *
+ * Which values must be kept, and whose squares must be summed, is found by writing the program until nothing new turns
+ * up. A program of a single loop without statistics is cut into chunks of columns, so that several blocks share a row.
+ *
+ * The body has a second function, tail_ahead(): it asks for the program's weights while the matmul runs.
+ */
+#include "codegen/row_int.h"
+
+enum { CHUNK = 1024 };
+
+static void write_program(RowWriter *p, const NodeId *nodes, int n) {
+    for (int id = 0; id < p->g->g->nodes.n; id++) {
+        RowValue *v = &p->of[id];
+        v->kept = v->in_loop = false;
+        v->at = v->factor = -1;
+    }
+    p->tops = namemap_new(p->a);
+    p->top.n = p->body.n = p->ahead.n = 0;
+    row_loop_clear(&p->loop);
+    p->loop.n_loads = 0;
+    p->again = p->statistics = false;
+    p->loops = p->values = 0;
+    p->out->params.n = 0;
+    p->out->shared = 0;
+    p->out->bytes_a_row = 0;
+    for (int i = 0; i < n && !p->g->failed; i++)
+        row_node(p, nodes[i]);
+    row_loop_close(p);
+}
+
+/* ==== The text ==== */
+
+static const char *take(Arena *a, Buf *b) {
+    const char *text = arena_strndup(a, b->n ? b->s : "", b->n);
+    buf_free(b);
+    return text;
+}
+
+static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
+    buf_str(to, "#include \"row_ops.cu\"\n#include \"tile_value.cu\"\n\n");
+    buf_str(to, "DEVICE void tail_item(int item, [[maybe_unused]] int live, [[maybe_unused]] u8 *shared "
+                "TAIL_PARAMETERS) {\n");
+    if (chunked) {
+        const long long chunks = (long long)p->out->chunks;
+        buf_printf(to, "    const int row = item / %lld, first = item %% %lld * %d;\n", chunks, chunks, CHUNK);
+        buf_printf(to, "    auto end = [&](int n) { return first + %d < n ? first + %d : n; };\n", CHUNK, CHUNK);
+        buf_printf(to, "    constexpr auto span = [](int n) { return n < %d ? n : %d; };\n", CHUNK, CHUNK);
+    } else {
+        buf_str(to, "    const int row = item, first = 0;\n    constexpr auto end = [](int n) { return n; };\n    "
+                    "constexpr auto span = [](int n) { return n; };\n    block_sync();\n");
+    }
+    buf_bytes(to, p->top.s, p->top.n);
+    buf_bytes(to, p->body.s, p->body.n);
+    buf_str(to, "}\n\nDEVICE void tail_ahead([[maybe_unused]] int thread TAIL_PARAMETERS) {\n");
+    buf_bytes(to, p->ahead.s, p->ahead.n);
+    buf_str(to, "}\n");
+}
+
+/* elems: of the largest row that the program makes. */
+static void finish(RowWriter *p, int64_t elems) {
+    RowProgram *out = p->out;
+    Buf body = {0}, parameters = {0}, arguments = {0};
+    const bool chunked = p->loops == 1 && !p->statistics && out->shared == 0;
+    out->chunks = chunked ? (elems + CHUNK - 1) / CHUNK : 1;
+    write_functions(p, chunked, &body);
+    for (int i = 0; i < out->params.n; i++) {
+        buf_printf(&parameters, ", %sp%d", out->params.v[i].type, i);
+        buf_printf(&arguments, ", p%d", i);
+    }
+    out->body = take(p->g->arena, &body);
+    out->parameters = take(p->g->arena, &parameters);
+    out->arguments = take(p->g->arena, &arguments);
+}
+
+/* ==== The program ==== */
+
+/* What is known of the nodes before the first is written. Elements of the largest row that the program makes. */
+static int64_t prepare(RowWriter *p, const NodeId *nodes, int n) {
+    const int count = p->g->g->nodes.n;
+    p->of = arena_array(p->a, (size_t)count, sizeof *p->of);
+    for (int i = 0; i < count; i++)
+        p->of[i].global = -1;
+    int64_t most = 0;
+    for (int i = 0; i < n; i++) {
+        const Node *node = ir_get(p->g->g, nodes[i]);
+        const bool main = node->op == OP_LINEAR || node->op == OP_LINEAR_EXPERTS;
+        const int64_t elems = type_row_elems(&node->type);
+        p->of[nodes[i]].member = !main; /* a main's result is in memory already */
+        p->of[nodes[i]].main = main;
+        if (type_has_rows(&node->type))
+            p->out->dim = node->type.dim[0];
+        if (elems > most && (node->slab >= 0 || !main))
+            most = elems;
+    }
+    return most;
+}
+
+bool row_program(Gen *g, const NodeId *nodes, int n, RowProgram *out) {
+    *out = (RowProgram){.dim = DIM_T};
+    RowWriter p = {.g = g, .a = arena_new(), .out = out};
+    const int64_t elems = prepare(&p, nodes, n);
+    do
+        write_program(&p, nodes, n);
+    while (p.again && !g->failed);
+    if (!g->failed)
+        finish(&p, elems);
+    buf_free(&p.top);
+    buf_free(&p.body);
+    buf_free(&p.ahead);
+    row_loop_free(&p.loop);
+    arena_free(p.a);
+    return !g->failed;
+}
+
+void row_defines(const RowProgram *p, Buf *to) {
+    buf_printf(to, "#define TAIL_PARAMETERS %s\n#define TAIL_ARGUMENTS %s\n", p->parameters, p->arguments);
+    buf_printf(to, "#define TAIL_ITEMS(live) ((live) * %lld)\n", (long long)p->chunks);
+}
+
+void row_args(Gen *g, const RowProgram *p, PlanLaunch *l) {
+    for (int i = 0; i < p->params.n; i++)
+        launch_arg(g, l, p->params.v[i].arg);
+}

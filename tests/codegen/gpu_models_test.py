@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""Whole models on a GPU, emulated or real, against recorded outputs and against the evaluator.
+
+    emulated_models_test.py LAP FEED CACHE FIXTURES CASE.. [--driver FILE --nvrtc FOLDER --compiler FILE]
+
+FEED is the program feed.c, CACHE a folder for compiled kernels, FIXTURES has a folder for each of the kinds below. With
+--driver and --nvrtc on the emulated GPU, which needs a C++ compiler; else on this machine's GPU. Exit 77 without.
+
+dense, moe, ple, odd: logits of a prompt fed whole, in calls of 20 and of few rows, against the recorded ones and against
+the evaluator with keys and values in f16; 16 greedy tokens; a longer text in rings that wrap. tiny: the same of
+Gemma 3 with Q8_0 weights. experts: weights in Q4_K, Q5_0 and Q6_K. variants: variants.lap.
+
+Relative RMS must be at most 6e-3, the most probable token the same wherever the evaluator's is ahead by more than 0.05.
+Calls of up to 16 rows give the same bytes whatever their sizes.
+"""
+import argparse
+import json
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+REPO = os.path.dirname(os.path.dirname(HERE))
+MOST_RMS = 6e-3
+LEAST_MARGIN = 0.05
+CONTEXT = 512
+FEW_EMULATED = ["3", "1+2+5+8+16"]
+FEW_ON_DEVICE = ["1", "2", "3", "5", "8", "16", "1+2+5+8+16"]
+
+
+def floats(path):
+    a = array("f")
+    with open(path, "rb") as f:
+        a.frombytes(f.read())
+    return a
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def run(command):
+    r = subprocess.run(command, capture_output=True, timeout=900)
+    if r.returncode != 0:
+        sys.exit("%s\nexit code %d\n%s" % (" ".join(command), r.returncode, r.stderr.decode()))
+    return r.stdout.decode()
+
+
+def row_error(x, y, at, n):
+    return math.sqrt(sum((a - b) ** 2 for a, b in zip(x[at:at + n], y[at:at + n])) / sum(b * b for b in y[at:at + n]))
+
+
+class Case:
+    def __init__(self, options, name, tmp):
+        self.o, self.name, self.tmp = options, name, tmp
+        self.weights = os.path.join(tmp, name + ".gguf")
+        self.model = None  # text; None: the built-in one
+        self.recorded = None  # folder of recorded outputs
+        self.odd_rows = 0  # rows that may differ: where experts tie to 3 digits, other ones may be chosen
+        self.failed = False
+        self.tokens = []
+        self.vocab = 0
+
+    # ==== running ====
+
+    def gpu(self):
+        o = ["--device", "gpu", "--kernel-cache", self.o.cache]
+        return o + (["--driver", self.o.driver, "--nvrtc", self.o.nvrtc] if self.o.driver else [])
+
+    def shape(self):
+        return ["--chunk", str(len(self.tokens)), "--context", str(CONTEXT)] + (["--model", self.model] if self.model else [])
+
+    def ids(self, tokens):
+        path = os.path.join(self.tmp, "%s-%d.ids" % (self.name, len(tokens)))
+        with open(path, "w") as f:
+            f.write(" ".join(map(str, tokens)))
+        return path
+
+    def feed(self, where, tokens, *calls):
+        """Files with the logits of each way of calling."""
+        out = [os.path.join(self.tmp, "%s-%d-%s-%s.f32" % (self.name, len(tokens), where[1], c)) for c in calls]
+        run([self.o.feed] + where + self.shape() + [self.weights, self.ids(tokens)] +
+            ["%s=%s" % (c, f) for c, f in zip(calls, out)])
+        return out
+
+    def evaluate(self, tokens):
+        return floats(self.feed(["--device", "cpu", "--kv", "f16"], tokens, str(len(self.tokens)))[0])
+
+    # ==== comparing ====
+
+    def fail(self, text):
+        self.failed = True
+        print("%-8s %s  FAILED" % (self.name, text), flush=True)
+
+    def compare(self, what, got, want):
+        """want: what the evaluator gives, or nearly."""
+        v = self.vocab
+        if len(got) != len(want):
+            self.fail("%s: %d values, not %d" % (what, len(got), len(want)))
+            return
+        errors = [row_error(got, want, at, v) for at in range(0, len(want), v)]
+        bad = [i for i, e in enumerate(errors) if not e <= 4 * MOST_RMS]  # a NaN is bad
+        rest = bad[:self.odd_rows] if len(bad) <= self.odd_rows else []
+        rows = [i for i in range(len(errors)) if i not in rest]
+        x = array("f", (a for i in rows for a in got[i * v:i * v + v]))
+        y = array("f", (a for i in rows for a in want[i * v:i * v + v]))
+        rms, worst = row_error(x, y, 0, len(y)), max(abs(a - b) for a, b in zip(x, y))
+        others = [i for i in rows if self.other_token(got[i * v:i * v + v], want[i * v:i * v + v])]
+        text = "%-34s relative RMS %.2e  largest difference %.2e%s" % (
+            what, rms, worst, "  but for rows %s" % rest if rest else "")
+        if others:
+            text += "  another token in rows %s" % others
+        if rms <= MOST_RMS and not others:
+            print("%-8s %s" % (self.name, text), flush=True)
+        else:
+            self.fail(text)
+
+    @staticmethod
+    def other_token(got, want):
+        first, second = sorted(want, reverse=True)[:2]
+        return first - second > LEAST_MARGIN and got.index(max(got)) != want.index(first)
+
+    # ==== the tests ====
+
+    def prompt(self):
+        few = FEW_EMULATED if self.o.driver else FEW_ON_DEVICE
+        want = self.evaluate(self.tokens)
+        whole, chunks, *small = self.feed(self.gpu(), self.tokens, str(len(self.tokens)), "20", *few)
+        for what, file in ("whole", whole), ("calls of 20", chunks), ("calls of " + few[0], small[0]):
+            self.compare(what, floats(file), want)
+            if self.recorded:
+                self.compare(what + ", recorded", floats(file), floats(os.path.join(self.recorded, "logits.f32")))
+        for calls, file in zip(few[1:], small[1:]):
+            if read(file) != read(small[0]):
+                self.fail("calls of %s rows give other bytes than calls of %s" % (calls, few[0]))
+
+    def rings(self):
+        text = self.model or os.path.join(REPO, "models", self.text_name())
+        info = run([self.o.lap, "print", text, "--weights", self.weights] + self.shape()[:4])
+        rings = [int(x) for x in re.findall(r"ring capacity (\d+)", info)]
+        n = 2 * max(rings) + 40
+        if n > CONTEXT:
+            self.fail("rings of %s positions cannot wrap twice in a context of %d" % (rings, CONTEXT))
+            return
+        tokens = (self.tokens * 9)[:n]
+        file = self.feed(self.gpu(), tokens, "%d+1+40+16" % len(self.tokens))[0]
+        self.compare("%d tokens, rings of %d" % (n, max(rings)), floats(file), self.evaluate(tokens))
+
+    def text_name(self):
+        return "gemma3.lap" if self.name == "tiny" else "gemma4.lap"
+
+    def greedy(self):
+        with open(os.path.join(self.recorded, "golden.json")) as f:
+            golden = json.load(f)
+        want = golden["greedy_tokens"]
+        out = run([self.o.lap, "run", self.weights, "--tokens-file", self.ids(self.tokens), "-q", "--greedy", "-n",
+                   str(len(want))] + self.gpu() + self.shape())
+        if [int(x) for x in out.split()] != want:
+            self.fail("greedy tokens are %s, not %s (margins %s)" % (out.split(), want, golden["greedy_margins"]))
+
+    # ==== the cases ====
+
+    def random_tokens(self, n, vocab):
+        rng = random.Random(5)
+        self.vocab = vocab
+        self.tokens = [rng.randrange(6, vocab) for _ in range(n)]
+
+    def recorded_model(self):
+        self.recorded = os.path.join(self.o.fixtures, self.name)
+        self.weights = os.path.join(self.recorded, "model.gguf")
+        with open(os.path.join(self.recorded, "golden.json")) as f:
+            golden = json.load(f)
+        self.tokens, self.vocab = golden["prompt_tokens"], golden["config"]["vocab_size"]
+        self.odd_rows = 4 if self.name == "moe" else 0
+        self.prompt()
+        self.greedy()
+        self.rings()
+
+    def make_tiny(self):
+        run([sys.executable, os.path.join(REPO, "examples", "tiny", "make_tiny.py"), self.weights])
+        tensors = json.loads(run([self.o.lap, "inspect", self.weights, "--tensors", "--json"]))["tensors"]
+        self.random_tokens(70, next(t["shape"][0] for t in tensors if t["name"] == "output.weight"))
+
+    def tiny(self):
+        self.make_tiny()
+        self.prompt()
+        self.rings()
+
+    def variants(self):
+        self.make_tiny()
+        self.model = os.path.join(HERE, "variants.lap")
+        self.prompt()
+        self.rings()
+
+    def experts(self):
+        """One layer, so that a row whose experts tie keeps that to itself."""
+        sizes = dict(D=512, F=288, H=4, KS=2, W=32, E=8, used=2, FE=96, V=600)
+        run([self.o.lap, "synth", "--like", "gemma4-26b-a4b", "--quant", "q4_k_m", "--layers", "1", "-o", self.weights] +
+            [x for k, v in sizes.items() for x in ("--set", "%s=%d" % (k, v))])
+        self.random_tokens(90, sizes["V"])
+        self.odd_rows = 3
+        self.prompt()
+
+
+CASES = {"dense": Case.recorded_model, "moe": Case.recorded_model, "ple": Case.recorded_model,
+         "odd": Case.recorded_model, "tiny": Case.tiny, "experts": Case.experts, "variants": Case.variants}
+
+
+def main():
+    p = argparse.ArgumentParser()
+    for name in "lap", "feed", "cache", "fixtures":
+        p.add_argument(name, type=os.path.abspath)
+    p.add_argument("cases", nargs="*", help="of %s (default: all)" % ", ".join(CASES))
+    for name in "--driver", "--nvrtc", "--compiler":
+        p.add_argument(name)
+    o = p.parse_args()
+    for name in o.cases:
+        if name not in CASES:
+            p.error("unknown case '%s'" % name)
+    if o.compiler and not os.path.exists(o.compiler):
+        print("the emulated GPU needs g++")
+        sys.exit(77)
+    if not o.driver and not json.loads(run([o.lap, "doctor", "--json"]))["CUDA driver"]["found"]:
+        print("no GPU")
+        sys.exit(77)
+    failed = False
+    for name in o.cases or list(CASES):
+        start = time.time()
+        with tempfile.TemporaryDirectory() as tmp:
+            case = Case(o, name, tmp)
+            CASES[name](case)
+        print("%-8s %s, %.1f s" % (name, "FAILED" if case.failed else "passed", time.time() - start), flush=True)
+        failed |= case.failed
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
