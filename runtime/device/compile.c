@@ -4,14 +4,10 @@
  * are begun first, so that none of them is left alone at the end. The calling thread only watches, so that
  * the progress callback needs no care.
  */
-#ifdef __linux__
-#define _GNU_SOURCE /* sched_getaffinity */
-#endif
 #include "runtime/device/compile.h"
 
 #include "ir/base.h"
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,18 +83,9 @@ static void watch(Pool *pool, const CompileOptions *o) {
         o->progress(o->user, pool->count, pool->count);
 }
 
-static int processors(void) {
-#ifdef __linux__
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        return CPU_COUNT(&set);
-#endif
-    return 1;
-}
-
 /* Runs the workers; when no thread can be made the caller works alone. */
 static void run(Pool *pool, const CompileOptions *o) {
-    int wanted = o->threads > 0 ? o->threads : processors();
+    int wanted = o->threads > 0 ? o->threads : processors_allowed();
     if (wanted > pool->count)
         wanted = pool->count;
     if (wanted > MAX_THREADS)

@@ -38,7 +38,7 @@ static void *open_driver(const char *path, DevError *e) {
         snprintf(searched + used, sizeof searched - used, "\n  %s", why ? why : places[i]);
     }
     dev_fail(e, DEV_ABSENT,
-             "no NVIDIA driver found; looked for:%s\n"
+             "no NVIDIA driver found\nlooked for:%s\n"
              "For a GPU install NVIDIA's driver (525 or newer); in a container, start it with access to the GPU.",
              searched);
     return NULL;

@@ -2,15 +2,9 @@
 #ifndef LAP_DEVICE_KERNEL_TEXTS_INT_H
 #define LAP_DEVICE_KERNEL_TEXTS_INT_H
 
-#include <stddef.h>
+#include "ir/base.h"
 
-typedef struct KernelText {
-    const char *name; /* "roofline.cu" */
-    const char *text; /* NUL-terminated */
-    size_t len;
-} KernelText;
-
-extern const KernelText device_kernel_texts[]; /* in the order of CMakeLists.txt */
+extern const EmbeddedText device_kernel_texts[]; /* in the order of CMakeLists.txt */
 extern const int n_device_kernel_texts;
 
 #endif

@@ -24,6 +24,7 @@ enum {
     OLDEST_MAJOR = 12, /* the first with sm_90a */
     NVRTC_SUCCESS = 0,
     NVRTC_ERROR_COMPILATION = 6,
+    NVRTC_ERROR_BUILTIN_OPERATION_FAILURE = 7,
     NVRTC_ERROR_CANCELLED = 16,
     MAX_ARCHS = 128,
     MAX_OPTIONS = 256,
@@ -256,6 +257,9 @@ static bool compile_failed(const Nvrtc *n, const Program *p, const char *arch, i
         out->state = COMPILE_CANCELLED;
         return dev_fail(&out->error, DEV_OTHER, "cancelled");
     }
+    if (result == NVRTC_ERROR_BUILTIN_OPERATION_FAILURE)
+        return dev_fail(&out->error, DEV_ABSENT, "%s lacks its second library, libnvrtc-builtins.so.%d.%d\n%s", n->path,
+                        n->info.major, n->info.minor, advice);
     const char *why = result == NVRTC_ERROR_COMPILATION ? "has errors" : n->nvrtcGetErrorString(result);
     return dev_fail(&out->error, DEV_SOURCE, "%s for %s: %s%s%s", p->name, arch, why, out->log ? "\n" : "",
                     out->log ? out->log : "");

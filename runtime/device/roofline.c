@@ -1,17 +1,25 @@
-/* roofline.c - measures the read rate of device memory with kernels/roofline.cu.
+/* roofline.c - measures the read rate of device memory and the rate of a bf16 matmul, with kernels/roofline*.cu.
  *
- * The buffer is at least twenty times the L2 cache and every pass begins at its start, which is what the
+ * Reading: the buffer is at least twenty times the L2 cache and every pass begins at its start, which is what the
  * cache dropped longest ago: what little of the end it still holds is gone before it is asked for again.
+ *
+ * Multiplying: matrices of 8192 by 8192, as a real matmul does it, but with operands that lie as the kernel likes them
+ * and as many tiles as keep all multiprocessors busy to the end. Operands are noise of size 1/8 to 2, and a few of the
+ * results are compared with the host's, since the rate of a kernel that computes something else says nothing.
  */
 #include "runtime/device/roofline.h"
 
 #include "runtime/device/device_int.h"
 #include "runtime/device/kernel_texts_int.h"
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
-    PASSES = 12,
-    WARM_UP = 3, /* passes not counted: clocks rise */
+    READ_PASSES = 12,
+    MOST_PASSES = 50, /* of the matmul */
+    LEAST_PASSES = 5,
+    READ_WARM_UP = 3, /* passes not counted: clocks rise */
     THREADS = 256,
     BYTES_OF_TILE = 8 * 16 * THREADS,
     BLOCKS_PER_MULTIPROCESSOR = 8, /* 2,048 threads, all that fit */
@@ -19,27 +27,59 @@ enum {
 
 static const int64_t SMALLEST = (int64_t)1 << 30, LARGEST = (int64_t)4 << 30;
 static const int64_t TIMES_L2 = 20;
+static const double MATMUL_SECONDS = 0.1; /* that its passes should take together */
+
+/* Operands: pieces of 128 rows and 64 columns, see kernels/roofline_wgmma.cu. */
+enum { SIZE = 8192, PIECE_ROWS = 128, PIECE_COLUMNS = 64, PIECE_BYTES = 2 * PIECE_ROWS * PIECE_COLUMNS };
+enum { DEPTHS = SIZE / PIECE_COLUMNS, ROW_BLOCKS = SIZE / PIECE_ROWS };
+static const int64_t OPERAND_BYTES = (int64_t)2 * SIZE * SIZE;
+
+/* One for each way to multiply, the last for every other architecture. */
+static const struct MatmulKernel {
+    const char *arch, *file;
+    int columns; /* of a tile; its rows are 128 */
+    int threads, shared;
+} matmul_kernels[] = {
+    {"sm_90a", "roofline_wgmma.cu", 256, 384, 1024 + 4 * (48 << 10)},
+    {NULL, "roofline_mma.cu", 128, 128, 3 * (32 << 10)},
+};
 
 typedef struct Bench {
     Device *d;
-    DevModule *module;
-    DevKernel *read, *fill;
+    const struct MatmulKernel *how;
+    DevModule *modules[2];
+    DevKernel *read, *fill, *matmul;
     DevStream *stream;
-    DevEvent *event[PASSES + 1];
+    DevEvent *event[MOST_PASSES + 1];
     DevPtr data, sink;
     uint64_t quads; /* 16 bytes each */
 } Bench;
 
+/* ==== Kernels ==== */
+
+static Program program(const char *name) {
+    int i = 0;
+    while (strcmp(device_kernel_texts[i].name, name) != 0)
+        i++;
+    return (Program){.name = name, .source = device_kernel_texts[i].text};
+}
+
 static bool load_kernels(Bench *b, const Nvrtc *n, CubinCache *cache, DevError *e) {
-    Program program = {.name = device_kernel_texts[0].name, .source = device_kernel_texts[0].text};
-    CompileOptions o = {.cache = cache, .threads = 1};
-    Compiled compiled = {0};
-    bool ok = compile_programs(n, b->d->info.arch, &program, 1, &o, &compiled, e);
-    if (ok)
-        b->module = dev_module_load(b->d, compiled.cubin, compiled.bytes, program.name, e);
-    compiled_free(&compiled);
-    return b->module && (b->read = dev_kernel(b->module, "roofline_read", 0, e)) &&
-           (b->fill = dev_kernel(b->module, "roofline_fill", 0, e));
+    b->how = matmul_kernels;
+    while (b->how->arch && strcmp(b->how->arch, b->d->info.arch) != 0)
+        b->how++;
+    const Program programs[2] = {program("roofline.cu"), program(b->how->file)};
+    CompileOptions o = {.cache = cache, .threads = 2};
+    Compiled compiled[2] = {{0}};
+    bool ok = compile_programs(n, b->d->info.arch, programs, 2, &o, compiled, e);
+    for (int i = 0; i < 2; i++) {
+        ok = ok &&
+             (b->modules[i] = dev_module_load(b->d, compiled[i].cubin, compiled[i].bytes, programs[i].name, e)) != NULL;
+        compiled_free(&compiled[i]);
+    }
+    return ok && (b->read = dev_kernel(b->modules[0], "roofline_read", 0, e)) &&
+           (b->fill = dev_kernel(b->modules[0], "roofline_fill", 0, e)) &&
+           (b->matmul = dev_kernel(b->modules[1], "roofline_matmul", (size_t)b->how->shared, e));
 }
 
 static bool allocate(Bench *b, DevError *e) {
@@ -55,29 +95,27 @@ static bool allocate(Bench *b, DevError *e) {
     if (!dev_alloc(b->d, (size_t)bytes, "the buffer that is read to measure the memory", NULL, &b->data, e) ||
         !dev_alloc(b->d, 4, "a result", NULL, &b->sink, e) || !(b->stream = dev_stream_new(b->d, e)))
         return false;
-    for (int i = 0; i <= PASSES; i++)
+    for (int i = 0; i <= MOST_PASSES; i++)
         if (!(b->event[i] = dev_event_new(b->d, true, e)))
             return false;
     return true;
 }
 
-static bool enqueue(Bench *b, DevError *e) {
-    void *fill_arguments[] = {&b->data, &b->quads};
-    void *read_arguments[] = {&b->data, &b->quads, &b->sink};
-    DevLaunch fill = {.kernel = b->fill, .block = {THREADS}, .arguments = fill_arguments};
-    fill.grid[0] = (uint32_t)(b->d->info.multiprocessors * BLOCKS_PER_MULTIPROCESSOR);
-    DevLaunch read = fill;
-    read.kernel = b->read;
-    read.arguments = read_arguments;
-    if (!dev_launch(b->stream, &fill, e))
-        return false;
-    for (int i = 0; i < WARM_UP; i++)
-        if (!dev_launch(b->stream, &read, e))
+/* ==== Passes ==== */
+
+static bool fill(Bench *b, uint64_t quads, uint32_t mask, uint32_t bits, DevError *e) {
+    void *arguments[] = {&b->data, &quads, &mask, &bits};
+    DevLaunch l = {.kernel = b->fill, .block = {THREADS}, .arguments = arguments};
+    l.grid[0] = (uint32_t)(b->d->info.multiprocessors * BLOCKS_PER_MULTIPROCESSOR);
+    return dev_launch(b->stream, &l, e);
+}
+
+/* Launches it `passes` times with events in between, and waits. */
+static bool run_passes(Bench *b, const DevLaunch *l, int passes, DevError *e) {
+    for (int i = 0; i < passes; i++)
+        if (!dev_event_record(b->event[i], b->stream, e) || !dev_launch(b->stream, l, e))
             return false;
-    for (int i = 0; i < PASSES; i++)
-        if (!dev_event_record(b->event[i], b->stream, e) || !dev_launch(b->stream, &read, e))
-            return false;
-    return dev_event_record(b->event[PASSES], b->stream, e) && dev_stream_wait(b->stream, e);
+    return dev_event_record(b->event[passes], b->stream, e) && dev_stream_wait(b->stream, e);
 }
 
 static int ascending(const void *a, const void *b) {
@@ -85,35 +123,123 @@ static int ascending(const void *a, const void *b) {
     return (*x > *y) - (*x < *y);
 }
 
-static bool read_times(const Bench *b, Roofline *out, DevError *e) {
-    double seconds[PASSES];
-    for (int i = 0; i < PASSES; i++) {
+/* Of the passes that were run: the shortest and the median. */
+static bool pass_times(const Bench *b, int passes, double *best, double *median, DevError *e) {
+    double seconds[MOST_PASSES];
+    for (int i = 0; i < passes; i++) {
         if (!dev_event_seconds(b->event[i], b->event[i + 1], &seconds[i], e))
             return false;
         if (!(seconds[i] > 0))
             return dev_fail(e, DEV_OTHER, "GPU %d: a pass over memory took no time", b->d->info.ordinal);
     }
-    qsort(seconds, PASSES, sizeof *seconds, ascending);
-    out->bytes = (int64_t)b->quads * 16;
-    out->passes = PASSES;
-    out->read_gb_per_second = 1e-9 * (double)out->bytes / seconds[0];
-    out->median_gb_per_second = 1e-9 * (double)out->bytes / seconds[PASSES / 2];
+    qsort(seconds, (size_t)passes, sizeof *seconds, ascending);
+    *best = seconds[0];
+    *median = seconds[passes / 2];
     return true;
 }
 
+static bool measure_read(Bench *b, Roofline *out, DevError *e) {
+    void *arguments[] = {&b->data, &b->quads, &b->sink};
+    DevLaunch l = {.kernel = b->read, .block = {THREADS}, .arguments = arguments};
+    l.grid[0] = (uint32_t)(b->d->info.multiprocessors * BLOCKS_PER_MULTIPROCESSOR);
+    double best = 0, median = 0;
+    if (!fill(b, b->quads, ~0u, 0, e) || !run_passes(b, &l, READ_WARM_UP, e) || !run_passes(b, &l, READ_PASSES, e) ||
+        !pass_times(b, READ_PASSES, &best, &median, e))
+        return false;
+    out->bytes = (int64_t)b->quads * 16;
+    out->passes = READ_PASSES;
+    out->read_gb_per_second = 1e-9 * (double)out->bytes / best;
+    out->median_gb_per_second = 1e-9 * (double)out->bytes / median;
+    return true;
+}
+
+/* ==== Multiplying ==== */
+
+static double bf16_value(const uint8_t *p) {
+    const uint32_t bits = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 24;
+    float f;
+    memcpy(&f, &bits, 4);
+    return (double)f;
+}
+
+/* Element k of a row below 128. */
+static double element(const uint8_t *pieces, int row, int k) {
+    const int eighth = k % PIECE_COLUMNS / 8 ^ (row & 7);
+    return bf16_value(pieces + k / PIECE_COLUMNS * PIECE_BYTES + row * 2 * PIECE_COLUMNS + eighth * 16 + k % 8 * 2);
+}
+
+/* The first 16 bytes of the result. */
+static bool check_product(Bench *b, DevError *e) {
+    static const int rows[8] = {0, 0, 8, 8, 0, 0, 8, 8}, columns[8] = {0, 1, 0, 1, 8, 9, 8, 9};
+    const size_t bytes = (size_t)DEPTHS * PIECE_BYTES;
+    uint8_t *x = malloc(bytes), *y = malloc(bytes), got[16];
+    if (!x || !y)
+        ICE("out of memory");
+    bool ok = dev_copy_out(b->stream, x, b->data, bytes, e) &&
+              dev_copy_out(b->stream, y, b->data + (DevPtr)OPERAND_BYTES, bytes, e) &&
+              dev_copy_out(b->stream, got, b->data + 2 * (DevPtr)OPERAND_BYTES, sizeof got, e) &&
+              dev_stream_wait(b->stream, e);
+    for (int i = 0; i < 8 && ok; i++) {
+        double want = 0;
+        for (int k = 0; k < SIZE; k++)
+            want += element(x, rows[i], k) * element(y, columns[i], k);
+        if (!(fabs(bf16_value(got + 2 * i) - want) <= 0.01 * (fabs(want) + 1)))
+            ok = dev_fail(e, DEV_OTHER, "GPU %d: the matmul that is measured gives %g in row %d, column %d, not %g",
+                          b->d->info.ordinal, bf16_value(got + 2 * i), rows[i], columns[i], want);
+    }
+    free(x);
+    free(y);
+    return ok;
+}
+
+static bool measure_matmul(Bench *b, Roofline *out, DevError *e) {
+    int blocks = 0;
+    if (!dev_kernel_blocks(b->matmul, b->how->threads, (size_t)b->how->shared, &blocks, e))
+        return false;
+    const int resident = blocks * b->d->info.multiprocessors;
+    DevPtr x = b->data, y = x + (DevPtr)OPERAND_BYTES, result = y + (DevPtr)OPERAND_BYTES;
+    int depths = DEPTHS, wide = SIZE / b->how->columns, tiles = ROW_BLOCKS * wide;
+    if (resident > 0 && resident < tiles)
+        tiles -= tiles % resident;
+    void *arguments[] = {&x, &y, &result, &depths, &wide, &tiles};
+    DevLaunch l = {.kernel = b->matmul,
+                   .grid = {(uint32_t)resident},
+                   .block = {(uint32_t)b->how->threads},
+                   .shared_bytes = (uint32_t)b->how->shared,
+                   .arguments = arguments};
+    double best = 0, median = 0;
+    const uint32_t sign_and_fraction = 0x81ff81ff, exponent = 0x3e003e00; /* bf16 of size 1/8 to 2 */
+    if (!fill(b, (uint64_t)OPERAND_BYTES / 8, sign_and_fraction, exponent, e) || !run_passes(b, &l, 1, e) ||
+        !check_product(b, e) || !run_passes(b, &l, 2, e) || !pass_times(b, 2, &best, &median, e))
+        return false;
+    const double wanted = MATMUL_SECONDS / best;
+    const int passes = wanted < LEAST_PASSES ? LEAST_PASSES : wanted > MOST_PASSES ? MOST_PASSES : (int)wanted;
+    if (!run_passes(b, &l, passes, e) || !pass_times(b, passes, &best, &median, e))
+        return false;
+    out->flops = 2.0 * SIZE * PIECE_ROWS * b->how->columns * tiles;
+    out->matmul_passes = passes;
+    out->matmul_tflops = 1e-12 * out->flops / best;
+    out->median_tflops = 1e-12 * out->flops / median;
+    return true;
+}
+
+/* ==== Both ==== */
+
 static void free_bench(Bench *b) {
-    for (int i = 0; i <= PASSES; i++)
+    for (int i = 0; i <= MOST_PASSES; i++)
         dev_event_free(b->event[i]);
     dev_stream_free(b->stream);
     dev_free(b->d, b->sink);
     dev_free(b->d, b->data);
-    dev_module_free(b->module);
+    dev_module_free(b->modules[0]);
+    dev_module_free(b->modules[1]);
 }
 
 bool roofline_measure(Device *d, const Nvrtc *n, CubinCache *cache, Roofline *out, DevError *e) {
     Bench b = {.d = d};
     *out = (Roofline){0};
-    bool ok = load_kernels(&b, n, cache, e) && allocate(&b, e) && enqueue(&b, e) && read_times(&b, out, e);
+    bool ok =
+        load_kernels(&b, n, cache, e) && allocate(&b, e) && measure_read(&b, out, e) && measure_matmul(&b, out, e);
     free_bench(&b);
     return ok;
 }

@@ -10,14 +10,13 @@
  *   buffer b:   being read ──► full ──► enqueued ──► event passed = room for buffer b + ring
  */
 #ifdef __linux__
-#define _GNU_SOURCE /* madvise, sched_getaffinity */
+#define _GNU_SOURCE /* madvise */
 #endif
 #include "runtime/device/upload.h"
 
 #include "ir/base.h"
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,17 +232,8 @@ static bool pump(Upload *u, const UploadOptions *o, DevError *e) {
     return dev_stream_wait(u->stream, e);
 }
 
-static int processors(void) {
-#ifdef __linux__
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        return CPU_COUNT(&set);
-#endif
-    return 1;
-}
-
 static bool with_readers(Upload *u, const UploadOptions *o, DevError *e) {
-    int wanted = o->threads > 0 ? o->threads : processors();
+    int wanted = o->threads > 0 ? o->threads : processors_allowed();
     if (o->threads <= 0 && wanted > DEFAULT_THREADS)
         wanted = DEFAULT_THREADS;
     if (wanted > MAX_THREADS)

@@ -2,8 +2,11 @@
 #include "runtime/engine/backend.h"
 #include <string.h>
 
-static void *cpu_open(const Module *m, const void *const *data, const EvalOptions *o) {
-    return eval_new(m, data, o);
+/* ==== The evaluator ==== */
+
+static void *cpu_open(const Module *m, const void *const *data, const BackendOptions *o) {
+    const EvalOptions e = {.threads = o->threads, .slots = o->gpu.plan.slots, .context = o->gpu.plan.context};
+    return eval_new(m, data, &e);
 }
 
 static void cpu_close(void *state) {
@@ -26,18 +29,59 @@ static int cpu_threads(const void *state) {
     return eval_threads(state);
 }
 
-/* Best first. */
+static Gpu *cpu_gpu(void *state) {
+    (void)state;
+    return NULL;
+}
+
+/* ==== A GPU ==== */
+
+static void *on_gpu_open(const Module *m, const void *const *data, const BackendOptions *o) {
+    return gpu_open(m, data, &o->gpu);
+}
+
+static void on_gpu_close(void *state) {
+    gpu_close(state);
+}
+
+static bool on_gpu_call(void *state, const EvalCall *call, Diag *diag) {
+    return gpu_call(state, call, diag);
+}
+
+static void on_gpu_truncate(void *state, int slot, int64_t pos) {
+    gpu_truncate(state, slot, pos);
+}
+
+static int64_t on_gpu_cache_bytes(const void *state) {
+    return gpu_cache_bytes(state);
+}
+
+static int on_gpu_threads(const void *state) {
+    (void)state;
+    return 1;
+}
+
+static Gpu *on_gpu_gpu(void *state) {
+    return state;
+}
+
+/* ==== The table ==== */
+
+enum { CPU, GPU };
+
 static const Backend backends[] = {
-    {"cpu", cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes, cpu_threads},
+    [CPU] = {"cpu", DT_F32, cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes, cpu_threads, cpu_gpu},
+    [GPU] = {"gpu", DT_F16, on_gpu_open, on_gpu_close, on_gpu_call, on_gpu_truncate, on_gpu_cache_bytes, on_gpu_threads,
+             on_gpu_gpu},
 };
 
-const Backend *backend_find(const char *device, Diag *diag) {
+const Backend *backend_find(const char *device, const char *driver, Diag *diag) {
     if (strcmp(device, "auto") == 0)
-        return &backends[0];
+        return &backends[gpu_present(driver) ? GPU : CPU];
     for (size_t i = 0; i < COUNTOF(backends); i++)
         if (strcmp(backends[i].name, device) == 0)
             return &backends[i];
-    diag_error(diag, NO_LOC, "this build has no \"%s\" back end", device);
-    diag_note(diag, NO_LOC, "--device auto or --device cpu runs the model on the processor");
+    diag_error(diag, NO_LOC, "there is no \"%s\" back end", device);
+    diag_note(diag, NO_LOC, "--device auto, cpu or gpu");
     return NULL;
 }

@@ -1,25 +1,33 @@
 /* backend.h - what runs the graphs of a session: a struct of functions.
  *
- * The evaluator is the only one now; a GPU back end is another row of the table in backend.c. A back
- * end owns the K/V caches of its slots; calls and errors have the evaluator's meaning (ir/eval.h).
+ * The evaluator on the processor, or a plan on a GPU: rows of the table in backend.c. A back end owns the K/V
+ * caches of its slots; calls and errors have the evaluator's meaning (ir/eval.h).
  */
 #ifndef LAP_ENGINE_BACKEND_H
 #define LAP_ENGINE_BACKEND_H
 
 #include "ir/eval.h"
+#include "runtime/engine/gpu.h"
+
+typedef struct BackendOptions {
+    int threads;    /* of the evaluator; 0: all processors */
+    GpuOptions gpu; /* plan.slots, context, chunk and wanted are meant for both */
+} BackendOptions;
 
 typedef struct Backend {
     const char *name; /* as in --device */
+    DType kv_type;    /* of stored keys and values, unless asked otherwise */
     /* NULL after an error in m->diag. */
-    void *(*open)(const Module *m, const void *const *data, const EvalOptions *o);
+    void *(*open)(const Module *m, const void *const *data, const BackendOptions *o);
     void (*close)(void *state);
     bool (*call)(void *state, const EvalCall *call, Diag *diag);
     void (*truncate)(void *state, int slot, int64_t pos);
     int64_t (*cache_bytes)(const void *state);
     int (*threads)(const void *state); /* that compute */
+    Gpu *(*gpu)(void *state);          /* NULL: it is none */
 } Backend;
 
-/* device: "auto" picks the best this build has. NULL after an error in diag. */
-const Backend *backend_find(const char *device, Diag *diag);
+/* device: "auto" is the GPU where `driver` (NULL: the system's) finds one. NULL after an error in diag. */
+const Backend *backend_find(const char *device, const char *driver, Diag *diag);
 
 #endif

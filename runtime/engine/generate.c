@@ -21,11 +21,12 @@ typedef struct Loop {
     const GenerateOptions *o;
     Diag *diag;
     GenerateStats *stats;
-    Sampler *sampler;
+    Sampler *sampler;           /* NULL: on_device */
     const Tokenizer *tokenizer; /* NULL: ids only */
     Detokenizer detok;
     Buf text;
-    float *logits; /* [vocab] of the newest row */
+    float *logits;  /* [vocab] of the newest row */
+    bool on_device; /* tokens are picked there: no sampler, no logits */
 } Loop;
 
 static StopReason stop_of(StepResult r) {
@@ -58,8 +59,11 @@ static bool deliver(Loop *l, int32_t id) {
 }
 
 static bool pick(Loop *l, int32_t *id) {
-    *id = sampler_pick(l->sampler, l->logits);
-    if (*id < 0 || *id >= session_vocab(l->s) || !isfinite(l->logits[*id])) {
+    if (l->on_device && session_pick(l->s, id) != STEP_OK)
+        return false;
+    if (!l->on_device)
+        *id = sampler_pick(l->sampler, l->logits);
+    if (*id < 0 || *id >= session_vocab(l->s) || (!l->on_device && !isfinite(l->logits[*id]))) {
         diag_error(l->diag, NO_LOC, "the model gave no usable logits at position %lld (NaN or infinite)",
                    (long long)session_length(l->s) - 1);
         return false;
@@ -70,6 +74,11 @@ static bool pick(Loop *l, int32_t *id) {
 /* Feeds one generated token. */
 static StepResult step_one(Loop *l, int32_t id) {
     int32_t row = 0;
+    if (l->on_device) {
+        session_pick_feed(l->s);
+        l->stats->steps++;
+        return STEP_OK;
+    }
     StepCall c = {.tokens = &id, .n = 1, .rows = &row, .n_rows = 1, .logits = l->logits, .cancel = l->o->cancel};
     StepResult r = session_step(l->s, &c);
     if (r != STEP_OK)
@@ -91,7 +100,8 @@ static StopReason decode(Loop *l) {
             return STOP_ERROR;
         if (is_stop(l, id))
             return STOP_TOKEN;
-        sampler_accept(l->sampler, id);
+        if (l->sampler)
+            sampler_accept(l->sampler, id);
         l->stats->new_tokens++;
         if (!deliver(l, id))
             return STOP_CALLER;
@@ -105,14 +115,22 @@ static StopReason decode(Loop *l) {
     }
 }
 
+/* The prompt, of which `kept` tokens are there. */
+static StepResult read_prompt(Loop *l, const int32_t *prompt, int64_t n, int64_t kept) {
+    const FeedOptions feed = {.progress = l->o->progress, .rows = l->o->rows, .ctx = l->o->ctx, .cancel = l->o->cancel};
+    const int64_t most = l->o->max_tokens < 0 ? INT64_MAX : l->o->max_tokens;
+    if (l->on_device)
+        return session_pick_start(l->s, prompt + kept, n - kept, &feed, &l->o->sample, most);
+    for (int64_t i = 0; i < n; i++)
+        sampler_accept(l->sampler, prompt[i]);
+    return session_feed(l->s, prompt + kept, n - kept, &feed, l->logits);
+}
+
 static StopReason run(Loop *l, const int32_t *prompt, int64_t n) {
     int64_t kept = session_reuse(l->s, prompt, n);
     l->stats->reused_tokens = kept;
-    for (int64_t i = 0; i < n; i++)
-        sampler_accept(l->sampler, prompt[i]);
-    FeedOptions feed = {.progress = l->o->progress, .rows = l->o->rows, .ctx = l->o->ctx, .cancel = l->o->cancel};
     double start = clock_seconds();
-    StepResult r = session_feed(l->s, prompt + kept, n - kept, &feed, l->logits);
+    StepResult r = read_prompt(l, prompt, n, kept);
     double prefilled = clock_seconds();
     l->stats->prompt_seconds = prefilled - start;
     if (r != STEP_OK) {
@@ -121,6 +139,8 @@ static StopReason run(Loop *l, const int32_t *prompt, int64_t n) {
     }
     StopReason reason = decode(l);
     l->stats->decode_seconds = clock_seconds() - prefilled;
+    if (l->on_device)
+        session_pick_end(l->s);
     if (reason != STOP_CALLER && reason != STOP_ERROR && !deliver(l, -1))
         reason = STOP_CALLER;
     return reason;
@@ -136,15 +156,17 @@ StopReason generate(Session *s, const int32_t *prompt, int64_t n, const Generate
     }
     Loop l = {.s = s, .o = o, .diag = diag, .stats = stats, .tokenizer = session_tokenizer(s, false)};
     l.detok = (Detokenizer){.t = l.tokenizer, .show_control = o->show_control};
-    l.sampler = sampler_new(&o->sample, session_vocab(s));
-    l.logits = malloc((size_t)session_vocab(s) * sizeof *l.logits);
-    if (l.logits && l.sampler)
+    l.on_device = session_picks(s) && !o->rows && o->max_tokens != 0;
+    if (!l.on_device) {
+        l.sampler = sampler_new(&o->sample, session_vocab(s));
+        l.logits = malloc((size_t)session_vocab(s) * sizeof *l.logits);
+    }
+    if (l.on_device || l.logits)
         stats->reason = run(&l, prompt, n);
     else
         diag_error(diag, NO_LOC, "out of memory for the logits of one row");
     free(l.logits);
-    if (l.sampler)
-        sampler_free(l.sampler);
+    sampler_free(l.sampler);
     buf_free(&l.text);
     return stats->reason;
 }

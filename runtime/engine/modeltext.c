@@ -41,7 +41,7 @@ bool text_read(Arena *a, Diag *diag, const char *path, TextSource *out) {
 bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *option, TextSource *out) {
     Buf known = {0};
     for (int i = 0; i < n_model_texts; i++) {
-        const ModelText *t = &model_texts[i];
+        const EmbeddedText *t = &model_texts[i];
         const char *name;
         const char *arch;
         if (!fe_head(a, t->text, t->len, &name, &arch) || !arch)

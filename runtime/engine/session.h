@@ -1,6 +1,7 @@
 /* session.h - a model ready to run: weights, compiled text, caches, and the tokens seen so far.
  *
- *   weights_open -> model text by architecture -> fe_compile -> pipeline -> back end
+ *   weights_open -> model text by architecture -> fe_compile -> pipeline ─┬─> back end
+ *             \---> bundle, for these weights, compiled before ─────────────┘
  *
  * A session holds one sequence. Its state is the list of tokens whose K/V rows are stored: stepping
  * appends, rewinding forgets. Positions are absolute and start at 0. Errors go to the Diag given at
@@ -20,12 +21,15 @@
 typedef struct SessionOptions {
     const char *weights;       /* path */
     const char *model;         /* path of a .lap; NULL: built in, by architecture */
+    const char *facet;         /* path of a bundle: nothing is compiled; what it fixes may be left: NULL, 0, DT_COUNT */
     const FeSetting *settings; /* --set */
     int n_settings;
     int64_t context;         /* most positions of the sequence */
     int64_t chunk;           /* most rows of a call */
+    DType kv_k, kv_v;        /* element types of stored keys and values; DT_COUNT: as the back end prefers */
     int threads;             /* 0: all processors */
-    const char *device;      /* "auto", "cpu" */
+    const char *device;      /* "auto", "cpu", "gpu" */
+    GpuOptions gpu;          /* its plan options are filled from the others */
     const char *const *taps; /* names of taps that calls will read, at most MAX_TAPS */
     int n_taps;
     bool verify_each; /* check every pass by evaluating before and after it */
@@ -39,7 +43,9 @@ void session_close(Session *s);
 
 const ModelFile *session_file(const Session *s);
 const Module *session_module(const Session *s);
-const char *session_device(const Session *s);
+const char *session_device(const Session *s);      /* "gpu" */
+const char *session_device_text(const Session *s); /* "gpu NVIDIA H100 80GB HBM3" */
+Gpu *session_gpu(const Session *s);                /* NULL: the processor */
 const char *session_text_name(const Session *s);
 int session_vocab(const Session *s); /* logits of a row */
 int64_t session_context(const Session *s);
@@ -61,11 +67,14 @@ typedef struct StepCall {
     const int32_t *tokens;
     int64_t n;
     const int32_t *rows; /* rows of this call whose logits are wanted, ascending */
-    int64_t n_rows;      /* at least 1: the head always runs on something */
+    int64_t n_rows;      /* at least 1: the head always runs on something; at most session_step_rows() */
     float *logits;       /* [n_rows, vocab]; NULL: not read */
     float *const *taps;  /* [n_taps][n, width]; NULL: not read */
     const volatile bool *cancel;
 } StepCall;
+
+/* Rows whose logits one call can give: at least 16, or as many as it has. */
+int64_t session_step_rows(const Session *s);
 
 /* When it does not return STEP_OK the session is as before the call. */
 StepResult session_step(Session *s, const StepCall *call);
@@ -84,6 +93,26 @@ typedef struct FeedOptions {
  * row is wanted calls are made smaller than `chunk` where needed to bound memory; results do not
  * depend on it. */
 StepResult session_feed(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o, float *last);
+
+/* ==== Tokens picked on the device ====
+ *
+ * session_pick_start, then session_pick and session_pick_feed in turn, at last session_pick_end. In between no other
+ * function that feeds or forgets. The ids are those that a Sampler picks from the same logits, but for rounding. */
+
+/* Whether the back end can; else logits are read and picked from with a Sampler. */
+bool session_picks(const Session *s);
+/* Appends n >= 1 tokens as session_feed() does (o->rows does not count), and picks the first token. At most `most` will
+ * be asked for. The penalty knows all tokens of the session. After another result than STEP_OK there is nothing to end.
+ */
+StepResult session_pick_start(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o,
+                              const SampleOptions *sample, int64_t most);
+/* The token behind session_length(); -1: its logits were not usable (NaN or infinite). */
+StepResult session_pick(Session *s, int32_t *id);
+/* Appends that token, for which the context has room: the one behind it can be asked for. */
+void session_pick_feed(Session *s);
+void session_pick_end(Session *s);
+
+/* ==== Going back ==== */
 
 /* Forgets positions >= pos where the caches still hold what a next row at pos can see, else
  * everything. Gives the number of positions kept. */

@@ -106,7 +106,7 @@ static void *work(void *arg) {
 
 static void write_pieces(Writer *w) {
     pthread_t id[MAX_THREADS];
-    long threads = w->o->threads > 0 ? w->o->threads : sysconf(_SC_NPROCESSORS_ONLN);
+    int threads = w->o->threads > 0 ? w->o->threads : processors_allowed();
     int started = 0; /* besides this one; fewer will do when the system gives no more */
     while (started < threads - 1 && started < MAX_THREADS && pthread_create(&id[started], NULL, work, w) == 0)
         started++;

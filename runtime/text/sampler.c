@@ -34,7 +34,7 @@ static uint64_t rotate(uint64_t x, int by) {
     return x << by | x >> (64 - by);
 }
 
-static void seed_random(uint64_t state[4], uint64_t seed) {
+void sampler_seed(uint64_t state[4], uint64_t seed) {
     for (int i = 0; i < 4; i++) {
         uint64_t z = seed += 0x9e3779b97f4a7c15u;
         z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
@@ -58,7 +58,7 @@ static double next_random(uint64_t s[4]) {
 
 /* ==== Making ==== */
 
-static SampleOptions without_nonsense(SampleOptions o) {
+SampleOptions sample_options_in_range(SampleOptions o) {
     o.temperature = o.temperature > 0 ? o.temperature : 0;
     o.top_k = o.top_k > 0 ? o.top_k : 0;
     o.top_p = o.top_p < 1 ? o.top_p : 1;
@@ -71,9 +71,9 @@ Sampler *sampler_new(const SampleOptions *o, int vocab) {
     Arena *a = arena_new();
     Sampler *s = arena_alloc(a, sizeof *s);
     s->arena = a;
-    s->o = without_nonsense(*o);
+    s->o = sample_options_in_range(*o);
     s->vocab = vocab;
-    seed_random(s->random, o->seed);
+    sampler_seed(s->random, o->seed);
     if (s->o.repeat_penalty != 1 && s->o.repeat_last != 0)
         s->recent = arena_array(a, (size_t)vocab, sizeof *s->recent);
     if (s->o.temperature > 0) {

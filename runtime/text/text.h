@@ -104,10 +104,13 @@ typedef struct SampleOptions {
     uint64_t seed;
 } SampleOptions;
 
+/* Out of range means off: temperature (greedy) or top_k below 0, top_p not below 1, min_p not above 0,
+ * repeat_penalty not above 0, any NaN. What is off gets the value above that says so. */
+SampleOptions sample_options_in_range(SampleOptions o);
+
 typedef struct Sampler Sampler;
 
-/* Out of range means off: temperature (greedy) or top_k below 0, top_p not below 1, min_p not above 0,
- * repeat_penalty not above 0, any NaN. */
+/* Options out of range are off. */
 Sampler *sampler_new(const SampleOptions *o, int vocab);
 void sampler_free(Sampler *s);
 /* Tells the sampler a token of the prompt or of the reply (for the penalty). Outside of vocab: ignored. */
@@ -124,5 +127,8 @@ void sampler_accept(Sampler *s, int32_t id);
  * if the best is infinite, it is the answer. Same seed, tokens and logits: same ids, on any machine with
  * the same exp(). */
 int32_t sampler_pick(Sampler *s, const float *logits);
+
+/* The first state of the random numbers that picks draw (xoshiro256**), for samplers elsewhere. */
+void sampler_seed(uint64_t state[4], uint64_t seed);
 
 #endif

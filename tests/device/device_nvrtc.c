@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "runtime/device/compile.h"
+#include "runtime/device/kernel_texts_int.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -246,6 +247,27 @@ static void cancelled(void **state) {
     many_free(m);
 }
 
+/* What --roofline measures: for every architecture it is meant for, without spills or ptxas serialising a wgmma. */
+static void roofline_kernels(void **state) {
+    (void)state;
+    static const char *const verbose[] = {"--ptxas-options=-v"};
+    static const char *const archs[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"};
+    for (int i = 0; i < n_device_kernel_texts; i++)
+        for (size_t k = 0; k < COUNTOF(archs); k++) {
+            const EmbeddedText *t = &device_kernel_texts[i];
+            const bool hopper = strcmp(archs[k], "sm_90a") == 0, wgmma = strcmp(t->name, "roofline_wgmma.cu") == 0;
+            if ((wgmma && !hopper) || !nvrtc_supports(nvrtc, archs[k]))
+                continue;
+            Program p = {.name = t->name, .source = t->text, .options = verbose, .n_options = 1};
+            Compiled out;
+            if (!nvrtc_compile(nvrtc, &p, archs[k], NULL, &out))
+                fail_msg("%s", out.error.text);
+            assert_part(out.log, " 0 bytes spill stores");
+            assert_null(strstr(out.log, "C75"));
+            compiled_free(&out);
+        }
+}
+
 int main(void) {
     DevError e = {0};
     nvrtc = nvrtc_open(NULL, &e);
@@ -259,9 +281,10 @@ int main(void) {
     }
     printf("NVRTC %d.%d, %s\n", nvrtc_info(nvrtc)->major, nvrtc_info(nvrtc)->minor, nvrtc_info(nvrtc)->path);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(missing),   cmocka_unit_test(by_folder), cmocka_unit_test(architectures),
-        cmocka_unit_test(errors),    cmocka_unit_test(many),      cmocka_unit_test(one_bad),
-        cmocka_unit_test(cancelled),
+        cmocka_unit_test(missing),       cmocka_unit_test(by_folder),
+        cmocka_unit_test(architectures), cmocka_unit_test(errors),
+        cmocka_unit_test(many),          cmocka_unit_test(one_bad),
+        cmocka_unit_test(cancelled),     cmocka_unit_test(roofline_kernels),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     nvrtc_close(nvrtc);

@@ -498,8 +498,11 @@ static bool test_roofline(Bed *b) {
     bool ok = roofline_measure(b->d, b->nvrtc, NULL, &r, &b->e);
     if (ok && !(r.median_gb_per_second > 50 && r.read_gb_per_second < 20000))
         ok = wrong(b, "no read rate that a GPU has");
-    say(b, "reads %.0f GB/s (median %.0f) over %.1f GiB", r.read_gb_per_second, r.median_gb_per_second,
-        (double)r.bytes / (1 << 30));
+    if (ok && !(r.median_tflops > 1 && r.matmul_tflops < 10000))
+        ok = wrong(b, "no matmul rate that a GPU has");
+    say(b, "reads %.0f GB/s (median %.0f) over %.1f GiB, multiplies %.0f TFLOP/s (median of %d: %.0f)",
+        r.read_gb_per_second, r.median_gb_per_second, (double)r.bytes / (1 << 30), r.matmul_tflops, r.matmul_passes,
+        r.median_tflops);
     return ok;
 }
 

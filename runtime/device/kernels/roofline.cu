@@ -2,7 +2,7 @@
 //
 // roofline_read streams a buffer once: every thread has eight 16-byte loads in flight, neighbours read
 // neighbours, nothing is kept in L1. The sum (xor) is written only if it has one value of 2^32, so
-// that the loads cannot be dropped. roofline_fill writes noise first: reading zeros costs less power.
+// that the loads cannot be dropped. roofline_fill writes noise first: zeros cost less power.
 
 typedef unsigned long long u64;
 
@@ -37,10 +37,18 @@ extern "C" __global__ void __launch_bounds__(256) roofline_read(const Quad *data
         *sink = sum;
 }
 
-extern "C" __global__ void roofline_fill(Quad *data, u64 quads) {
+__device__ static inline unsigned noise(unsigned h) {
+    h = (h ^ (h >> 16)) * 0x85ebca6bu;
+    h = (h ^ (h >> 13)) * 0xc2b2ae35u;
+    return h ^ (h >> 16);
+}
+
+// Each word: noise where `mask` has ones, else as `bits`, which has zeros there.
+extern "C" __global__ void roofline_fill(Quad *data, u64 quads, unsigned mask, unsigned bits) {
     for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < quads; i += (u64)gridDim.x * blockDim.x) {
-        unsigned h = (unsigned)i * 2654435761u;
-        Quad q = {h, h ^ (h >> 15), h * 2246822519u, ~h};
+        const unsigned at = 4 * (unsigned)i;
+        Quad q = {(noise(at) & mask) | bits, (noise(at + 1) & mask) | bits, (noise(at + 2) & mask) | bits,
+                  (noise(at + 3) & mask) | bits};
         data[i] = q;
     }
 }

@@ -1,0 +1,351 @@
+/* gpu.c - opening a GPU for a module, and calls. See gpu.h. */
+#include "runtime/engine/gpu_int.h"
+
+#include "runtime/engine/clock.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool gpu_fail(Diag *diag, const DevError *e) {
+    const size_t first = strcspn(e->text, "\n");
+    if (e->kind == DEV_SOURCE)
+        diag_error(diag, NO_LOC, "%.*s", (int)first, e->text);
+    else
+        diag_system(diag, NO_LOC, "%.*s", (int)first, e->text);
+    if (e->text[first])
+        diag_note(diag, NO_LOC, "%s", e->text + first + 1);
+    return false;
+}
+
+bool gpu_present(const char *driver) {
+    DevInfo info;
+    DevError e;
+    int n = 0;
+    return dev_list(driver, &info, 1, &n, &e) && n > 0;
+}
+
+bool gpu_arch(const char *driver, int ordinal, char out[16], Diag *diag) {
+    enum { MOST = 64 };
+    DevInfo all[MOST];
+    DevError e = {0};
+    int n = 0;
+    if (!dev_list(driver, all, MOST, &n, &e))
+        return gpu_fail(diag, &e);
+    n = n < MOST ? n : MOST;
+    if (ordinal < n)
+        snprintf(out, 16, "%s", all[ordinal].arch);
+    else
+        diag_error(diag, NO_LOC, "there is no GPU %d; this machine has %d", ordinal, n);
+    return ordinal < n;
+}
+
+/* ==== Opening ==== */
+
+/* Rows of the smallest table that token ids look up. */
+static int32_t find_vocab(const Module *m) {
+    int64_t least = INT32_MAX;
+    for (int i = 0; i < m->graphs.n; i++) {
+        const Graph *g = m->graphs.v[i];
+        for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+            const Node *n = ir_get(g, id);
+            if (n->op == OP_EMBED && ir_type(g, n->in[1])->dim[0] < least)
+                least = ir_type(g, n->in[1])->dim[0];
+        }
+    }
+    return (int32_t)least;
+}
+
+/* NVRTC is opened beside the driver: each takes a tenth of a second or more. */
+typedef struct NvrtcJob {
+    const char *folder;
+    Nvrtc *nvrtc;
+    DevError error;
+} NvrtcJob;
+
+static void *open_nvrtc(void *arg) {
+    NvrtcJob *job = arg;
+    job->nvrtc = nvrtc_open(job->folder, &job->error);
+    return NULL;
+}
+
+static bool open_device(Gpu *g, DevError *e) {
+    const double start = clock_seconds();
+    const DevOptions d = {.driver = g->o.driver, .ordinal = g->o.ordinal, .check_launches = g->o.check_launches};
+    NvrtcJob job = {.folder = g->o.nvrtc};
+    pthread_t thread;
+    const bool wanted = !g->o.n_cubins, beside = wanted && pthread_create(&thread, NULL, open_nvrtc, &job) == 0;
+    g->device = dev_open(&d, e);
+    const bool opened = g->device && (g->stream = dev_stream_new(g->device, e));
+    if (beside)
+        pthread_join(thread, NULL);
+    else if (wanted && opened)
+        open_nvrtc(&job);
+    g->nvrtc = job.nvrtc;
+    if (!opened)
+        return false;
+    if (wanted && !g->nvrtc) {
+        *e = job.error;
+        return false;
+    }
+    if (g->o.kernel_cache)
+        g->cache = cubin_cache_open(g->o.kernel_cache);
+    g->stats.device_seconds = clock_seconds() - start;
+    return true;
+}
+
+/* --use-kernel: the text of FILE takes the place of the kernel that FILE is named after. */
+static bool replace_kernel(Gpu *g, Plan *plan) {
+    const char *path = g->o.use_kernel, *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    const size_t n = strlen(base);
+    FILE *f = fopen(path, "rb");
+    Buf text = {0};
+    char block[4096];
+    for (size_t got; f && (got = fread(block, 1, sizeof block, f)) > 0;)
+        buf_bytes(&text, block, got);
+    if (!f || ferror(f))
+        diag_error(g->m->diag, NO_LOC, "cannot read %s", path);
+    const bool read = f && !ferror(f);
+    if (f)
+        fclose(f);
+    int found = -1;
+    for (int i = 0; read && i < plan->kernels.n; i++)
+        if (n > 3 && strlen(plan->kernels.v[i].name) == n - 3 && strncmp(plan->kernels.v[i].name, base, n - 3) == 0)
+            found = i;
+    if (found >= 0)
+        plan->kernels.v[found].text = arena_strndup(g->arena, text.n ? text.s : "", text.n);
+    else if (read)
+        diag_error(g->m->diag, NO_LOC, "%s: no kernel of this plan has that name; lap print --kernels DIR writes them",
+                   path);
+    buf_free(&text);
+    return found >= 0;
+}
+
+static bool make_plan(Gpu *g) {
+    if (g->o.ready) {
+        g->plan = g->o.ready;
+        return true;
+    }
+    PlanTarget target;
+    const char *arch = dev_info(g->device)->arch;
+    if (!plan_target(arch, &target)) {
+        diag_error(g->m->diag, NO_LOC, "there are no kernels for GPUs of architecture %s", arch);
+        return false;
+    }
+    Plan *plan = plan_generate(g->arena, g->m, &target, &g->o.plan);
+    g->plan = plan;
+    return plan && (!g->o.use_kernel || replace_kernel(g, plan));
+}
+
+Gpu *gpu_open(const Module *m, const void *const *data, const GpuOptions *o) {
+    Arena *arena = arena_new();
+    Gpu *g = arena_alloc(arena, sizeof *g);
+    *g = (Gpu){.arena = arena, .m = m, .o = *o, .vocab = find_vocab(m)};
+    DevError e = {0};
+    const double start = clock_seconds();
+    bool ok = open_device(g, &e);
+    const bool planned = ok && make_plan(g);
+    if (planned) {
+        g->lengths = arena_array(arena, (size_t)g->plan->slots, sizeof *g->lengths);
+        ok = gpu_allocate(g, &e) && gpu_load(g, data, &e) && gpu_make_phases(g, &e);
+    }
+    g->stats.ready_seconds = clock_seconds() - start;
+    char *warnings = g->cache ? cubin_cache_warnings(g->cache) : NULL;
+    for (const char *line = warnings; line && *line; line += strcspn(line, "\n"), line += *line == '\n')
+        diag_warning(m->diag, NO_LOC, "%.*s", (int)strcspn(line, "\n"), line);
+    free(warnings);
+    if (!ok && !(o->cancel && *o->cancel))
+        gpu_fail(m->diag, &e);
+    if (ok && planned)
+        return g;
+    gpu_close(g);
+    return NULL;
+}
+
+void gpu_close(Gpu *g) {
+    if (!g)
+        return;
+    for (int i = 0; g->phases && i < g->plan->phases.n; i++) {
+        dev_graph_free(g->phases[i].graph);
+        dev_graph_free(g->phases[i].sampled);
+    }
+    dev_stream_free(g->stream);
+    for (int i = 0; g->samplers && i < g->plan->samplers.n; i++)
+        for (int k = 0; k < PLAN_RING; k++)
+            dev_event_free(g->samplers[i].events[k]);
+    for (int i = 0; g->modules && i < g->plan->kernels.n; i++)
+        dev_module_free(g->modules[i]);
+    if (g->device) {
+        for (int i = 0; i < BUFFER_KINDS; i++)
+            if (i != BUFFER_HOST)
+                dev_free(g->device, g->memory[i]);
+        dev_host_free(g->device, g->host);
+        dev_host_free(g->device, g->call);
+        dev_host_free(g->device, g->out);
+    }
+    if (g->cache)
+        cubin_cache_close(g->cache);
+    nvrtc_close(g->nvrtc);
+    if (g->device)
+        dev_close(g->device);
+    arena_free(g->arena);
+}
+
+const Plan *gpu_plan(const Gpu *g) {
+    return g->plan;
+}
+
+Device *gpu_device(const Gpu *g) {
+    return g->device;
+}
+
+const Nvrtc *gpu_nvrtc(const Gpu *g) {
+    return g->nvrtc;
+}
+
+const GpuLoadStats *gpu_load_stats(const Gpu *g) {
+    return &g->stats;
+}
+
+int64_t gpu_cache_bytes(const Gpu *g) {
+    return plan_bytes(g->plan, BUFFER_K) + plan_bytes(g->plan, BUFFER_V);
+}
+
+void gpu_truncate(Gpu *g, int slot, int64_t pos) {
+    g->lengths[slot] = g->lengths[slot] < pos ? g->lengths[slot] : (int32_t)pos;
+}
+
+/* ==== Calls ==== */
+
+GpuPhase *gpu_find_phase(const Gpu *g, const char *graph, int64_t T, int64_t R) {
+    for (int i = 0; i < g->plan->phases.n; i++) {
+        const PlanPhase *p = g->phases[i].plan;
+        if (strcmp(p->graph, graph) == 0 && T <= p->rows && R <= p->wanted)
+            return &g->phases[i];
+    }
+    return NULL;
+}
+
+const PlanPhase *gpu_phase(const Gpu *g, const char *graph, int64_t T, int64_t R) {
+    const GpuPhase *p = gpu_find_phase(g, graph, T, R);
+    return p ? p->plan : NULL;
+}
+
+static const void *input_data(const EvalCall *c, const char *name) {
+    for (int i = 0; i < c->n_inputs; i++)
+        if (strcmp(c->inputs[i].name, name) == 0)
+            return c->inputs[i].data;
+    return NULL;
+}
+
+/* Token ids in the vocabulary, positions in the caches, wanted rows among the rows. */
+static bool check_inputs(const Gpu *g, const EvalCall *c, Diag *diag) {
+    const int32_t *tokens = input_data(c, "tokens"), *pos = input_data(c, "pos"), *rows = input_data(c, "rows");
+    for (int64_t i = 0; tokens && i < c->T; i++)
+        if (tokens[i] < 0 || tokens[i] >= g->vocab) {
+            diag_error(diag, NO_LOC, "token %d of row %lld is outside of the %d of the table", (int)tokens[i],
+                       (long long)i, (int)g->vocab);
+            return false;
+        }
+    for (int64_t i = 0; pos && i < c->T; i++)
+        if (pos[i] < 0 || pos[i] >= g->plan->context) {
+            diag_error(diag, NO_LOC, "position %d of row %lld is beyond the %lld positions that the caches hold",
+                       (int)pos[i], (long long)i, (long long)g->plan->context);
+            return false;
+        }
+    for (int64_t i = 0; rows && i < c->R; i++)
+        if (rows[i] < 0 || rows[i] >= c->T) {
+            diag_error(diag, NO_LOC, "wanted row %d is none of the %lld rows", (int)rows[i], (long long)c->T);
+            return false;
+        }
+    for (int64_t i = 0; c->slots && i < c->T; i++)
+        if (c->slots[i] < 0 || c->slots[i] >= g->plan->slots)
+            ICE("slot %d of %d", (int)c->slots[i], g->plan->slots);
+    return true;
+}
+
+/* Fills the call block. */
+static bool write_call(Gpu *g, const EvalCall *c, Diag *diag) {
+    const PlanCall *layout = &g->plan->call;
+    const int32_t counts[2] = {(int32_t)c->T, (int32_t)c->R};
+    memcpy(g->call, counts, sizeof counts);
+    for (int i = 0; i < layout->inputs.n; i++) {
+        const PlanInput *in = &layout->inputs.v[i];
+        const void *data = input_data(c, in->name);
+        if (!data) {
+            diag_error(diag, NO_LOC, "input \"%s\" is missing from the call", in->name);
+            return false;
+        }
+        const int64_t rows = in->type.rank && in->type.dim[0] == DIM_T   ? c->T
+                             : in->type.rank && in->type.dim[0] == DIM_R ? c->R
+                                                                         : 1;
+        memcpy(g->call + in->offset, data, (size_t)(rows * type_row_elems(&in->type) * 4));
+    }
+    int32_t *slots = (int32_t *)(void *)(g->call + layout->slots);
+    const int32_t *pos = input_data(c, "pos");
+    for (int64_t i = 0; i < c->T; i++) {
+        slots[i] = c->slots ? c->slots[i] : 0;
+        if (pos && pos[i] + 1 > g->lengths[slots[i]])
+            g->lengths[slots[i]] = pos[i] + 1;
+    }
+    memcpy(g->call + layout->lengths, g->lengths, (size_t)g->plan->slots * sizeof *g->lengths);
+    return true;
+}
+
+/* From the device through the page-locked buffer; waits. */
+static bool copy_out(Gpu *g, void *to, DevPtr from, int64_t bytes, DevError *e) {
+    for (int64_t at = 0; at < bytes; at += MAX_OUT) {
+        const int64_t n = bytes - at < MAX_OUT ? bytes - at : MAX_OUT;
+        if (!dev_copy_out(g->stream, g->out, from + (DevPtr)at, (size_t)n, e) || !dev_stream_wait(g->stream, e))
+            return false;
+        memcpy((uint8_t *)to + at, g->out, (size_t)n);
+    }
+    return true;
+}
+
+static int slab_buffer(const Gpu *g) {
+    int i = 0;
+    while (g->plan->buffers.v[i].kind != BUFFER_SLAB)
+        i++;
+    return i;
+}
+
+static bool read_outputs(Gpu *g, const EvalCall *c, const PlanPhase *phase, DevError *e) {
+    const DevPtr slab = g->buffers[slab_buffer(g)];
+    for (int i = 0; i < c->n_outputs; i++) {
+        const PlanOutput *out = NULL;
+        for (int k = 0; k < phase->outputs.n; k++)
+            if (strcmp(phase->outputs.v[k].name, c->outputs[i].name) == 0)
+                out = &phase->outputs.v[k];
+        if (!out)
+            return dev_fail(e, DEV_OTHER, "the plan has no output \"%s\"", c->outputs[i].name);
+        const int64_t rows = out->type.rank && out->type.dim[0] == DIM_T ? c->T : out->type.dim[0] == DIM_R ? c->R : 1;
+        if (c->outputs[i].data &&
+            !copy_out(g, c->outputs[i].data, slab + (DevPtr)out->offset, rows * type_row_elems(&out->type) * 4, e))
+            return false;
+    }
+    return dev_stream_wait(g->stream, e);
+}
+
+GpuPhase *gpu_begin(Gpu *g, const EvalCall *c, Diag *diag) {
+    GpuPhase *p = gpu_find_phase(g, c->graph->name, c->T, c->R);
+    DevError e = {0};
+    if (!p)
+        diag_error(diag, NO_LOC, "no phase of the plan takes a call of %lld rows with %lld wanted", (long long)c->T,
+                   (long long)c->R);
+    else if (!gpu_drop_picks(g, &e))
+        gpu_fail(diag, &e);
+    else if (check_inputs(g, c, diag) && write_call(g, c, diag))
+        return p;
+    return NULL;
+}
+
+bool gpu_call(Gpu *g, const EvalCall *c, Diag *diag) {
+    GpuPhase *p = gpu_begin(g, c, diag);
+    if (!p)
+        return false;
+    DevError e = {0};
+    if (!dev_copy_in(g->stream, g->buffers[g->plan->call.buffer], g->call, (size_t)g->plan->call.bytes, &e) ||
+        !gpu_launch_phase(g, p, c->T, c->R, c->cancel, &e) || !read_outputs(g, c, p->plan, &e))
+        return gpu_fail(diag, &e);
+    return !(c->cancel && *c->cancel && !p->graph);
+}

@@ -1,0 +1,108 @@
+/* gpu.h - runs a plan (codegen/plan.h) on a GPU: device memory, compiled kernels, graphs, calls.
+ *
+ *   device ─┐
+ *   plan ───┼─► compile (all processors) ──┐
+ *   weights ┴─► upload, repack ────────────┴─► graphs of the decode phases ─► calls
+ *
+ * Errors of the machine become errors in the Diag that a function takes.
+ */
+#ifndef LAP_ENGINE_GPU_H
+#define LAP_ENGINE_GPU_H
+
+#include "codegen/plan.h"
+#include "ir/eval.h"
+#include "runtime/device/compile.h"
+#include "runtime/device/device.h"
+#include "runtime/text/text.h"
+
+typedef struct Gpu Gpu;
+
+/* A compiled kernel that need not be compiled: of a bundle. */
+typedef struct GpuCubin {
+    const char *name; /* of the kernel in the plan */
+    const void *bytes;
+    size_t n;
+} GpuCubin;
+
+typedef struct GpuOptions {
+    const char *driver;       /* path of libcuda; NULL: the system's */
+    const char *nvrtc;        /* folder; NULL: the usual places */
+    const char *kernel_cache; /* folder of compiled kernels; NULL: none is kept */
+    int ordinal;              /* which GPU */
+    PlanOptions plan;
+    const char *use_kernel; /* a file whose text takes the place of the kernel named as it is (NAME.cu) */
+    const Plan *ready;      /* with cubins: a plan that is not to be made; NULL */
+    const GpuCubin *cubins;
+    int n_cubins;
+    bool check_launches; /* no graphs, wait after each launch: a fault then names its kernel */
+    /* Told while things take time; may be NULL. `what`: "compiling kernels", "loading weights". */
+    void (*progress)(void *ctx, const char *what, int64_t done, int64_t total, bool bytes);
+    void *ctx;
+    const volatile bool *cancel; /* set: loading stops soon; may be NULL */
+} GpuOptions;
+
+/* What loading took. */
+typedef struct GpuLoadStats {
+    double device_seconds, compile_seconds, upload_seconds, ready_seconds; /* the last: until graphs were there */
+    int kernels, compiled;                                                 /* not taken from the cache */
+    int64_t upload_bytes;
+} GpuLoadStats;
+
+/* True when there is a driver and a GPU that can be used. */
+bool gpu_present(const char *driver);
+/* The architecture of a GPU of the machine. False after an error in diag. */
+bool gpu_arch(const char *driver, int ordinal, char out[16], Diag *diag);
+
+/* data[i]: bytes of weight i as stored, which may be unmapped when this returns. The module outlives the Gpu. NULL
+ * after errors in m->diag, or when it was cancelled. */
+Gpu *gpu_open(const Module *m, const void *const *data, const GpuOptions *o);
+void gpu_close(Gpu *g);
+
+/* As eval_call(). In calls of more than 16 rows all rows are of one sequence. */
+bool gpu_call(Gpu *g, const EvalCall *call, Diag *diag);
+void gpu_truncate(Gpu *g, int slot, int64_t pos);
+int64_t gpu_cache_bytes(const Gpu *g);
+
+/* ==== Picking tokens on the device (gpu_sample.c) ====
+ *
+ *   gpu_sample_start ──► gpu_sample_call ──► gpu_sample_next ──► gpu_sample_next ..     each enqueues a step, and a
+ * pick └─ gpu_sample_take     └─ gpu_sample_take               the oldest pick; waits for it
+ *
+ * A step that feeds what was picked needs nothing of the host, so steps may be enqueued before the picks ahead of them
+ * are taken, up to PLAN_RING of them. What must not have been fed after all is forgotten with gpu_truncate(). Any other
+ * call forgets picks that are not taken. */
+
+/* Whether an entry's tokens can be picked on the device. */
+bool gpu_samples(const Gpu *g, const char *graph);
+/* How a sequence samples from now on, and the tokens that it has. */
+bool gpu_sample_start(Gpu *g, const char *graph, int slot, const SampleOptions *o, const int32_t *ids, int64_t n,
+                      Diag *diag);
+/* As gpu_call(), and each wanted row's sequence picks a token; outputs are not read. PlanSampler says which rows may be
+ * wanted. Enqueued, not waited for. False after an error, or when cancelled, then without a message. */
+bool gpu_sample_call(Gpu *g, const EvalCall *call, Diag *diag);
+/* The step that feeds what the step before it picks; every sequence has room for it. */
+bool gpu_sample_next(Gpu *g, const char *graph, Diag *diag);
+/* ids: a token for each wanted row of the call; -1: its logits were not usable. */
+bool gpu_sample_take(Gpu *g, const char *graph, int32_t *ids, Diag *diag);
+
+const Plan *gpu_plan(const Gpu *g);
+Device *gpu_device(const Gpu *g);
+const Nvrtc *gpu_nvrtc(const Gpu *g); /* NULL when the kernels came from a bundle */
+const GpuLoadStats *gpu_load_stats(const Gpu *g);
+
+/* ==== For measuring ==== */
+
+/* The phase that a call of T rows with R wanted runs in; NULL: none. */
+const PlanPhase *gpu_phase(const Gpu *g, const char *graph, int64_t T, int64_t R);
+/* After a call has been enqueued once with its inputs: runs the same launches again, one by one between events. Seconds
+ * of each launch of the phase (median of `repeat`). K/V rows are stored again where they were. */
+bool gpu_time_launches(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, int repeat, double *seconds, Diag *diag);
+/* The same launches as a whole, as calls run them, `repeat` times one behind the other; seconds of each. */
+bool gpu_time_phase(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, int repeat, double *seconds, Diag *diag);
+/* The same launches once more, one by one; `look` is called before each is enqueued. False: an error, in e. */
+typedef bool GpuLook(void *ctx, int launch, DevError *e);
+bool gpu_walk_launches(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, GpuLook *look, void *ctx, Diag *diag);
+/* Bytes of a buffer of the plan as they are behind everything enqueued; waits. */
+bool gpu_read(Gpu *g, int buffer, int64_t offset, void *to, int64_t bytes, DevError *e);
+
+#endif

@@ -1,0 +1,90 @@
+/* gpu_int.h - the struct behind gpu.h, and what its files share. */
+#ifndef LAP_ENGINE_GPU_INT_H
+#define LAP_ENGINE_GPU_INT_H
+
+#include "runtime/engine/gpu.h"
+
+/* A launch ready to be made: its kernel, and its arguments as the driver wants them. */
+typedef struct GpuLaunch {
+    DevLaunch launch; /* grid for one row where it follows the rows of a call */
+    void **pointers;
+    uint64_t *values;
+} GpuLaunch;
+
+/* A sampler of the plan and its picks: those up to `enqueued` are on their way, those before `taken` were given out. */
+typedef struct GpuSampler {
+    const PlanSampler *plan;
+    GpuLaunch *launches;
+    DevEvent *events[PLAN_RING];
+    int64_t enqueued, taken;
+    int64_t rows;   /* of each pick since the call */
+    int32_t *slots; /* [plan->rows] their sequences */
+} GpuSampler;
+
+typedef struct GpuPhase {
+    const PlanPhase *plan;
+    GpuLaunch *launches;
+    GpuSampler *sampler; /* of its entry; NULL: none */
+    DevGraph *graph;     /* NULL: launched one by one */
+    DevGraph *sampled;   /* with the sampler's launches behind; NULL: not made yet, or launched one by one */
+} GpuPhase;
+
+enum { MAX_OUT = 8 << 20 }; /* bytes of the page-locked buffer that results come through */
+
+struct Gpu {
+    Arena *arena;
+    const Module *m;
+    const Plan *plan;
+    GpuOptions o;
+    Device *device;
+    DevStream *stream;
+    Nvrtc *nvrtc;
+    CubinCache *cache;
+    DevPtr memory[BUFFER_KINDS]; /* one piece for each kind */
+    DevPtr *buffers;             /* by buffer */
+    DevModule **modules;         /* by kernel */
+    DevKernel **kernels;
+    int *resident; /* by kernel: blocks of it that are on a multiprocessor at once */
+    GpuPhase *phases;
+    GpuSampler *samplers;
+    void *host;       /* page-locked: buffers of kind BUFFER_HOST */
+    uint8_t *call;    /* page-locked: the call block */
+    uint8_t *out;     /* page-locked, MAX_OUT */
+    int32_t *lengths; /* [slots] positions of each sequence */
+    int32_t vocab;    /* ids must be below: rows of the smallest table that tokens look up */
+    GpuLoadStats stats;
+};
+
+/* Reports a device error. Returns false. */
+bool gpu_fail(Diag *diag, const DevError *e);
+
+GpuPhase *gpu_find_phase(const Gpu *g, const char *graph, int64_t T, int64_t R);
+/* The phase for a call, whose inputs are checked and written to the call block on the host; NULL after an error. */
+GpuPhase *gpu_begin(Gpu *g, const EvalCall *c, Diag *diag);
+
+/* ==== gpu_load.c ==== */
+
+bool gpu_allocate(Gpu *g, DevError *e);
+/* Compiles or takes every kernel, uploads every weight, runs the fill launches. */
+bool gpu_load(Gpu *g, const void *const *data, DevError *e);
+
+/* ==== gpu_launch.c ==== */
+
+/* Arguments and grid of a launch of the plan; `staging` for ARG_STAGING. */
+void gpu_make_launch(Gpu *g, const PlanLaunch *from, DevPtr staging, GpuLaunch *to);
+bool gpu_make_phases(Gpu *g, DevError *e);
+/* The grid for a call of T rows, R wanted. */
+void gpu_grid(const Gpu *g, const PlanLaunch *from, int64_t T, int64_t R, uint32_t grid[3]);
+bool gpu_launch_phase(Gpu *g, GpuPhase *p, int64_t T, int64_t R, const volatile bool *cancel, DevError *e);
+/* The same and its sampler. *whole: false when it was cancelled; then the sampler did not run. */
+bool gpu_launch_sampled(Gpu *g, GpuPhase *p, int64_t T, int64_t R, const volatile bool *cancel, bool *whole,
+                        DevError *e);
+
+/* ==== gpu_sample.c ==== */
+
+/* The sampler of an entry; NULL: none. */
+GpuSampler *gpu_sampler(const Gpu *g, const char *graph);
+/* Waits for steps that were enqueued and are not taken, and forgets what they picked: the call block is the host's. */
+bool gpu_drop_picks(Gpu *g, DevError *e);
+
+#endif

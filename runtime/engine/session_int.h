@@ -1,0 +1,59 @@
+/* session_int.h - the struct behind session.h, and what its files share.
+ *
+ * session_open.c  from a text or a bundle to a session
+ * session.c       steps, going back
+ * session_pick.c  tokens picked on the device
+ */
+#ifndef LAP_ENGINE_SESSION_INT_H
+#define LAP_ENGINE_SESSION_INT_H
+
+#include "runtime/engine/modeltext.h"
+#include "runtime/engine/session.h"
+#include "runtime/facet/facet.h"
+
+/* Picks on the device: of those enqueued, some are taken; positions below `end` are stored by steps that were enqueued.
+ */
+typedef struct Picks {
+    int64_t most, enqueued, taken, end;
+    int32_t id; /* taken last */
+    bool held;  /* and not given out yet */
+} Picks;
+
+struct Session {
+    SessionOptions o;
+    Diag *diag;
+    Arena *arena;
+    Weights *weights;
+    TextSource text; /* of a bundle: only its name */
+    Facet *facet;    /* NULL: compiled here */
+    const Module *module;
+    const Graph *step;
+    const void **data; /* [weights] bytes as stored */
+    const Backend *backend;
+    void *state;
+    Tokenizer *tokenizer;
+    char *device; /* "gpu NVIDIA H100 80GB HBM3" */
+    int vocab;
+    int64_t tap_width[MAX_TAPS];
+    int32_t *tokens; /* [context] those stored */
+    int32_t *pos;    /* [chunk] scratch */
+    int32_t *rows;   /* [chunk] 0, 1, 2, .. */
+    int64_t length;
+    int64_t high; /* positions stored since position 0 last was: what rings may have overwritten */
+    Picks picks;
+};
+
+/* Most rows of a call; all: of which every row's logits are wanted. */
+int64_t session_rows_a_call(const Session *s, bool all);
+
+/* The inputs of entry `step`. */
+typedef struct StepInputs {
+    EvalInput v[3];
+} StepInputs;
+
+/* The call that c means, without outputs; reports what does not fit in the context. `in` outlives it. */
+bool session_make_call(Session *s, const StepCall *c, StepInputs *in, EvalCall *call);
+/* After the call: the tokens are the session's, or it is as before. errors: of the diag before the call. */
+StepResult session_called(Session *s, const StepCall *c, bool ok, int errors);
+
+#endif

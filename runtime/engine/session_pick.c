@@ -1,0 +1,103 @@
+/* session_pick.c - tokens picked on the device, with steps enqueued ahead of what the host knows. See session.h.
+ *
+ * Step n + 1 feeds what step n picks, which the device knows first. So while the host waits for a token, the steps
+ * behind it are enqueued already; those that turn out not to be wanted are taken back, like any rows.
+ */
+#include "runtime/engine/session_int.h"
+#include <string.h>
+
+/* Steps enqueued behind the one that is waited for. plan-kv leaves rings room to take back so many. */
+enum { AHEAD = 2 };
+
+bool session_picks(const Session *s) {
+    const Gpu *gpu = session_gpu(s);
+    return gpu && gpu_samples(gpu, s->step->name);
+}
+
+/* The last chunk: its last row picks. */
+static StepResult first_pick(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o) {
+    const int32_t row = (int32_t)(n - 1);
+    const StepCall c = {.tokens = tokens, .n = n, .rows = &row, .n_rows = 1, .cancel = o->cancel};
+    const int errors = diag_errors(s->diag);
+    StepInputs in;
+    EvalCall call;
+    if (!session_make_call(s, &c, &in, &call))
+        return STEP_ERROR;
+    const StepResult r = session_called(s, &c, gpu_sample_call(session_gpu(s), &call, s->diag), errors);
+    s->picks.enqueued = 1;
+    s->picks.end = s->length;
+    return r;
+}
+
+static StepResult feed(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o) {
+    const int64_t most = session_rows_a_call(s, false);
+    for (int64_t done = 0; done < n;) {
+        const int64_t now = n - done < most ? n - done : most;
+        const int32_t row = (int32_t)(now - 1);
+        const StepCall c = {.tokens = tokens + done, .n = now, .rows = &row, .n_rows = 1, .cancel = o->cancel};
+        const StepResult r = done + now < n ? session_step(s, &c) : first_pick(s, tokens + done, now, o);
+        if (r != STEP_OK)
+            return r;
+        done += now;
+        if (o->progress)
+            o->progress(o->ctx, done, n);
+    }
+    return STEP_OK;
+}
+
+/* Enqueues steps as far as is allowed, then waits for the oldest pick. */
+static bool take(Session *s) {
+    Picks *p = &s->picks;
+    Gpu *gpu = session_gpu(s);
+    while (p->enqueued <= p->taken + AHEAD && p->enqueued < p->most && p->end < s->o.context) {
+        p->end++;
+        s->high = p->end > s->high ? p->end : s->high;
+        if (!gpu_sample_next(gpu, s->step->name, s->diag))
+            return false;
+        p->enqueued++;
+    }
+    if (p->taken == p->enqueued)
+        ICE("a token behind the last one that may be picked");
+    p->taken++;
+    return gpu_sample_take(gpu, s->step->name, &p->id, s->diag);
+}
+
+StepResult session_pick_start(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o,
+                              const SampleOptions *sample, int64_t most) {
+    s->picks = (Picks){.most = most};
+    if (s->length + n > s->o.context) {
+        diag_error(s->diag, NO_LOC, "%lld tokens do not fit in a context of %lld (see --context)",
+                   (long long)(s->length + n), (long long)s->o.context);
+        return STEP_ERROR;
+    }
+    memcpy(s->tokens + s->length, tokens, (size_t)n * sizeof *tokens); /* they count when they are fed */
+    if (!gpu_sample_start(session_gpu(s), s->step->name, 0, sample, s->tokens, s->length + n, s->diag))
+        return STEP_ERROR;
+    const StepResult r = feed(s, tokens, n, o);
+    if (r != STEP_OK)
+        return r;
+    s->picks.held = true;
+    if (take(s))
+        return STEP_OK;
+    session_pick_end(s);
+    return STEP_ERROR;
+}
+
+StepResult session_pick(Session *s, int32_t *id) {
+    if (!s->picks.held && !take(s))
+        return STEP_ERROR;
+    s->picks.held = false;
+    *id = s->picks.id;
+    return STEP_OK;
+}
+
+void session_pick_feed(Session *s) {
+    if (s->length >= s->o.context)
+        ICE("a token beyond the context");
+    s->tokens[s->length++] = s->picks.id;
+}
+
+void session_pick_end(Session *s) {
+    session_rewind(s, s->length);
+    s->picks = (Picks){0};
+}
