@@ -9,7 +9,9 @@ static bool bind_target(Cli *c, Bound *b) {
     b->target = weights_open(c->o.target, c->diag);
     if (!b->target)
         return false;
-    const ModelFile *file = weights_file(b->target);
+    b->target_file = *weights_file(b->target);
+    b->target_file.reads = modelreads_new(c->arena);
+    const ModelFile *file = &b->target_file;
     if (c->o.target_model ? !text_read(c->arena, c->diag, c->o.target_model, &t)
                           : !text_for_weights(c->arena, c->diag, file, "--target-model", &t))
         return false;
@@ -36,7 +38,9 @@ int cli_bind(Cli *c, Bound *b) {
     b->weights = weights_open(c->o.weights, c->diag);
     if (!b->weights || (c->o.target && !bind_target(c, b)))
         return EXIT_INPUT;
-    b->in.file = weights_file(b->weights);
+    b->file = *weights_file(b->weights);
+    b->file.reads = modelreads_new(c->arena);
+    b->in.file = &b->file;
     return EXIT_FINE;
 }
 

@@ -36,7 +36,8 @@ typedef struct Cli {
 
 /* Prints `lap CMD: error: ...` to stderr and gives `code` back. */
 __attribute__((format(printf, 3, 4))) int cli_fail(const Cli *c, int code, const char *fmt, ...);
-/* Prints the messages collected so far and forgets them; EXIT_INPUT when there were errors. */
+/* Prints the messages collected so far and forgets them; EXIT_SYSTEM when the machine refused something, else
+ * EXIT_INPUT when there were errors. */
 int cli_report(Cli *c);
 
 /* ==== Output ==== */
@@ -58,12 +59,18 @@ bool cli_parse_ids(Cli *c, const char *from, const char *text, size_t n, TokenLi
 /* Opens the first operand with the model options; taps may be NULL. context 0: as --context. Gives
  * EXIT_FINE, or the exit code after errors in diag. Shows progress. */
 int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Session **out);
+/* ~/.cache/lapidary, and the folder of compiled kernels in it; NULL without a home. */
+const char *cli_cache_dir(Arena *a);
+const char *cli_kernel_cache(Cli *c);
+/* --kv-k or --kv-v; DT_COUNT: auto. */
+DType cli_kv_type(const char *choice);
 /* --set as the front end wants it; false after a usage error, printed. */
 bool cli_settings(Cli *c, FeSetting **out, int *n);
 /* --weights, and --target with its compiled text, for texts that are compiled without being run. */
 typedef struct Bound {
-    Weights *weights, *target; /* NULL: not given */
-    FeInput in;                /* all but the text */
+    Weights *weights, *target;   /* NULL: not given */
+    ModelFile file, target_file; /* theirs, with what is looked up noted in reads */
+    FeInput in;                  /* all but the text */
 } Bound;
 
 /* Opens what the options name. Gives EXIT_FINE, or the exit code after errors in diag or printed. */
@@ -95,6 +102,8 @@ void progress_end(Progress *p);                                /* clears the lin
 
 /* What `lap inspect` prints, by its options; bytes is the size of the file. */
 void inspect_print(const Cli *c, const ModelFile *f, uint64_t bytes);
+/* lap inspect on a bundle (inspect_facet.c). */
+int inspect_facet(Cli *c);
 
 /* ==== JSON ==== */
 

@@ -162,10 +162,12 @@ static void say_stats(const Chat *chat) {
     printf("%lld tokens in the conversation, %lld of them read now in %.2f s (%.1f tokens/s)\n",
            (long long)g->prompt_tokens, (long long)fed, g->prompt_seconds,
            g->prompt_seconds > 0 ? (double)fed / g->prompt_seconds : 0.0);
-    printf("%lld generated in %.2f s (%.1f tokens/s), %lld of %lld positions used, device %s, threads %d\n",
-           (long long)g->new_tokens, g->decode_seconds,
-           g->decode_seconds > 0 ? (double)g->steps / g->decode_seconds : 0.0, (long long)session_length(chat->s),
-           (long long)session_context(chat->s), session_device(chat->s), session_threads(chat->s));
+    printf("%lld generated in %.2f s (%.1f tokens/s), %lld of %lld positions used, device %s", (long long)g->new_tokens,
+           g->decode_seconds, g->decode_seconds > 0 ? (double)g->steps / g->decode_seconds : 0.0,
+           (long long)session_length(chat->s), (long long)session_context(chat->s), session_device_text(chat->s));
+    if (!session_gpu(chat->s))
+        printf(", threads %d", session_threads(chat->s));
+    putchar('\n');
 }
 
 static bool set_system(Chat *chat, const char *text) {
@@ -244,7 +246,7 @@ static int converse(Chat *chat) {
     bool sound = true;
     if (chat->terminal && !chat->c->o.quiet)
         fprintf(stderr, "%s, device %s. /help lists commands, Ctrl-D ends.\n", chat->c->o.operand[0],
-                session_device(chat->s));
+                session_device_text(chat->s));
     while (go_on) {
         cli_catch_interrupt();
         char *line = read_line(chat);

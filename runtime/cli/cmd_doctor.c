@@ -5,7 +5,6 @@
 #include "runtime/cli/cli.h"
 #include "runtime/device/roofline.h"
 #include <dirent.h>
-#include <pwd.h>
 #include <readline/readline.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,12 +87,6 @@ static void row_as(const Report *r, const char *name, const char *text, json_t *
         row(r, name, text);
 }
 
-/* ~/.cache/lapidary; NULL without a home. */
-static const char *cache_dir(Arena *a) {
-    const struct passwd *user = getpwuid(getuid());
-    return user && user->pw_dir ? arena_printf(a, "%s/.cache/lapidary", user->pw_dir) : NULL;
-}
-
 /* ==== GPU ==== */
 
 static bool measure(Cli *c, const Report *r, int gpu, const Nvrtc *nvrtc, CubinCache *cache) {
@@ -114,12 +107,17 @@ static bool measure(Cli *c, const Report *r, int gpu, const Nvrtc *nvrtc, CubinC
            json_pack("{s:b, s:f, s:f, s:i, s:I}", "measured", 1, "gb_per_second", (double)roofline.read_gb_per_second,
                      "median_gb_per_second", (double)roofline.median_gb_per_second, "passes", (int)roofline.passes,
                      "bytes", (json_int_t)roofline.bytes));
+    row_as(r, arena_printf(c->arena, "GPU %d bf16", gpu),
+           arena_printf(c->arena, "%.0f TFLOP/s (median of %d matmuls of %.2f TFLOP: %.0f)", roofline.matmul_tflops,
+                        roofline.matmul_passes, 1e-12 * roofline.flops, roofline.median_tflops),
+           json_pack("{s:b, s:f, s:f, s:i, s:f}", "measured", 1, "tflops", roofline.matmul_tflops, "median_tflops",
+                     roofline.median_tflops, "passes", roofline.matmul_passes, "flops", roofline.flops));
     return true;
 }
 
 static bool measure_all(Cli *c, const Report *r, int gpus, const Nvrtc *nvrtc) {
-    const char *dir = cache_dir(c->arena);
-    CubinCache *cache = dir ? cubin_cache_open(arena_printf(c->arena, "%s/kernels", dir)) : NULL;
+    const char *dir = cli_kernel_cache(c);
+    CubinCache *cache = dir ? cubin_cache_open(dir) : NULL;
     bool ok = true;
     for (int i = 0; i < gpus; i++)
         ok = measure(c, r, i, nvrtc, cache) && ok;
@@ -197,7 +195,7 @@ static bool is_model(const char *name) {
 }
 
 static void report_cache(const Report *r, Arena *a) {
-    const char *dir = cache_dir(a);
+    const char *dir = cli_cache_dir(a);
     if (!dir) {
         row_as(r, "models", "no home directory for this user", json_array());
         return;

@@ -1,5 +1,6 @@
-/* cmd_inspect.c - lap inspect: metadata and tensors of a weights file. */
+/* cmd_inspect.c - lap inspect: metadata and tensors of a weights file; bundles are in inspect_facet.c. */
 #include "runtime/cli/cli.h"
+#include "runtime/facet/facet.h"
 #include "runtime/weights/weights.h"
 #include <string.h>
 
@@ -249,6 +250,8 @@ void inspect_print(const Cli *c, const ModelFile *f, uint64_t bytes) {
 }
 
 int cmd_inspect(Cli *c) {
+    if (facet_looks_like(c->o.operand[0]))
+        return inspect_facet(c);
     Weights *w = weights_open(c->o.operand[0], c->diag);
     if (!w)
         return EXIT_INPUT;

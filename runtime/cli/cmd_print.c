@@ -1,7 +1,11 @@
-/* cmd_print.c - lap print: the graph of a model text or of an IR text, after the passes asked for. */
+/* cmd_print.c - lap print: the graph of a model text or of an IR text after the passes asked for, or the plan made of
+ * it for a GPU. */
+#include "codegen/plan.h"
 #include "passes/passes.h"
 #include "runtime/cli/cli.h"
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* What the options ask of the passes; false after a usage error, printed. */
 static bool pipeline_options(const Cli *c, PipelineOptions *p) {
@@ -11,6 +15,9 @@ static bool pipeline_options(const Cli *c, PipelineOptions *p) {
     *p = (PipelineOptions){.pass = pass_options_default()};
     p->pass.context = o->context;
     p->pass.chunk = o->chunk < o->context ? o->chunk : o->context;
+    const DType kv_type = o->plan || o->kernels ? DT_F16 : DT_F32; /* as a GPU has them; as the processor */
+    p->pass.kv_k = cli_kv_type(o->kv_k) == DT_COUNT ? kv_type : cli_kv_type(o->kv_k);
+    p->pass.kv_v = cli_kv_type(o->kv_v) == DT_COUNT ? kv_type : cli_kv_type(o->kv_v);
     p->pass.all_taps = o->taps;
     p->print_after = o->print_after;
     p->stop_after = whole ? o->stop_after : o->after;
@@ -19,7 +26,9 @@ static bool pipeline_options(const Cli *c, PipelineOptions *p) {
     p->verify_each = o->verify_each;
     p->time = o->time;
     p->out = stdout;
-    if (o->given[OPT_after] && (o->stop_after || o->run_pass))
+    if ((o->plan || o->kernels) && (!whole || o->stop_after || o->run_pass))
+        problem = "plan and --kernels are made after all passes";
+    else if (o->given[OPT_after] && (o->stop_after || o->run_pass))
         problem = "after goes with neither --stop-after nor --run-pass";
     else if (strcmp(o->after, "none") == 0)
         problem = o->print_after ? "print-after goes with no --after none: no pass runs" : NULL;
@@ -52,6 +61,42 @@ static int load(Cli *c, const TextSource *t, Bound *b, Module **m) {
     return code != EXIT_FINE || *m ? code : EXIT_INPUT;
 }
 
+/* ==== --plan, --kernels ==== */
+
+/* NAME.cu for each kernel, in a folder that is made if need be. */
+static int write_kernels(Cli *c, const Plan *plan, const char *dir) {
+    if (mkdir(dir, 0777) != 0 && errno != EEXIST)
+        return cli_fail(c, EXIT_SYSTEM, "cannot make %s: %s", dir, strerror(errno));
+    for (int i = 0; i < plan->kernels.n; i++) {
+        const char *path = arena_printf(c->arena, "%s/%s.cu", dir, plan->kernels.v[i].name);
+        FILE *f = fopen(path, "wb");
+        bool ok = f && fputs(plan->kernels.v[i].text, f) >= 0;
+        ok = f && fclose(f) == 0 && ok;
+        if (!ok)
+            return cli_fail(c, EXIT_SYSTEM, "cannot write %s: %s", path, strerror(errno));
+    }
+    fprintf(stderr, "%d kernels written to %s\n", plan->kernels.n, dir);
+    return EXIT_FINE;
+}
+
+static int print_plan(Cli *c, const Module *m, const PipelineOptions *p) {
+    const Options *o = &c->o;
+    PlanTarget target;
+    if (!plan_target(o->plan_arch, &target))
+        return cli_fail(c, EXIT_USAGE, "--arch: there are no kernels for %s", o->plan_arch);
+    const PlanOptions po = {.slots = 1, .context = p->pass.context, .chunk = p->pass.chunk, .wanted = p->pass.rows};
+    Plan *plan = plan_generate(c->arena, m, &target, &po);
+    if (!plan)
+        return EXIT_INPUT;
+    if (o->plan) {
+        Buf out = {0};
+        plan_print(&out, plan, m);
+        fwrite(out.n ? out.s : "", 1, out.n, stdout);
+        buf_free(&out);
+    }
+    return o->kernels ? write_kernels(c, plan, o->kernels) : EXIT_FINE;
+}
+
 int cmd_print(Cli *c) {
     TextSource t;
     PipelineOptions p;
@@ -64,7 +109,10 @@ int cmd_print(Cli *c) {
     int code = load(c, &t, &b, &m);
     if (m && strcmp(c->o.after, "none") != 0 && !pipeline_run(m, &p))
         code = EXIT_INPUT;
-    if (code == EXIT_FINE && !c->o.print_after && !c->o.diff && !c->o.time) {
+    const bool plan = c->o.plan || c->o.kernels;
+    if (code == EXIT_FINE && plan)
+        code = print_plan(c, m, &p);
+    if (code == EXIT_FINE && !plan && !c->o.print_after && !c->o.diff && !c->o.time) {
         Buf out = {0};
         ir_print(&out, m);
         fwrite(out.n ? out.s : "", 1, out.n, stdout);

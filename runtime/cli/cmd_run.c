@@ -209,9 +209,12 @@ static void print_stats(const Run *r, const GenerateStats *g) {
     int64_t fed = g->prompt_tokens - g->reused_tokens;
     fprintf(stderr, "prompt %lld tokens in %.2f s (%.1f tokens/s), ", (long long)fed, g->prompt_seconds,
             rate(fed, g->prompt_seconds));
-    fprintf(stderr, "generated %lld in %.2f s (%.1f tokens/s), %s; device %s, threads %d\n", (long long)g->new_tokens,
-            g->decode_seconds, rate(g->steps, g->decode_seconds), stop_reason_text(g->reason), session_device(r->s),
-            session_threads(r->s));
+    fprintf(stderr, "generated %lld in %.2f s (%.1f tokens/s), %s; ", (long long)g->new_tokens, g->decode_seconds,
+            rate(g->steps, g->decode_seconds), stop_reason_text(g->reason));
+    fprintf(stderr, "device %s", session_device_text(r->s));
+    if (!session_gpu(r->s))
+        fprintf(stderr, ", threads %d", session_threads(r->s));
+    fputc('\n', stderr);
 }
 
 static json_t *json_ids(const TokenList *l) {
@@ -229,6 +232,7 @@ static void print_json(const Run *r, const GenerateStats *g) {
     json_object_set_new(j, "prompt_ids", json_ids(&r->prompt));
     json_object_set_new(j, "stopped", json_string(stop_reason_text(g->reason)));
     json_object_set_new(j, "device", json_string(session_device(r->s)));
+    json_object_set_new(j, "device_text", json_string(session_device_text(r->s)));
     json_object_set_new(j, "threads", json_integer(session_threads(r->s)));
     json_t *t =
         json_pack("{s:I, s:f, s:f, s:I, s:f, s:f}", "prompt_tokens", (json_int_t)g->prompt_tokens, "prompt_seconds",

@@ -2,6 +2,7 @@
 #include "runtime/cli/cli.h"
 #include "runtime/engine/clock.h"
 #include <errno.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@ int cli_fail(const Cli *c, int code, const char *fmt, ...) {
 }
 
 int cli_report(Cli *c) {
-    int code = diag_errors(c->diag) ? EXIT_INPUT : EXIT_FINE;
+    int code = diag_system_errors(c->diag) ? EXIT_SYSTEM : diag_errors(c->diag) ? EXIT_INPUT : EXIT_FINE;
     cli_flush();
     diag_print(c->diag, stderr, isatty(STDERR_FILENO));
     diag_clear(c->diag);
@@ -113,35 +114,116 @@ bool cli_settings(Cli *c, FeSetting **out, int *n) {
     return true;
 }
 
+DType cli_kv_type(const char *choice) {
+    return dtype_from_name((Str){choice, strlen(choice)}); /* there is no type "auto" */
+}
+
+const char *cli_cache_dir(Arena *a) {
+    const struct passwd *user = getpwuid(getuid());
+    return user && user->pw_dir ? arena_printf(a, "%s/.cache/lapidary", user->pw_dir) : NULL;
+}
+
+const char *cli_kernel_cache(Cli *c) {
+    const char *dir = c->o.kernel_cache ? NULL : cli_cache_dir(c->arena);
+    if (c->o.kernel_cache)
+        return c->o.kernel_cache;
+    return dir ? arena_printf(c->arena, "%s/kernels", dir) : NULL;
+}
+
+/* The line that shows what loading is at. */
+typedef struct LoadingLine {
+    Cli *c;
+    Progress *progress;
+    const char *what;
+} LoadingLine;
+
+static void loading(void *ctx, const char *what, int64_t done, int64_t total, bool bytes) {
+    LoadingLine *l = ctx;
+    if (l->what != what) {
+        progress_end(l->progress);
+        l->progress = progress_start(l->c, what);
+        l->what = what;
+    }
+    if (bytes)
+        progress_bytes(l->progress, done, total);
+    else
+        progress_set(l->progress, done, total);
+}
+
+/* --verbose: what there is now, and what loading took. */
+static void say_session(const Session *s, const char *weights, double seconds) {
+    fprintf(stderr, "%s: %s, device %s, K/V %.1f MiB, ready in %.2f s\n", weights, session_text_name(s),
+            session_device_text(s), (double)session_cache_bytes(s) / (1 << 20), seconds);
+    const Gpu *gpu = session_gpu(s);
+    if (!gpu)
+        return;
+    const GpuLoadStats *t = gpu_load_stats(gpu);
+    const double bytes = (double)t->upload_bytes;
+    fprintf(stderr, "GPU: device open in %.2f s; ", t->device_seconds);
+    if (gpu_nvrtc(gpu))
+        fprintf(stderr, "%d kernels, %d of them compiled, %d cached, in %.2f s", t->kernels, t->compiled,
+                t->kernels - t->compiled, t->compile_seconds);
+    else
+        fprintf(stderr, "%d kernels of the bundle", t->kernels);
+    fprintf(stderr, "; %.2f GB of weights uploaded in %.2f s (%.2f GB/s); ready in %.2f s\n", bytes / 1e9,
+            t->upload_seconds, t->upload_seconds > 0 ? bytes / 1e9 / t->upload_seconds : 0.0, t->ready_seconds);
+}
+
 int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Session **out) {
     FeSetting *settings;
     int n_settings;
     *out = NULL;
     if (!cli_settings(c, &settings, &n_settings))
         return EXIT_USAGE;
-    if (!backend_find(c->o.device, c->diag))
+    const bool gpu = strcmp(c->o.device, "gpu") == 0 || (c->o.facet && strcmp(c->o.device, "auto") == 0);
+    char arch[16];
+    if (!backend_find(c->o.device, c->o.driver, c->diag) || (gpu && !gpu_arch(c->o.driver, 0, arch, c->diag)))
         return EXIT_SYSTEM;
+    LoadingLine line = {.c = c};
     SessionOptions so = {.weights = c->o.operand[0],
                          .model = c->o.model,
+                         .facet = c->o.facet,
                          .settings = settings,
                          .n_settings = n_settings,
                          .context = context ? context : c->o.context,
                          .chunk = c->o.chunk,
+                         .kv_k = cli_kv_type(c->o.kv_k),
+                         .kv_v = cli_kv_type(c->o.kv_v),
                          .threads = (int)c->o.threads,
                          .device = c->o.device,
+                         .gpu = {.driver = c->o.driver,
+                                 .nvrtc = c->o.nvrtc,
+                                 .kernel_cache = cli_kernel_cache(c),
+                                 .use_kernel = c->o.use_kernel,
+                                 .check_launches = c->o.check_launches,
+                                 .progress = loading,
+                                 .ctx = &line,
+                                 .cancel = &cli_interrupted},
                          .taps = taps,
                          .n_taps = n_taps,
                          .verify_each = c->o.verify_each};
+    if (so.facet) { /* what is not given is the bundle's */
+        so.context = c->o.given[OPT_context] ? c->o.context : 0;
+        so.chunk = c->o.given[OPT_chunk] ? c->o.chunk : 0;
+    }
     double start = clock_seconds();
-    Progress *p = progress_start(c, "loading");
+    line.progress = progress_start(c, "loading");
     Session *s = session_open(&so, c->diag);
-    progress_end(p);
+    progress_end(line.progress);
+    *out = s;
+    if (!s && cli_interrupted) {
+        fprintf(stderr, "interrupted\n");
+        return EXIT_INTERRUPTED;
+    }
     if (!s)
         return EXIT_INPUT;
+    if (context > session_context(s)) {
+        diag_error(c->diag, NO_LOC, "%s was compiled for a context of %lld; %lld positions are needed", so.facet,
+                   (long long)session_context(s), (long long)context);
+        return EXIT_INPUT;
+    }
     if (c->o.verbose)
-        fprintf(stderr, "%s: %s, device %s, K/V %.1f MiB, ready in %.2f s\n", so.weights, session_text_name(s),
-                session_device(s), (double)session_cache_bytes(s) / (1 << 20), clock_seconds() - start);
-    *out = s;
+        say_session(s, so.weights, clock_seconds() - start);
     return EXIT_FINE;
 }
 

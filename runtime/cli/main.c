@@ -38,7 +38,7 @@ static int run_command(Command cmd, int argc, char **argv) {
         } else {
             code = functions[cmd](&c);
             int reported = cli_report(&c);
-            code = code == EXIT_FINE ? reported : code;
+            code = code == EXIT_FINE || (code == EXIT_INPUT && reported == EXIT_SYSTEM) ? reported : code;
         }
     }
     diag_free(c.diag);

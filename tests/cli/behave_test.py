@@ -135,6 +135,18 @@ def test_chunks_and_rings():
         assert d < 1e-6, "chunk %d: relative difference %g" % (chunk, d)
 
 
+def test_types_of_the_cache():
+    """Rounded keys and values change the logits a little; auto is f32 on the CPU."""
+    path, _ = ids_file(40, random.Random(SEED))
+    exact = logits_of(path, "-n", "0", "--device", "cpu")
+    assert exact == logits_of(path, "-n", "0", "--device", "cpu", "--kv-k", "f32", "--kv-v", "auto")
+    half = logits_of(path, "-n", "0", "--device", "cpu", "--kv-k", "f16", "--kv-v", "f16")
+    brief = logits_of(path, "-n", "0", "--device", "cpu", "--kv-k", "bf16", "--kv-v", "bf16")
+    assert 0 < rms_difference(exact, half) < 2e-3, rms_difference(exact, half)
+    assert rms_difference(exact, half) < rms_difference(exact, brief) < 2e-2, rms_difference(exact, brief)
+    lap("run", TINY, "-p", "the", "-n", "2", "-q", "--device", "cpu", "--kv-k", "f16", "--verify-each")
+
+
 def test_context_full():
     r = lap("run", TINY, "-p", "the", "--context", "20", "-n", "100", "--json")
     j = json.loads(r.stdout)

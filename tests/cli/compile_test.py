@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""lap compile and lap inspect on what it makes: compile_test.py LAP NVRTC
+
+Compiles the one-layer text of examples/first for the tiny model. NVRTC is the system's, or that in the folder NVRTC; exits
+77 without one.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+REPO = os.path.dirname(os.path.dirname(HERE))
+LAP = os.path.abspath(sys.argv[1])
+TEXT = os.path.join(REPO, "examples", "first", "first.lap")
+
+
+def lap(*args, code=0):
+    r = subprocess.run([LAP] + [str(a) for a in args], capture_output=True, timeout=600)
+    assert r.returncode == code, "exit code %d, expected %d: lap %s\n%s" % (r.returncode, code, args, r.stderr.decode())
+    return r
+
+
+def find_nvrtc():
+    """The options that name it; None without one."""
+    for options in [], ["--nvrtc", sys.argv[2]]:
+        if json.loads(lap("doctor", "--json", *options).stdout)["NVRTC"]["found"]:
+            return options
+    return None
+
+
+def check_contents(path, archs):
+    with zipfile.ZipFile(path) as z:
+        assert z.testzip() is None
+        names = z.namelist()
+        assert names == ["manifest.json"] + sorted(names[1:]), names
+        assert z.read("model.lap") == pathlib.Path(TEXT).read_bytes()
+        assert z.read("module.ir").startswith(b"module first arch \"gemma3\"\n"), z.read("module.ir")[:100]
+        for arch in archs:
+            plan = z.read(arch + "/plan.txt").decode()
+            kernels = [line.split()[1] for line in plan.splitlines() if line.startswith("kernel ")]
+            assert plan.startswith("plan %s slots 2 context 64 chunk 16\n" % arch) and kernels, plan[:200]
+            for k in kernels:
+                assert z.read("%s/kernels/%s.cubin" % (arch, k))[:4] == b"\177ELF"
+                assert k in z.read("%s/kernels/%s.cu" % (arch, k)).decode()
+        manifest = json.loads(z.read("manifest.json"))
+        assert sorted(manifest["entries"]) == sorted(names[1:])
+        assert manifest["weights"]["tensors"]["blk.0.attn_q.weight"] == "q8_0[64, 64]", manifest["weights"]
+
+
+def check_inspect(path, archs):
+    j = json.loads(lap("inspect", path, "--json").stdout)
+    assert [a["name"] for a in j["archs"]] == archs and j["bytes"] == os.path.getsize(path), j
+    assert j["options"]["kv_k"] == "f16" and j["options"]["slots"] == 2, j["options"]
+    assert all(a["memory"]["tiles"]["bytes"] > 0 and a["phases"][0]["launches"] > 0 for a in j["archs"]), j["archs"]
+    text = lap("inspect", path).stdout.decode()
+    assert "model first for %s" % ", ".join(archs) in text and "step decode8: up to 8 rows" in text, text
+    assert "gemma3.attention.head_count = 2\n" in lap("inspect", path, "--meta").stdout.decode()
+    assert "token_embd.weight = " in lap("inspect", path, "--tensors").stdout.decode()
+    assert b"--key has a meaning only for weights" in lap("inspect", path, "--key", "x", code=2).stderr
+
+
+def check_damage(path):
+    data = bytearray(pathlib.Path(path).read_bytes())
+    data[len(data) // 2] ^= 0x10
+    pathlib.Path(path + ".bad").write_bytes(data)
+    r = lap("inspect", path + ".bad", code=1)
+    assert not r.stdout and b".bad: error: " in r.stderr, r.stderr
+
+
+def main():
+    nvrtc = find_nvrtc()
+    if nvrtc is None:
+        sys.exit(77)
+    with tempfile.TemporaryDirectory() as tmp:
+        tiny, path = os.path.join(tmp, "tiny.gguf"), os.path.join(tmp, "first.facet")
+        subprocess.run([sys.executable, os.path.join(REPO, "examples", "tiny", "make_tiny.py"), tiny], check=True)
+        archs = ["sm_86", "sm_90a"]
+        options = ["--weights", tiny, "--arch", ",".join(archs), "--context", 64, "--chunk", 16, "--slots", 2] + nvrtc
+        r = lap("compile", TEXT, *options, "-o", path)
+        assert r.stderr.decode().startswith("sm_86: ") and not r.stdout, r
+        check_contents(path, archs)
+        check_inspect(path, archs)
+        again = os.path.join(tmp, "again.facet")
+        assert not lap("compile", TEXT, *options, "-q", "-o", again).stderr
+        assert pathlib.Path(path).read_bytes() == pathlib.Path(again).read_bytes(), "the same contents give other bytes"
+        check_damage(path)
+        r = lap("compile", TEXT, *options, "-q", "-o", os.path.join(tmp, "no", "such", "x.facet"), code=3)
+        assert b"x.facet: error: cannot be written" in r.stderr, r.stderr
+    print("ok")
+
+
+if __name__ == "__main__":
+    main()

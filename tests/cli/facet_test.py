@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Bundles as they are run: facet_test.py LAP DRIVER NVRTC KERNEL_CACHE
+
+On the emulated GPU. A bundle is compiled for the tiny model, then run, chatted with, scored and measured without NVRTC: the
+same tokens as compiled on the spot. What a bundle is not for is refused with what it is for.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+REPO = os.path.dirname(os.path.dirname(HERE))
+LAP, DRIVER, NVRTC, CACHE = [os.path.abspath(a) for a in sys.argv[1:5]]
+TEXT = os.path.join(REPO, "models", "gemma3.lap")
+SHAPE = ["--context", 128, "--chunk", 32]
+HERE_OPTIONS = ["--device", "gpu", "--driver", DRIVER, "--nvrtc", NVRTC, "--kernel-cache", CACHE]
+
+
+def lap(*args, code=0, stdin=None):
+    r = subprocess.run([LAP] + [str(a) for a in args], capture_output=True, timeout=600, input=stdin)
+    assert r.returncode == code, "exit code %d, expected %d: lap %s\n%s" % (r.returncode, code, args, r.stderr.decode())
+    return r
+
+
+class Bundle:
+    def __init__(self, tmp):
+        self.tmp = tmp
+        self.tiny, self.path = self.make("tiny.gguf", "pass"), os.path.join(tmp, "tiny.facet")
+        self.compile("sm_90a", self.path)
+        # without NVRTC: a folder that has none
+        self.options = ["--driver", DRIVER, "--nvrtc", tmp, "--facet", self.path]
+
+    def make(self, name, change):
+        """A tiny model, its maker changed a little."""
+        path = os.path.join(self.tmp, name)
+        program = "import sys; sys.path.insert(0, %r); sys.argv = ['', %r]; import make_tiny; %s; make_tiny.main()" % (
+            os.path.join(REPO, "examples", "tiny"), path, change)
+        subprocess.run([sys.executable, "-B", "-c", program], check=True)
+        return path
+
+    def compile(self, arch, path):
+        lap("compile", TEXT, "--weights", self.tiny, "--arch", arch, "--nvrtc", NVRTC, "--kernel-cache", CACHE, "-q", "-o",
+            path, *SHAPE)
+
+    def fails(self, *args, weights=None, options=None, code=1):
+        """What `lap run` says of it."""
+        options = self.options if options is None else options
+        r = lap("run", weights or self.tiny, "-p", "the cat", "-n", 1, *options, *args, code=code)
+        assert not r.stdout, r
+        return r.stderr.decode()
+
+
+def check_run(b):
+    for sampling in ["--greedy"], ["--temp", 1, "-s", 4, "--repeat-penalty", 1.2]:
+        prompt = ["-p", "the cat", "-n", 12, "--json", "-q"] + sampling
+        here = json.loads(lap("run", b.tiny, *prompt, *SHAPE, *HERE_OPTIONS).stdout)
+        bundled = json.loads(lap("run", b.tiny, *prompt, *b.options).stdout)
+        assert len(here["ids"]) == 12 and here["ids"] == bundled["ids"], (here, bundled)
+        assert bundled["device"] == "gpu" and bundled["device_text"] == "gpu emulated GPU", bundled
+    r = lap("run", b.tiny, "-p", "x", "-n", 2, "-v", *b.options).stderr.decode()
+    assert "device gpu emulated GPU\n" in r and "threads" not in r, r
+    assert re.search(r"GPU: device open in .* s; \d+ kernels of the bundle; .* GB of weights uploaded in .* GB/s", r), r
+    r = lap("run", b.tiny, "-p", "x", "-n", 1, "-v", *SHAPE, *HERE_OPTIONS).stderr.decode()
+    assert re.search(r"; (\d+) kernels, 0 of them compiled, \1 cached, in .* s; ", r), r
+    # the same options as the bundle's may be given
+    lap("run", b.tiny, "-p", "x", "-n", 1, "-q", "--kv-k", "f16", "--device", "gpu", *SHAPE, *b.options)
+
+
+def check_others(b):
+    lines = b"hello\nagain\n/stats\n"
+    here = lap("chat", b.tiny, "-n", 8, *SHAPE, *HERE_OPTIONS, stdin=lines).stdout.decode().splitlines()
+    bundled = lap("chat", b.tiny, "-n", 8, *b.options, stdin=lines).stdout.decode().splitlines()
+    assert here[:2] == bundled[:2] and here[0] != here[1], (here, bundled)
+    assert bundled[-1].endswith("of 128 positions used, device gpu emulated GPU"), bundled
+    with open(os.path.join(REPO, "tests", "data", "constitution.txt")) as f:
+        text = f.read(500)
+    file = os.path.join(b.tmp, "text.txt")
+    with open(file, "w") as f:
+        f.write(text)
+    score = ["perplexity", b.tiny, "-f", file, "-c", 64, "--json"]
+    here = json.loads(lap(*score, "--chunk", 32, *HERE_OPTIONS).stdout)
+    bundled = json.loads(lap(*score, *b.options).stdout)
+    assert abs(here["perplexity"] / bundled["perplexity"] - 1) < 1e-6, (here, bundled)
+    r = lap("perplexity", b.tiny, "-f", file, "-c", 129, *b.options, code=1).stderr.decode()
+    assert "tiny.facet was compiled for a context of 128; 129 positions are needed" in r, r
+    assert json.loads(lap("bench", b.tiny, "--pp", 8, "--tg", 2, "-r", 1, "--json", *b.options).stdout)
+
+
+def check_refusals(b):
+    conflicts = b.fails("-c", 64, "--chunk", 16, "--kv-k", "f32", "--set", "a=1")
+    for line in ("--context 128, not 64", "--chunk 32, not 16", "--kv-k f16, not f32"):
+        assert "tiny.facet was compiled with %s\n" % line in conflicts, conflicts
+    assert "was compiled without --set, not with --set a=1" in conflicts, conflicts
+    meaningless = b.fails("--model", TEXT, "--verify-each", "--use-kernel", "x.cu", "--device", "cpu")
+    for option in "--model", "--verify-each", "--use-kernel", "--device cpu":
+        assert "error: %s has no meaning with --facet" % option in meaningless, meaningless
+    taps = b.fails("--dump", "embed=" + os.path.join(b.tmp, "x"))
+    assert "tiny.facet has no tap \"embed\"" in taps and "lap compile --taps" in taps, taps
+    nowhere = ["--facet", b.path, "--driver", os.path.join(b.tmp, "none")]
+    assert "no NVIDIA driver found" in b.fails(options=nowhere, code=3)
+
+    wide = b.fails(weights=b.make("wide.gguf", "make_tiny.HIDDEN = 96"))
+    assert "error: key 'gemma3.feed_forward_length' is 96; the bundle is for weights where it is 128" in wide, wide
+    lap("run", b.make("noise.gguf", "sys.argv += ['--seed', '2']"), "-p", "x", "-n", 1, "-q", *b.options)
+    elsewhere = os.path.join(b.tmp, "elsewhere.facet")
+    b.compile("sm_86", elsewhere)
+    r = b.fails(options=["--driver", DRIVER, "--facet", elsewhere])
+    assert "has kernels for sm_86; this device is sm_90a, and runs none of them" in r, r
+    r = b.fails(options=["--driver", DRIVER, "--facet", b.tiny])
+    assert "tiny.gguf: error: is no bundle" in r, r
+
+
+def main():
+    with tempfile.TemporaryDirectory() as tmp:
+        b = Bundle(tmp)
+        check_run(b)
+        check_others(b)
+        check_refusals(b)
+    print("ok")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""lap bench and lap profile on the emulated GPU: measure_test.py LAP DRIVER NVRTC KERNEL_CACHE FIXTURES
+
+Times there mean nothing; what is counted, and how it adds up, does. The limits of an emulated GPU cannot be measured:
+a warning, and null where they would be used.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+LAP, DRIVER, NVRTC, CACHE, FIXTURES = sys.argv[1:6]
+MOE = os.path.join(FIXTURES, "moe", "model.gguf")
+TMP = tempfile.mkdtemp(prefix="lap-measure-")
+EXPERTS, CHOSEN, WINDOW, LAYERS = 8, 2, 32, 3
+
+
+def lap(command, *args, code=0):
+    line = [LAP, command, MOE, "--device", "gpu", "--driver", DRIVER, "--nvrtc", NVRTC, "--kernel-cache", CACHE]
+    r = subprocess.run(line + [str(a) for a in args], capture_output=True, timeout=600)
+    assert r.returncode == code, "exit code %d, expected %d: %s\n%s" % (r.returncode, code, args, r.stderr.decode())
+    return r
+
+
+def as_json(command, *args):
+    r = lap(command, "--json", *args)
+    assert b"warning: the limits of this GPU were not measured" in r.stderr, r.stderr
+    return json.loads(r.stdout)
+
+
+def tensors():
+    out = subprocess.run([LAP, "inspect", MOE, "--tensors", "--json"], capture_output=True, check=True).stdout
+    return {t["name"]: t for t in json.loads(out)["tensors"]}
+
+
+def near(a, b):
+    return abs(a - b) <= 1e-6 * max(abs(a), abs(b))
+
+
+# ==== bench ====
+
+def check_call(j):
+    assert j["gpu_seconds"] > 0 and j["weight_bytes"] > 0 and j["kv_bytes"] > 0 and j["flops"] > 0, j
+    assert j["floor_seconds"] is None and j["share"] is None, j
+
+
+def test_bench_json():
+    j = as_json("bench", "--pp", 40, "--chunk", 24, "--tg", 3, "--depth", 20, "--rows", "1,3,8,16", "-r", 2)
+    assert j["device"] == "gpu" and j["gpu"] == "emulated GPU" and j["limits"] is None
+    assert (j["prompt_tokens"], j["decode_tokens"], j["depth"], j["runs"]) == (40, 3, 20, 2)
+    assert j["prompt_tokens_per_second"] > 0 and j["decode_tokens_per_second"] > 0 and j["device_bytes"] > 0
+    check_call(j["prompt"])
+    rows = j["rows"]
+    assert [(r["rows"], r["phase"]) for r in rows] == [(1, "decode8"), (3, "decode8"), (8, "decode8"), (16, "decode16")]
+    for r in rows:
+        check_call(r)
+        assert near(r["tokens_per_second"], r["rows"] / r["seconds"])
+    for a, b in zip(rows, rows[1:]):
+        assert a["weight_bytes"] <= b["weight_bytes"] and a["kv_bytes"] < b["kv_bytes"] and a["flops"] < b["flops"]
+    # two calls of a prompt read what both need twice
+    once = as_json("bench", "--pp", 40, "--tg", 1, "--rows", "1", "-r", 1)
+    assert 1.5 * once["prompt"]["weight_bytes"] < j["prompt"]["weight_bytes"] < 2 * once["prompt"]["weight_bytes"] + 1
+    assert once["depth"] == 40 and len(once["rows"]) == 1
+
+
+def test_bench_text():
+    out = lap("bench", "--pp", 20, "--tg", 2, "--rows", "1,4", "-r", 1).stdout.decode()
+    number = r" +\d+\.\d+"
+    call = number * 3 + r" +\d+ GB/s +\d+\.\d TFLOP/s$"
+    for line in (r"gemma4\.lap on gpu emulated GPU, median of 1$", r"^prompt +20 tokens" + call,
+                 r"^decode +2 tokens" + number * 2 + r"  a token, at depth 20$", r"^step +1 row +" + call[2:],
+                 r"^step +4 rows +" + call[2:], r"^memory  file .* on the device [\d.]+ MiB$"):
+        assert re.search(line, out, re.M), "%s is not in\n%s" % (line, out)
+
+
+# ==== profile ====
+
+def check_sums(j):
+    lines, launches = j["lines"], j["all"]
+    assert j["limits"] is None and j["floor_seconds"] is None
+    assert j["launches"] == len(launches) == sum(x["count"] for x in lines) > len(lines)
+    assert all(x["count"] == 1 for x in launches)
+    assert near(sum(x["seconds"] for x in lines), j["sum_seconds"])
+    for all_of in (lines, launches):
+        for what in ("weight_bytes", "kv_bytes", "flops"):
+            assert near(sum(x[what] for x in all_of), j[what]), what
+    assert [x["seconds"] for x in lines] == sorted((x["seconds"] for x in lines), reverse=True)
+    for x in lines:
+        assert re.fullmatch(r"gemma4\.lap:\d+", x["place"]), x
+        mine = [y for y in launches if y["kernel"] == x["kernel"] and re.fullmatch(
+            r"\d+".join(map(re.escape, x["label"].split("*"))), y["label"])]
+        assert len(mine) == x["count"] and near(sum(y["seconds"] for y in mine), x["seconds"]), x
+
+
+def check_trace(path, j):
+    with open(path) as f:
+        trace = json.load(f)
+    events = [e for e in trace["traceEvents"] if e["ph"] == "X"]
+    assert [e["name"] for e in events] == [x["label"] for x in j["all"]]
+    at = 0
+    for e, x in zip(events, j["all"]):
+        assert near(e["ts"], at) and near(e["dur"], 1e6 * x["seconds"]) and e["cat"].endswith(".cu"), e
+        at += e["dur"]
+    assert len(trace["traceEvents"]) == len(events) + 1
+
+
+def expert_launches(j):
+    return [x for x in j["all"] if "_exps" in x["label"] and x["weight_bytes"]]
+
+
+def test_profile_decode():
+    path = os.path.join(TMP, "trace.json")
+    one = as_json("profile", "--rows", 1, "--depth", 20, "--all", "--trace", path, "-r", 2)
+    four = as_json("profile", "--rows", 4, "--depth", 20, "--all", "-r", 2)
+    assert (one["phase"], one["rows"], one["wanted"], one["depth"]) == ("decode8", 1, 1, 20)
+    for j in one, four:
+        check_sums(j)
+        assert len(expert_launches(j)) == 2 * LAYERS
+    check_trace(path, one)
+    of = tensors()
+    more = 0
+    for x, y in zip(expert_launches(one), expert_launches(four)):
+        bytes_of_one = of[x["label"]]["bytes"] / EXPERTS
+        assert x["weight_bytes"] == CHOSEN * bytes_of_one, x
+        touched = y["weight_bytes"] / bytes_of_one
+        assert touched == int(touched) and CHOSEN <= touched <= EXPERTS, y
+        more += touched > CHOSEN
+    assert more, "four rows choose the same experts everywhere"
+    plain = [x for x in one["all"] if x["label"] == "blk.0.ffn_down.weight"]
+    assert [x["weight_bytes"] for x in plain] == [of["blk.0.ffn_down.weight"]["bytes"]]
+
+
+def kv_by_label(depth, rows):
+    j = as_json("profile", "--rows", rows, "--depth", depth, "--all", "-r", 1)
+    return {x["label"]: (x["kv_bytes"], x["flops"]) for x in j["all"] if x["label"].startswith("attend")}
+
+
+def test_keys_that_are_visible():
+    short, long, rows = kv_by_label(20, 1), kv_by_label(40, 1), kv_by_label(40, 4)
+    assert len(short) == LAYERS
+    for label, (kv, flops) in short.items():
+        windowed = "window" in label
+        keys = [WINDOW] * 4 if windowed else [41, 42, 43, 44]  # of each row
+        distinct = WINDOW + 3 if windowed else 44
+        assert near(long[label][0] / kv, keys[0] / 21) and near(long[label][1] / flops, keys[0] / 21), label
+        assert near(rows[label][0] / kv, distinct / 21) and near(rows[label][1] / flops, sum(keys) / 21), label
+
+
+def test_profile_prompt():
+    j = as_json("profile", "--pp", 24, "--depth", 0, "--all", "-r", 1)
+    assert (j["phase"], j["rows"], j["wanted"], j["depth"]) == ("prefill", 24, 1, 0)
+    check_sums(j)
+    head = [x for x in j["all"] if x["label"] == "token_embd.weight"]
+    elements = 1
+    for n in tensors()["token_embd.weight"]["shape"]:
+        elements *= n
+    assert [x["flops"] for x in head] == [2 * elements], "the head runs on one row"
+
+
+def test_profile_text():
+    out = lap("profile", "--rows", 2, "--depth", 20, "-r", 1).stdout.decode()
+    every = lap("profile", "--rows", 2, "--depth", 20, "-r", 1, "--all").stdout.decode()
+    line = re.compile(r"^ +[\d.]+ +[\d.]+ % +(\d+) +[\d.]+ +\d+ +[\d.]+  (\w+) +(.*?) +gemma4\.lap:\d+$", re.M)
+    found, all_found = line.findall(out), line.findall(every)
+    launches = int(re.search(r"; (\d+) launches, median of 1$", out, re.M).group(1))
+    assert sum(int(n) for n, _, _ in found) == launches == len(all_found) > len(found)
+    assert ("2", "blk.*.attn_q.weight + 2") in [(n, label) for n, _, label in found], out
+    assert all_found[0][2] == "embed" and all_found[-1][2] == "token_embd.weight", every
+    assert re.search(r"^sum +[\d.]+ us", out, re.M) and re.search(r"^call +[\d.]+ us", out, re.M)
+
+
+def test_trace_that_cannot_be_written():
+    r = lap("profile", "--depth", 1, "-r", 1, "--trace", os.path.join(TMP, "no", "such"), code=3)
+    assert re.search(rb"^lap profile: error: cannot write .*such: No such file", r.stderr, re.M), r.stderr
+
+
+def main():
+    try:
+        for name, f in [(name, f) for name, f in globals().items() if name.startswith("test_")]:
+            f()
+            print("ok", name, flush=True)
+    finally:
+        shutil.rmtree(TMP)
+
+
+if __name__ == "__main__":
+    main()
