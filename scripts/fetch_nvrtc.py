@@ -13,13 +13,15 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import zipfile
 
 import wheels
 
 PACKAGE, VERSION = "nvidia-cuda-nvrtc", "13.0.88"
-SHA256 = {"x86_64": "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575"}
+SHA256 = {
+    "x86_64": "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575",
+    "aarch64": "d27f20a0ca67a4bb34268a5e951033496c5b74870b868bacd046b1b8e0c3267b",
+}
 FILES = ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"]
 INSIDE = "nvidia/cu13/lib/"
 
@@ -34,52 +36,32 @@ def installed():
         return found[0] if found else None
 
 
-def fetch(output):
+def make(pip, work):
     sha256 = SHA256.get(platform.machine())
     if not sha256:
-        return "no pinned package for %s; install a CUDA toolkit" % platform.machine()
-    parent = os.path.dirname(os.path.abspath(output))
-    os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=parent) as work:
-        pip = wheels.find_pip(work)
-        if not pip:
-            return "no pip: install the packages python3-pip or python3-venv, then run this again"
-        print("== NVRTC %s" % VERSION, flush=True)
-        wheel = wheels.download(pip, work, PACKAGE, VERSION, sha256)
-        if not wheel:
-            return "%s could not be downloaded" % PACKAGE
-        whole = os.path.join(work, "nvrtc")
-        os.makedirs(os.path.join(whole, INSIDE))
-        with zipfile.ZipFile(wheel) as z:
-            for name in FILES:
-                with z.open(INSIDE + name) as source, open(os.path.join(whole, INSIDE, name), "wb") as target:
-                    shutil.copyfileobj(source, target)
-        shutil.rmtree(output, ignore_errors=True)
-        os.replace(whole, output)
-    return None
+        raise wheels.Problem("no pinned package for %s; install a CUDA toolkit" % platform.machine())
+    print("== NVRTC %s" % VERSION, flush=True)
+    wheel = wheels.download(pip, work, PACKAGE, VERSION, sha256)
+    whole = os.path.join(work, "nvrtc")
+    os.makedirs(os.path.join(whole, INSIDE))
+    with zipfile.ZipFile(wheel) as z:
+        for name in FILES:
+            with z.open(INSIDE + name) as source, open(os.path.join(whole, INSIDE, name), "wb") as target:
+                shutil.copyfileobj(source, target)
+    return whole
 
 
 def main():
-    default = os.path.join(os.path.expanduser("~"), ".cache", "lapidary", "nvrtc")
     p = argparse.ArgumentParser(description="Fetches NVRTC into the cache folder, unless this machine has one.")
-    p.add_argument("--output", default=default, help="where to put it (default %(default)s)")
+    p.add_argument("--output", default=wheels.cache("nvrtc"), help="where to put it (default %(default)s)")
     o = p.parse_args()
     here = installed()
+    if not here and all(os.path.exists(os.path.join(o.output, INSIDE, name)) for name in FILES):
+        here = o.output
     if here:
         print("NVRTC is there: %s" % here)
         return 0
-    if all(os.path.exists(os.path.join(o.output, INSIDE, name)) for name in FILES):
-        print("NVRTC is there: %s" % o.output)
-        return 0
-    try:
-        problem = fetch(o.output)
-    except (OSError, zipfile.BadZipFile, KeyError) as e:
-        problem = str(e)
-    if problem:
-        print("fetch_nvrtc: " + problem, file=sys.stderr)
-        return 1
-    print("%s is ready" % o.output)
-    return 0
+    return wheels.fetch("fetch_nvrtc", o.output, make)
 
 
 if __name__ == "__main__":

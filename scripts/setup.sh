@@ -14,6 +14,7 @@ pkg-config --version|pkg-config|
 pkg-config --exists jansson|libjansson-dev|
 pkg-config --exists readline|libreadline-dev|
 pkg-config --exists libxxhash|libxxhash-dev|
+pkg-config --exists libzip|libzip-dev|
 pkg-config --exists cmocka|libcmocka-dev|
 python3 -c 0|python3|
 python3 -m pip --version|python3-pip|

@@ -11,11 +11,12 @@ allowed() {
     ir) echo ;;
     frontend | passes | codegen | runtime/weights | runtime/text | runtime/device) echo ir ;;
     runtime/synth) echo ir models ;;
-    runtime/engine) echo ir frontend passes codegen models runtime/weights runtime/text runtime/device ;;
-    runtime/serve) echo ir frontend passes codegen runtime/weights runtime/text runtime/device runtime/engine ;;
-    runtime/cli) echo ir frontend passes codegen runtime/weights runtime/synth runtime/text runtime/device runtime/engine runtime/serve ;;
-    models) echo ;;
-    tests*) echo ir frontend passes codegen models runtime/weights runtime/synth runtime/text runtime/device runtime/engine ;;
+    runtime/facet) echo ir codegen ;;
+    runtime/engine) echo ir frontend passes codegen models runtime/weights runtime/text runtime/device runtime/facet ;;
+    runtime/serve) echo ir frontend passes codegen runtime/weights runtime/text runtime/device runtime/facet runtime/engine ;;
+    runtime/cli) echo ir frontend passes codegen runtime/weights runtime/synth runtime/text runtime/device runtime/facet runtime/engine runtime/serve ;;
+    models) echo ir ;;
+    tests*) echo ir frontend passes codegen models runtime/weights runtime/synth runtime/text runtime/device runtime/facet runtime/engine ;;
     *) echo "unknown folder" ;;
     esac
 }

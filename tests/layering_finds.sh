@@ -8,7 +8,7 @@ failures=0
 
 plant() { # file, line, what the report must contain ("" for no report)
     rm -rf "${tree:?}"/*
-    mkdir -p "$tree"/{ir,frontend,passes,codegen,models,tests/{cli,frontend},runtime/{weights,text,device,engine,cli}}
+    mkdir -p "$tree"/{ir,frontend,passes,codegen,models,tests/{cli,frontend},runtime/{weights,text,device,facet,engine,cli}}
     printf '#include "ir/base.h"\n%s\n' "$2" >"$tree/$1"
     report=$("$here/layering.sh" "$tree")
     code=$?
@@ -28,9 +28,11 @@ plant passes/x.c '#include "frontend/frontend.h"' 'passes may not include'
 plant frontend/x.c '#include "runtime/text/text.h"' 'frontend may not include'
 plant runtime/weights/x.c '#include "runtime/text/text.h"' 'runtime/weights may not include'
 plant runtime/text/x.h '#include "runtime/engine/session.h"' 'runtime/text may not include'
+plant runtime/facet/x.c '#include "runtime/device/compile.h"' 'runtime/facet may not include'
 plant runtime/device/x.c '#include "codegen/codegen.h"' 'runtime/device may not include'
 plant runtime/engine/x.c '#include "runtime/cli/cli.h"' 'runtime/engine may not include'
 plant runtime/engine/x.c '#include "runtime/device/device_int.h"' 'is private to runtime/device'
+plant codegen/x.c '#include "runtime/facet/facet.h"' 'codegen may not include'
 plant runtime/engine/x.c '#  include "ir/eval_int.h"' 'is private to ir'
 plant runtime/cli/x.c '#include "frontend/lower.h"' 'is private to frontend'
 plant ir/x.c '#include "../ir/base.h"' 'relative include'

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# All checks that need a GPU, from a built tree; besides it only Python is needed.
+#   tests/gpu/run.sh BUILD [--sanitize]
+# One line a check: what, passed or FAILED, seconds; then a summary. What a check printed is in BUILD/gpu-checks/NAME.log,
+# its last lines are shown when it fails. Exit code 1 when anything failed.
+# --sanitize: instead of the checks, small models under compute-sanitizer (memcheck, racecheck, initcheck, synccheck).
+set -u
+repo=$(cd "$(dirname "$0")/../.." && pwd)
+if [ $# -lt 1 ] || [ ! -x "$1/lap" ]; then
+    sed -n '3,7s/^# \{0,1\}//p' "$0"
+    exit 2
+fi
+build=$(cd "$1" && pwd)
+logs=$build/gpu-checks cache=$build/gpu-checks/kernels fixtures=$build/fixtures/gemma4
+feed=$build/tests/codegen/feed
+passed=0 failed=0 skipped=0
+mkdir -p "$logs"
+
+# check NAME COMMAND..: exit code 77 is a check that this machine cannot make.
+check() {
+    local name=$1 log=$logs/$1.log start=$SECONDS code=0
+    shift
+    "$@" >"$log" 2>&1 </dev/null || code=$?
+    case $code in
+    0) passed=$((passed + 1)) && printf '%-24s passed   %4d s\n' "$name" $((SECONDS - start)) ;;
+    77) skipped=$((skipped + 1)) && printf '%-24s skipped  %s\n' "$name" "$(tail -n 1 "$log")" ;;
+    *)
+        failed=$((failed + 1))
+        printf '%-24s FAILED   %4d s, exit code %d\n' "$name" $((SECONDS - start)) $code
+        tail -n 20 "$log" | sed 's/^/    /'
+        ;;
+    esac
+}
+
+summary() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ $failed = 0 ]
+}
+
+# ==== The programs that check kernels and the device layer, and whole models ====
+
+programs() {
+    check device "$build/tests/device/test_device_gpu"
+    check matmul "$build/tests/kernels/matmul_gpu" check
+    check prefill "$build/tests/kernels/prefill_gpu" check
+    check attention "$build/tests/attention/attention_gpu" check
+    check sampling "$build/tests/sampling/sampling_gpu" check
+}
+
+# Logits whole, in calls of 1, 2, 3, 5, 8, 16 (the same bytes) and 20 rows, greedy tokens, rings.
+models() {
+    local kind
+    for kind in dense moe ple odd tiny experts variants; do
+        check "model-$kind" python3 "$repo/tests/codegen/gpu_models_test.py" "$build/lap" "$feed" "$cache" "$fixtures" \
+            "$kind"
+    done
+    for kind in dense moe ple odd; do
+        check "sequences-$kind" "$build/tests/engine/sequences_test" "$fixtures/$kind/model.gguf"
+    done
+    check picks "$build/tests/engine/pick_test" "$fixtures/dense/model.gguf"
+}
+
+# ==== compute-sanitizer ====
+
+# The first tokens of the recorded prompt: one call of 24 rows, prefill, then decode of 3 and 1 rows. In graphs, but for
+# racecheck, which is told of one kernel at a time.
+sanitize_model() {
+    local kind=$1 tool=$2 ids=$logs/$1.ids out=$logs/$1.f32
+    local options=(--tool "$tool" --error-exitcode 1 --print-limit 20)
+    local model=(--device gpu --kernel-cache "$cache" --chunk 24 --context 64)
+    [ "$tool" = racecheck ] && model+=(--check-launches yes)
+    python3 -c 'import json, sys; print(*json.load(open(sys.argv[1]))["prompt_tokens"][:28])' \
+        "$fixtures/$kind/golden.json" >"$ids"
+    check "$tool-$kind" compute-sanitizer "${options[@]}" "$feed" "${model[@]}" "$fixtures/$kind/model.gguf" "$ids" \
+        "24+3+1=$out"
+}
+
+sanitize() {
+    local tool kind
+    if ! command -v compute-sanitizer >/dev/null; then
+        echo "compute-sanitizer is not installed"
+        exit 77
+    fi
+    for tool in memcheck initcheck racecheck synccheck; do
+        for kind in odd moe ple; do
+            sanitize_model "$kind" "$tool"
+        done
+    done
+}
+
+python3 "$repo/tests/fixtures/unpack.py" "$repo/tests/fixtures" "$build/fixtures" >/dev/null || exit 1
+"$build/lap" doctor | grep -i 'gpu\|driver\|NVRTC'
+if [ "${2:-}" = --sanitize ]; then
+    sanitize
+else
+    programs
+    models
+fi
+summary
