@@ -4,9 +4,9 @@ and no data: the file is a hole of the right length. make_headers.py FOLDER [NAM
 
 Enough for everything that reads only metadata: binding, shape checks, the IR and its passes.
 """
+import argparse
 import pathlib
 import struct
-import sys
 
 F32, Q5_0, Q8_0, Q4_K, Q6_K, BF16 = 0, 6, 8, 12, 14, 30
 BLOCK = {F32: (1, 4), BF16: (1, 2), Q5_0: (32, 22), Q8_0: (32, 34), Q4_K: (256, 144), Q6_K: (256, 210)}
@@ -185,10 +185,16 @@ def gemma3(name):
 
 
 def main():
-    folder = pathlib.Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[2:] or [*GEMMA4, *GEMMA3]:
-        (gemma4 if name in GEMMA4 else gemma3)(name).write(folder / f"{name}.gguf")
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("folder", type=pathlib.Path)
+    p.add_argument("names", nargs="*", help="of %s (default: all)" % ", ".join([*GEMMA4, *GEMMA3]))
+    o = p.parse_args()
+    for name in o.names:
+        if name not in GEMMA4 and name not in GEMMA3:
+            p.error(f"unknown model '{name}'")
+    o.folder.mkdir(parents=True, exist_ok=True)
+    for name in o.names or [*GEMMA4, *GEMMA3]:
+        (gemma4 if name in GEMMA4 else gemma3)(name).write(o.folder / f"{name}.gguf")
 
 
 if __name__ == "__main__":
