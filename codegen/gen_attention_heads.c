@@ -59,7 +59,7 @@ static bool head_chain(Gen *g, Attention *a, NodeId id, const char *name, const 
                "HEAD_PARAMETERS) {\n",
                name);
     while (n-- > 0 && !g->failed) {
-        gen_line(g, &a->heads_text, chain[n]);
+        gen_line(g, &a->heads_text, chain[n]->loc);
         if (chain[n]->op == OP_RMS_NORM)
             write_norm(g, a, chain[n], dim);
         else

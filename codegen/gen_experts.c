@@ -16,7 +16,7 @@ void gen_experts(Gen *g) {
     Loc x;
     MatmulShape s;
     const int64_t dim = main->type.dim[0], k_experts = main->type.dim[1];
-    if (!gen_input_rows(g, main, &x) || !gen_matmul_shape(g, &m.main, 1, dim, &s))
+    if (!gen_input_rows(g, main, &x) || !gen_matmul_shape(g, &m.main, dim, &s))
         return;
     const bool pairs = ir_type(g->g, main->in[0])->rank == 3;
     const PlanArg ids = arg_value(g, main->in[2]);
@@ -36,8 +36,8 @@ void gen_experts(Gen *g) {
     const int kernel = gen_matmul_kernel(g, "matmul_experts.cu", "experts", &s, more, nodes.n ? &tail : NULL);
     const int64_t strips = matmul_strips(&s) * slices * 8 * s.tiles * k_experts;
     PlanGrid grid = {.x = strips, .y = 1, .z = 1, .fill = slices};
-    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m.main, 1), main->loc);
-    gen_matmul_weights(g, &m.main, 1, l);
+    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m.main), main->loc);
+    gen_matmul_weights(g, &m.main, l);
     launch_arg(g, l, arg_loc(&x));
     launch_arg(g, l, ids);
     launch_arg(g, l, arg_loc(&out));

@@ -114,7 +114,7 @@ int gen_kernel(Gen *g, const char *file, const char *name_macro, const char *nam
                const Body *bodies, int n_bodies, int threads, int64_t shared, int blocks);
 
 /* #line of the node's place in the .lap text. */
-void gen_line(const Gen *g, Buf *to, const Node *n);
+void gen_line(const Gen *g, Buf *to, SrcLoc at);
 PlanLaunch *gen_launch(Gen *g, LaunchVec *to, int kernel, PlanGrid grid, const char *label, SrcLoc loc);
 void launch_arg(Gen *g, PlanLaunch *l, PlanArg a);
 
@@ -177,6 +177,6 @@ Loc slab_loc(const Gen *g, NodeId id);
 /* Views share their operand's bytes. */
 NodeId gen_base(const Graph *g, NodeId id);
 /* For use in file names and labels: "blk.0.attn_q.weight + 2". */
-const char *weights_label(Gen *g, const NodeVec *mains, int operand);
+const char *weights_label(Gen *g, const NodeVec *mains);
 
 #endif

@@ -22,13 +22,13 @@ int64_t gen_exclusive(const Gen *g, int64_t shared) {
                                                                                                    : shared;
 }
 
-bool gen_matmul_shape(Gen *g, const NodeVec *mains, int operand, int64_t dim, MatmulShape *s) {
+bool gen_matmul_shape(Gen *g, const NodeVec *mains, int64_t dim, MatmulShape *s) {
     const Group *group = &g->g->groups.v[g->group - 1];
     *s = (MatmulShape){.warps = group->warps, .warp_k = group->columns, .tiles = gen_tiles(g, dim)};
     if (mains->n > MAX_SEGMENTS)
         ICE("a group of %d matmuls", mains->n);
     for (int i = 0; i < mains->n; i++) {
-        const Node *n = ir_get(g->g, mains->v[i]), *w = ir_get(g->g, n->in[operand]);
+        const Node *n = ir_get(g->g, mains->v[i]), *w = ir_get(g->g, n->in[1]);
         if (w->op != OP_WEIGHT) {
             gen_fail(g, n, "the matrix of a matmul must be a weight on a GPU");
             return false;
@@ -48,9 +48,9 @@ bool gen_matmul_shape(Gen *g, const NodeVec *mains, int operand, int64_t dim, Ma
     return true;
 }
 
-void gen_matmul_weights(Gen *g, const NodeVec *mains, int operand, PlanLaunch *l) {
+void gen_matmul_weights(Gen *g, const NodeVec *mains, PlanLaunch *l) {
     for (int i = 0; i < mains->n; i++) {
-        const Node *w = ir_get(g->g, ir_get(g->g, mains->v[i])->in[operand]);
+        const Node *w = ir_get(g->g, ir_get(g->g, mains->v[i])->in[1]);
         launch_arg(g, l, arg_at(gen_tiles_of(g, (int)w->attr[0].i), 0));
     }
 }
@@ -98,6 +98,13 @@ void gen_results_done(Gen *g, const NodeVec *mains) {
     for (int i = 0; i < mains->n; i++)
         if (ir_get(g->g, mains->v[i])->slab >= 0 && !g->in_planes[mains->v[i]])
             g->loc[mains->v[i]] = slab_loc(g, mains->v[i]);
+}
+
+void gen_after(Gen *g, const Members *m, SrcLoc loc) {
+    const NodeVec nodes = gen_tail_nodes(g, m);
+    if (nodes.n)
+        row_launch(g, nodes.v, nodes.n, arena_printf(g->arena, "after %s", weights_label(g, &m->main)), loc);
+    gen_results_done(g, &m->main);
 }
 
 NodeVec gen_tail_nodes(Gen *g, const Members *m) {
@@ -148,7 +155,7 @@ int gen_matmul_kernel(Gen *g, const char *file, const char *name, const MatmulSh
 
 static void few_rows(Gen *g, const Members *m, const Node *main, const Loc *x, int64_t dim) {
     MatmulShape s;
-    if (!gen_matmul_shape(g, &m->main, 1, dim, &s))
+    if (!gen_matmul_shape(g, &m->main, dim, &s))
         return;
     const int slices = matmul_slices(&s);
     gen_place_results(g, &m->main, 8 * s.tiles, 1, slices);
@@ -159,8 +166,8 @@ static void few_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
         return;
     const int kernel = gen_matmul_kernel(g, "matmul_decode.cu", "matmul", &s, "", nodes.n ? &tail : NULL);
     PlanGrid grid = {.x = matmul_strips(&s) * slices, .y = 1, .z = 1, .fill = slices};
-    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main, 1), main->loc);
-    gen_matmul_weights(g, &m->main, 1, l);
+    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), main->loc);
+    gen_matmul_weights(g, &m->main, l);
     launch_arg(g, l, arg_loc(x));
     launch_arg(g, l, arg_loc(&out));
     launch_arg(g, l, arg_count(g, dim));
@@ -177,7 +184,7 @@ static void few_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
 
 static void many_rows(Gen *g, const Members *m, const Node *main, const Loc *x, int64_t dim) {
     MatmulShape s;
-    if (!gen_matmul_shape(g, &m->main, 1, dim, &s))
+    if (!gen_matmul_shape(g, &m->main, dim, &s))
         return;
     const int64_t most = gen_most(g, dim), records = gen_records(g, s.k, most);
     gen_place_results(g, &m->main, most, 1, 1);
@@ -186,13 +193,8 @@ static void many_rows(Gen *g, const Members *m, const Node *main, const Loc *x, 
         g->loc[m->main.v[0]] = slab_loc(g, m->main.v[0]); /* straight to its place */
     gen_input_launch(g, x, records, s.k, most, dim, main->loc);
     gen_prefill_launch(g, &m->main, &s, records, &g->loc[m->main.v[0]], most, dim, main->loc);
-    if (g->loc[m->main.v[0]].kind == LOC_PLANES) {
-        const NodeVec nodes = gen_tail_nodes(g, m);
-        if (nodes.n)
-            row_launch(g, nodes.v, nodes.n, arena_printf(g->arena, "after %s", weights_label(g, &m->main, 1)),
-                       main->loc);
-        gen_results_done(g, &m->main);
-    }
+    if (g->loc[m->main.v[0]].kind == LOC_PLANES)
+        gen_after(g, m, main->loc);
 }
 
 /* ==== f32 weights ==== */
@@ -228,21 +230,21 @@ static int f32_kernel(Gen *g, const MatmulShape *s, int each, const RowProgram *
 static void f32_rows(Gen *g, const Members *m, const Node *main, const Loc *x, int64_t dim) {
     const bool few = gen_few(g, dim);
     MatmulShape s;
-    if (!gen_matmul_shape(g, &m->main, 1, dim, &s))
+    if (!gen_matmul_shape(g, &m->main, dim, &s))
         return;
     gen_place_results(g, &m->main, few ? F32_ROWS : gen_most(g, dim), 1, 1);
     const Loc out = g->loc[m->main.v[0]];
-    const NodeVec nodes = gen_tail_nodes(g, m);
+    const NodeVec nodes = few ? gen_tail_nodes(g, m) : (NodeVec){0};
     RowProgram tail;
-    if (few && nodes.n && !row_program(g, nodes.v, nodes.n, &tail))
+    if (nodes.n && !row_program(g, nodes.v, nodes.n, &tail))
         return;
-    const bool has_tail = few && nodes.n;
+    const bool has_tail = nodes.n > 0;
     const int each = few ? 1 : F32_EACH_OF_MANY, rows_a_block = F32_WARPS * each;
     const int kernel = f32_kernel(g, &s, each, has_tail ? &tail : NULL);
     PlanGrid grid = {.x = (matmul_rows(&s) + rows_a_block - 1) / rows_a_block, .y = 1, .z = 1};
     if (!few)
         grid = (PlanGrid){.x = grid.x, .y = 1, .z = 1, .rows = gen_count(dim), .axis = 1, .per = F32_ROWS};
-    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main, 1), main->loc);
+    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), main->loc);
     for (int i = 0; i < m->main.n; i++) {
         const Node *w = ir_get(g->g, ir_get(g->g, m->main.v[i])->in[1]);
         launch_arg(g, l, arg_at(gen_raw(g, (int)w->attr[0].i), 0));
@@ -256,9 +258,10 @@ static void f32_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
     l->cost.weight_bytes = matmul_weight_bytes(&s);
     l->cost.flops_a_row = 2 * matmul_rows(&s) * s.k;
     l->cost.bytes_a_row = 4 * s.k + (has_tail ? tail.bytes_a_row : 4 * matmul_rows(&s));
-    if (!few && nodes.n)
-        row_launch(g, nodes.v, nodes.n, arena_printf(g->arena, "after %s", weights_label(g, &m->main, 1)), main->loc);
-    gen_results_done(g, &m->main);
+    if (few)
+        gen_results_done(g, &m->main);
+    else
+        gen_after(g, m, main->loc);
 }
 
 /* Blocks of an f32 matmul that wait for each other must all be resident. */

@@ -5,9 +5,9 @@
 #include "codegen/gen_int.h"
 #include "codegen/matmul_shape.h"
 
-/* The shape of the group's mains, whose weights are operand `operand`. False after gen_fail. */
-bool gen_matmul_shape(Gen *g, const NodeVec *mains, int operand, int64_t dim, MatmulShape *s);
-void gen_matmul_weights(Gen *g, const NodeVec *mains, int operand, PlanLaunch *l);
+/* The shape of the group's mains. False after gen_fail. */
+bool gen_matmul_shape(Gen *g, const NodeVec *mains, int64_t dim, MatmulShape *s);
+void gen_matmul_weights(Gen *g, const NodeVec *mains, PlanLaunch *l);
 /* Where the input of a main stands; it must be rows. */
 bool gen_input_rows(Gen *g, const Node *main, Loc *x);
 
@@ -16,6 +16,8 @@ bool gen_input_rows(Gen *g, const Node *main, Loc *x);
 void gen_place_results(Gen *g, const NodeVec *mains, int64_t rows, int64_t pairs, int planes);
 /* After the row program: results that it has copied to the slab are there. */
 void gen_results_done(Gen *g, const NodeVec *mains);
+/* In a launch of its own: what follows the mains, if anything; then their results are done. */
+void gen_after(Gen *g, const Members *m, SrcLoc loc);
 /* Mains and what follows them, for the row program; none when there is nothing to do. */
 NodeVec gen_tail_nodes(Gen *g, const Members *m);
 

@@ -14,10 +14,8 @@ int gen_raw(Gen *g, int weight) {
     if (g->raw[weight] >= 0)
         return g->raw[weight];
     const Weight *w = &g->m->weights.v[weight];
-    int64_t elems = 1;
-    for (int i = 0; i < w->type.rank; i++)
-        elems *= w->type.dim[i];
-    g->raw[weight] = gen_buffer(g, w->name, BUFFER_RAW, (int64_t)dtype_row_bytes(w->type.dtype, elems), weight);
+    const int64_t bytes = (int64_t)dtype_row_bytes(w->type.dtype, type_row_elems(&w->type));
+    g->raw[weight] = gen_buffer(g, w->name, BUFFER_RAW, bytes, weight);
     PlanWeight p = {weight, g->raw[weight], -1};
     vec_push(g->arena, &g->plan->weights, p);
     return g->raw[weight];
@@ -143,10 +141,10 @@ PlanArg arg_loc(const Loc *l) {
 }
 
 PlanArg arg_input(const Gen *g, const char *name) {
-    for (int i = 0; i < g->plan->call.inputs.n; i++)
-        if (strcmp(g->plan->call.inputs.v[i].name, name) == 0)
-            return arg_at(g->plan->call.buffer, g->plan->call.inputs.v[i].offset);
-    ICE("no input %s", name);
+    const PlanInput *in = plan_input(g->plan, name);
+    if (!in)
+        ICE("no input %s", name);
+    return arg_at(g->plan->call.buffer, in->offset);
 }
 
 PlanArg arg_count(const Gen *g, int64_t dim) {
@@ -211,9 +209,9 @@ int gen_kernel(Gen *g, const char *file, const char *name_macro, const char *nam
     return number;
 }
 
-void gen_line(const Gen *g, Buf *to, const Node *n) {
-    if (n->loc.line > 0)
-        buf_printf(to, "#line %d \"%s\"\n", n->loc.line, diag_source_name(g->m->diag, n->loc.file));
+void gen_line(const Gen *g, Buf *to, SrcLoc at) {
+    if (at.line > 0)
+        buf_printf(to, "#line %d \"%s\"\n", at.line, diag_source_name(g->m->diag, at.file));
 }
 
 PlanLaunch *gen_launch(Gen *g, LaunchVec *to, int kernel, PlanGrid grid, const char *label, SrcLoc loc) {

@@ -52,8 +52,8 @@ void gen_prefill_launch(Gen *g, const NodeVec *mains, const MatmulShape *s, int6
         return;
     const int kernel = prefill_kernel(g, s, most, false, c);
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};
-    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, mains, 1), loc);
-    gen_matmul_weights(g, mains, 1, l);
+    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, mains), loc);
+    gen_matmul_weights(g, mains, l);
     launch_arg(g, l, arg_at(g->scratch_buffer, records));
     launch_arg(g, l, arg_loc(out));
     launch_arg(g, l, arg_count(g, dim));
@@ -125,8 +125,8 @@ void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const L
     gather_launch(g, &lists, x, records, s->k, pairs ? 1 : k_experts, dim, loc);
     const int kernel = prefill_kernel(g, s, lists.entries, true, c);
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};
-    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main, 1), loc);
-    gen_matmul_weights(g, &m->main, 1, l);
+    PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), loc);
+    gen_matmul_weights(g, &m->main, l);
     launch_arg(g, l, arg_at(g->scratch_buffer, records));
     launch_arg(g, l, arg_loc(&g->loc[m->main.v[0]]));
     launch_arg(g, l, arg_at(g->scratch_buffer, lists.counts + 4));
@@ -135,8 +135,5 @@ void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const L
     l->cost.expert_bytes = matmul_weight_bytes(s);
     l->cost.flops_a_row = 2 * matmul_rows(s) * s->k * k_experts;
     l->cost.bytes_a_row = k_experts * (2 * s->k + 4 * matmul_rows(s));
-    const NodeVec nodes = gen_tail_nodes(g, m);
-    if (nodes.n)
-        row_launch(g, nodes.v, nodes.n, arena_printf(g->arena, "after %s", weights_label(g, &m->main, 1)), loc);
-    gen_results_done(g, &m->main);
+    gen_after(g, m, loc);
 }

@@ -105,8 +105,8 @@ Members gen_members(Gen *g, Op main) {
     return m;
 }
 
-const char *weights_label(Gen *g, const NodeVec *mains, int operand) {
-    const Node *w = ir_get(g->g, ir_get(g->g, mains->v[0])->in[operand]);
+const char *weights_label(Gen *g, const NodeVec *mains) {
+    const Node *w = ir_get(g->g, ir_get(g->g, mains->v[0])->in[1]);
     const char *name = w->op == OP_WEIGHT ? g->m->weights.v[w->attr[0].i].name : "?";
     return mains->n > 1 ? arena_printf(g->arena, "%s + %d", name, mains->n - 1) : name;
 }
@@ -196,14 +196,11 @@ static void lay_out_call(Gen *g) {
         const Graph *graph = g->m->graphs.v[i];
         for (int k = 0; k < graph->inputs.n; k++) {
             const Node *n = ir_get(graph, graph->inputs.v[k]);
-            bool known = false;
-            for (int j = 0; j < c->inputs.n; j++)
-                known = known || strcmp(c->inputs.v[j].name, n->attr[0].s) == 0;
-            if (known)
+            if (plan_input(g->plan, n->attr[0].s))
                 continue;
             PlanInput in = {n->attr[0].s, n->type, at};
             vec_push(g->arena, &c->inputs, in);
-            at = align_up(at + type_row_elems(&n->type) * 4 * (type_has_rows(&n->type) ? g->o->chunk : 1));
+            at = align_up(at + type_row_elems(&n->type) * 4 * type_rows(&n->type, g->o->chunk, g->o->chunk));
         }
     }
     c->slots = at;

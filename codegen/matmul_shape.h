@@ -23,10 +23,6 @@ typedef struct MatmulShape {
     int groups, stages;
 } MatmulShape;
 
-static inline int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
 /* Fits stages, and groups where they are 0, into `shared` bytes of a block. False when not even one stage fits. */
 bool matmul_shape_fit(MatmulShape *s, int64_t shared);
 int64_t matmul_rows(const MatmulShape *s);   /* of all segments */

@@ -43,7 +43,7 @@ typedef struct PlanBuffer {
 typedef struct PlanKernel {
     const char *name; /* of the function: unique in the plan */
     const char *file; /* the template it comes from: "matmul_decode.cu" */
-    const char *text; /* the whole program, NUL-terminated; compiled with plan_options() */
+    const char *text; /* the whole program, NUL-terminated; compiled with plan_options */
     int threads;      /* of a block */
     int64_t shared;   /* dynamic shared memory of a block, bytes */
     int blocks;       /* that should be resident on a multiprocessor at once */
@@ -205,7 +205,20 @@ Plan *plan_generate(Arena *arena, const Module *m, const PlanTarget *target, con
 /* Text form without the kernels' texts; `lap print --plan`. (plan_print.c) */
 void plan_print(Buf *out, const Plan *p, const Module *m);
 
-/* Bytes of device memory by kind, caches times slots. */
+/* Of a cache: a buffer has its bytes once for each sequence. */
+static inline bool buffer_is_cache(BufferKind k) {
+    return k == BUFFER_K || k == BUFFER_V;
+}
+
+/* Bytes of a buffer, of all sequences together. */
+static inline int64_t plan_buffer_bytes(const Plan *p, const PlanBuffer *b) {
+    return b->bytes * (buffer_is_cache(b->kind) ? p->slots : 1);
+}
+
+/* Bytes of all buffers of a kind, of all sequences together. (plan_print.c) */
 int64_t plan_bytes(const Plan *p, BufferKind k);
+
+/* The call's input of that name; NULL: none. (plan_print.c) */
+const PlanInput *plan_input(const Plan *p, const char *name);
 
 #endif

@@ -65,18 +65,11 @@ static void check_cache(Check *c, const PlanBuffer *b) {
               (long long)b->bytes, c->m->caches.v[b->index].name, (long long)l->capacity, (long long)row);
 }
 
-static const PlanInput *find_input(const Plan *p, const char *name) {
-    for (int i = 0; i < p->call.inputs.n; i++)
-        if (strcmp(p->call.inputs.v[i].name, name) == 0)
-            return &p->call.inputs.v[i];
-    return NULL;
-}
-
 /* An input that the graph has must have the same type in the call. */
 static void check_inputs(Check *c, const Graph *g) {
     for (int i = 0; i < g->inputs.n; i++) {
         const Node *n = ir_get(g, g->inputs.v[i]);
-        const PlanInput *in = find_input(c->p, n->attr[0].s);
+        const PlanInput *in = plan_input(c->p, n->attr[0].s);
         if (in && !type_same(&in->type, &n->type))
             wrong(c, "input '%.60s' is %s, in '%.60s' it is %s", in->name, type_text(c->m->arena, &in->type), g->name,
                   type_text(c->m->arena, &n->type));
@@ -121,7 +114,7 @@ bool plan_check(const Plan *p, const Module *m, Diag *diag) {
         const PlanBuffer *b = &p->buffers.v[i];
         if (b->kind == BUFFER_RAW || b->kind == BUFFER_TILES)
             check_weight(&c, b);
-        else if (b->kind == BUFFER_K || b->kind == BUFFER_V)
+        else if (buffer_is_cache(b->kind))
             check_cache(&c, b);
     }
     for (int i = 0; i < p->phases.n && !diag_full(diag); i++)

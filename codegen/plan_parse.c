@@ -7,14 +7,9 @@
  */
 #include "codegen/plan_text_int.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* ==== Values ==== */
-
-static bool is_cache(BufferKind k) {
-    return k == BUFFER_K || k == BUFFER_V;
-}
 
 /* Bytes of a value in the largest call; cut at what no buffer has. */
 static int64_t value_bytes(const Type *t, int64_t rows, int64_t wanted) {
@@ -67,13 +62,13 @@ static bool parse_buffer(Parser *p, PlanReader *r) {
     if (!p_expect_word(p, wanted) || !parse_kind(p, &b.kind) || !p_name(p, "the name of a buffer", &b.name) ||
         !p_int(p, "the bytes of the buffer", 0, MAX_BUFFER_BYTES, &b.bytes))
         return false;
-    bool indexed = b.kind == BUFFER_RAW || b.kind == BUFFER_TILES || is_cache(b.kind);
+    bool indexed = b.kind == BUFFER_RAW || b.kind == BUFFER_TILES || buffer_is_cache(b.kind);
     if (indexed ? !p_expect_word(p, "of") : p_is_word(p, "of"))
         return indexed ? false : p_fail_at(p, p->at, "a buffer of kind %s is of no weight", buffer_kind_name(b.kind));
     if (indexed && !p_int(p, "the index", 0, MAX_WEIGHTS - 1, &index))
         return false;
     b.index = (int)index;
-    r->total_bytes += b.bytes * (is_cache(b.kind) ? plan->slots : 1);
+    r->total_bytes += plan_buffer_bytes(plan, &b);
     if (r->total_bytes > MAX_TOTAL_BYTES)
         return p_fail_at(p, at, "this buffer and those above have more than %lld TiB",
                          (long long)(MAX_TOTAL_BYTES >> 40));

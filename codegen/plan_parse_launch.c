@@ -36,12 +36,6 @@ bool plan_kernel_name(Parser *p, const char **out) {
     return p_name(p, "the name of a kernel", out);
 }
 
-/* Bytes of all sequences together. */
-static int64_t buffer_bytes(const Plan *plan, int buffer) {
-    const PlanBuffer *b = &plan->buffers.v[buffer];
-    return b->kind == BUFFER_K || b->kind == BUFFER_V ? b->bytes * plan->slots : b->bytes;
-}
-
 /* ==== Launches ==== */
 
 static bool parse_arg(Parser *p, const PlanReader *r, PlanArg *a) {
@@ -63,7 +57,7 @@ static bool parse_arg(Parser *p, const PlanReader *r, PlanArg *a) {
     a->kind = ARG_BUFFER;
     if (!plan_buffer_ref(p, r->plan, &a->buffer))
         return false;
-    int64_t bytes = buffer_bytes(r->plan, a->buffer);
+    int64_t bytes = plan_buffer_bytes(r->plan, &r->plan->buffers.v[a->buffer]);
     if (!p_accept(p, "+"))
         return true;
     at = p->at;

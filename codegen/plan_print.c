@@ -64,8 +64,15 @@ int64_t plan_bytes(const Plan *p, BufferKind k) {
     int64_t sum = 0;
     for (int i = 0; i < p->buffers.n; i++)
         if (p->buffers.v[i].kind == k)
-            sum += p->buffers.v[i].bytes;
-    return k == BUFFER_K || k == BUFFER_V ? sum * p->slots : sum;
+            sum += plan_buffer_bytes(p, &p->buffers.v[i]);
+    return sum;
+}
+
+const PlanInput *plan_input(const Plan *p, const char *name) {
+    for (int i = 0; i < p->call.inputs.n; i++)
+        if (strcmp(p->call.inputs.v[i].name, name) == 0)
+            return &p->call.inputs.v[i];
+    return NULL;
 }
 
 int64_t plan_recent_bytes(int64_t vocab, int64_t context) {

@@ -144,7 +144,7 @@ void row_define(RowWriter *p, NodeId id, const char *expression) {
     v->number = p->values++;
     v->in_loop = true;
     buf_printf(&l->variables, "                    %sv%d[W];\n", row_c_type(n), v->number);
-    gen_line(p->g, &l->lines, n);
+    gen_line(p->g, &l->lines, n->loc);
     buf_printf(&l->lines, "            v%d[i] = %s;\n", v->number, expression);
     if (v->want_squares)
         define_squares(p, v, n);

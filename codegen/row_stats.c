@@ -30,7 +30,7 @@ static Groups groups_of(RowWriter *p, NodeId id) {
     const Type *from = ir_type(p->g->g, n->in[0]);
     const int64_t last = row_last_dim(from);
     const Groups g = {type_row_elems(from) / last, last, row_reader(p, n->in[0])};
-    gen_line(p->g, &p->body, n);
+    gen_line(p->g, &p->body, n->loc);
     return g;
 }
 
@@ -57,7 +57,7 @@ static void norm_of_squares(RowWriter *p, NodeId id, NodeId x) {
     p->again |= !p->of[x].want_squares;
     p->of[x].want_squares = true;
     p->of[id].factor = p->values++;
-    gen_line(p->g, &p->body, n);
+    gen_line(p->g, &p->body, n->loc);
     buf_printf(&p->body, "    const float factor%d = row_norm_of<%lld, %d>(%s, (float)%s);\n", p->of[id].factor,
                (long long)row_last_dim(&n->type), LANES * p->of[x].width, row_floats(p, p->of[x].squares), eps);
 }

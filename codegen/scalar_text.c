@@ -276,8 +276,7 @@ static int class_of(Gen *g, Buf *to, const Scalar *e, int *count) {
 
 static void function(Writer *w, Buf *to, const char *head, const char *result, const Scalar *e, SrcLoc loc) {
     buf_printf(to, "%s {\n", head);
-    if (loc.line > 0)
-        buf_printf(to, "#line %d \"%s\"\n", loc.line, diag_source_name(w->g->m->diag, loc.file));
+    gen_line(w->g, to, loc);
     buf_printf(to, "    return (%s)", result);
     write(w, to, e);
     buf_str(to, ";\n}\n\n");

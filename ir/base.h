@@ -22,6 +22,11 @@ typedef struct Str {
 bool str_eq(Str a, const char *b);
 bool str_same(Str a, Str b);
 
+/* The least n with n * b >= a; a not negative, b positive. */
+static inline int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
 /* ==== Arena ==== */
 
 typedef struct Arena Arena;

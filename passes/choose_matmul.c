@@ -22,10 +22,6 @@ enum {
     MAX_MATRICES = 16,
 };
 
-static int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
 /* Bytes of the tiles that a slice has of one strip of rows. */
 static int64_t chunk_bytes(int64_t k, DType type, MatmulSplit s) {
     const DTypeInfo *t = dtype_info(type);
