@@ -62,8 +62,11 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
 /* ~/.cache/lapidary, and the folder of compiled kernels in it; NULL without a home. */
 const char *cli_cache_dir(Arena *a);
 const char *cli_kernel_cache(Cli *c);
-/* --kv-k or --kv-v; DT_COUNT: auto. */
-DType cli_kv_type(const char *choice);
+/* Opened, NULL without one; closed after its warnings have been printed. */
+CubinCache *cli_open_kernel_cache(Cli *c);
+void cli_close_kernel_cache(const Cli *c, CubinCache *cache);
+/* --kv-k or --kv-v; `automatic` when that is what was chosen. */
+DType cli_kv_type(const char *choice, DType automatic);
 /* --set as the front end wants it; false after a usage error, printed. */
 bool cli_settings(Cli *c, FeSetting **out, int *n);
 /* --weights, and --target with its compiled text, for texts that are compiled without being run. */

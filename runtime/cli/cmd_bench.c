@@ -27,7 +27,6 @@ typedef struct Bench {
     float *logits;
     double pp, tg;          /* median seconds */
     const Roofline *limits; /* NULL: not measured */
-    Roofline measured;
     struct {
         double seconds, floor;
         Work work;
@@ -125,7 +124,7 @@ static StepResult time_prompt(Bench *b) {
         if (r != STEP_OK)
             break;
         b->prompt.seconds += t.seconds;
-        b->prompt.floor += b->limits ? work_floor(&t.total, b->limits) : 0;
+        b->prompt.floor += measure_floor(&t.total, b->limits);
         work_add(&b->prompt.work, &t.total);
     }
     return r;
@@ -150,7 +149,7 @@ static StepResult time_rows(Bench *b, RowsResult *out) {
 }
 
 static StepResult time_all(Bench *b) {
-    b->limits = measure_limits(b->c, b->s, &b->measured) ? &b->measured : NULL;
+    b->limits = measure_limits(b->c, b->s);
     StepResult r = run_whole(b);
     if (r == STEP_OK)
         r = time_prompt(b);
@@ -187,7 +186,7 @@ static json_t *rows_json(const Bench *b) {
         const RowsResult *r = &b->rows[i];
         json_t *j = json_pack("{s:i, s:s, s:f, s:f}", "rows", r->rows, "phase", r->gpu.phase->name, "seconds",
                               r->seconds, "tokens_per_second", r->rows / r->seconds);
-        const double floor = b->limits ? work_floor(&r->gpu.total, b->limits) : 0;
+        const double floor = measure_floor(&r->gpu.total, b->limits);
         measure_call_json(j, r->gpu.seconds, &r->gpu.total, floor, b->limits);
         json_array_append_new(all, j);
     }
@@ -254,7 +253,7 @@ static void print_table(Bench *b) {
         const RowsResult *r = &b->rows[i];
         printf("step   %7d %-6s %12.2f  %9.3f", r->rows, r->rows == 1 ? "row" : "rows", r->rows / r->seconds,
                1e3 * r->seconds);
-        print_call(b, r->gpu.seconds, b->limits ? work_floor(&r->gpu.total, b->limits) : 0, &r->gpu.total);
+        print_call(b, r->gpu.seconds, measure_floor(&r->gpu.total, b->limits), &r->gpu.total);
     }
 }
 

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_ARCHS = 16 };
-
 /* What --arch stands for when it is not given, as far as NVRTC can. */
 static const char *const usual_archs[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"};
 
@@ -26,14 +24,12 @@ typedef struct Job {
 /* ==== What is asked for ==== */
 
 static int unknown_arch(Cli *c, const char *name) {
-    PlanTarget t;
     Nearest near = nearest_new((Str){name, strlen(name)});
     for (size_t i = 0; i < COUNTOF(usual_archs); i++)
-        nearest_try(&near, plan_target(usual_archs[i], &t) ? usual_archs[i] : "");
+        nearest_try(&near, usual_archs[i]);
     return cli_fail(c, EXIT_USAGE, "--arch: no architecture \"%s\"%s", name,
-                    nearest_best(&near) && *nearest_best(&near)
-                        ? arena_printf(c->arena, "; did you mean %s?", nearest_best(&near))
-                        : "; they are called sm_80, sm_86, sm_90a, ..");
+                    nearest_best(&near) ? arena_printf(c->arena, "; did you mean %s?", nearest_best(&near))
+                                        : "; they are called sm_80, sm_86, sm_90a, ..");
 }
 
 /* "sm_86,sm_90a", each once. */
@@ -49,8 +45,8 @@ static int read_archs(Job *j, const char *list) {
         for (int i = 0; i < info->archs.n; i++)
             if (strcmp(info->archs.v[i].name, a.name) == 0)
                 return cli_fail(c, EXIT_USAGE, "--arch names %s twice", a.name);
-        if (info->archs.n == MOST_ARCHS)
-            return cli_fail(c, EXIT_USAGE, "--arch takes at most %d architectures", MOST_ARCHS);
+        if (info->archs.n == FACET_MOST_ARCHS)
+            return cli_fail(c, EXIT_USAGE, "--arch takes at most %d architectures", FACET_MOST_ARCHS);
         vec_push(c->arena, &info->archs, a);
         list += n + (list[n] == ',');
     }
@@ -95,12 +91,11 @@ static int make_module(Job *j, Bound *b, const TextSource *t) {
     if (!m)
         return EXIT_INPUT;
     PipelineOptions p = {.pass = pass_options_default(), .out = stdout};
-    DType k = cli_kv_type(c->o.kv_k), v = cli_kv_type(c->o.kv_v);
     p.pass.context = c->o.context;
     p.pass.chunk = c->o.chunk < c->o.context ? c->o.chunk : c->o.context;
     p.pass.rows = p.pass.rows < p.pass.chunk ? p.pass.rows : p.pass.chunk;
-    p.pass.kv_k = k == DT_COUNT ? DT_F16 : k;
-    p.pass.kv_v = v == DT_COUNT ? DT_F16 : v;
+    p.pass.kv_k = cli_kv_type(c->o.kv_k, DT_F16);
+    p.pass.kv_v = cli_kv_type(c->o.kv_v, DT_F16);
     p.pass.all_taps = c->o.taps;
     info->made_by = "lap " LAP_VERSION;
     info->model = m->name;
@@ -182,20 +177,15 @@ static int compile_arch(Job *j, FacetArch *a) {
 static int compile_all(Job *j) {
     Cli *c = j->c;
     FacetInfo *info = &j->contents.info;
-    const char *dir = cli_kernel_cache(c);
     int code = EXIT_FINE;
     j->compiled = arena_array(c->arena, (size_t)j->kernels + 1, sizeof *j->compiled);
-    j->cache = dir ? cubin_cache_open(dir) : NULL;
+    j->cache = cli_open_kernel_cache(c);
     j->progress = progress_start(c, "compiling kernels");
     cli_catch_interrupt();
     for (int i = 0; i < info->archs.n && code == EXIT_FINE; i++)
         code = compile_arch(j, &info->archs.v[i]);
     progress_end(j->progress);
-    char *warnings = j->cache ? cubin_cache_warnings(j->cache) : NULL;
-    if (warnings)
-        fprintf(stderr, "lap compile: warning: %s\n", warnings);
-    free(warnings);
-    cubin_cache_close(j->cache);
+    cli_close_kernel_cache(c, j->cache);
     if (code == EXIT_INTERRUPTED)
         fprintf(stderr, "interrupted; nothing is written\n");
     return code;

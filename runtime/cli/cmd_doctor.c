@@ -116,16 +116,11 @@ static bool measure(Cli *c, const Report *r, int gpu, const Nvrtc *nvrtc, CubinC
 }
 
 static bool measure_all(Cli *c, const Report *r, int gpus, const Nvrtc *nvrtc) {
-    const char *dir = cli_kernel_cache(c);
-    CubinCache *cache = dir ? cubin_cache_open(dir) : NULL;
+    CubinCache *cache = cli_open_kernel_cache(c);
     bool ok = true;
     for (int i = 0; i < gpus; i++)
         ok = measure(c, r, i, nvrtc, cache) && ok;
-    char *warnings = cache ? cubin_cache_warnings(cache) : NULL;
-    if (warnings)
-        fprintf(stderr, "lap doctor: warning: %s\n", warnings);
-    free(warnings);
-    cubin_cache_close(cache);
+    cli_close_kernel_cache(c, cache);
     return ok;
 }
 

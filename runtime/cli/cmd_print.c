@@ -16,8 +16,8 @@ static bool pipeline_options(const Cli *c, PipelineOptions *p) {
     p->pass.context = o->context;
     p->pass.chunk = o->chunk < o->context ? o->chunk : o->context;
     const DType kv_type = o->plan || o->kernels ? DT_F16 : DT_F32; /* as a GPU has them; as the processor */
-    p->pass.kv_k = cli_kv_type(o->kv_k) == DT_COUNT ? kv_type : cli_kv_type(o->kv_k);
-    p->pass.kv_v = cli_kv_type(o->kv_v) == DT_COUNT ? kv_type : cli_kv_type(o->kv_v);
+    p->pass.kv_k = cli_kv_type(o->kv_k, kv_type);
+    p->pass.kv_v = cli_kv_type(o->kv_v, kv_type);
     p->pass.all_taps = o->taps;
     p->print_after = o->print_after;
     p->stop_after = whole ? o->stop_after : o->after;

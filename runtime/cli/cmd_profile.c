@@ -27,7 +27,6 @@ typedef struct Profile {
     double *seconds; /* [launches] */
     double sum;
     const Roofline *limits; /* NULL: not measured */
-    Roofline measured;
     VEC(Line) lines;
     int kernel_width, label_width; /* of the columns */
 } Profile;
@@ -184,7 +183,7 @@ static void print_json(const Profile *p) {
                           t->phase->name, "rows", (json_int_t)t->rows.T, "wanted", (json_int_t)t->rows.R, "depth",
                           (json_int_t)t->rows.first, "launches", t->phase->launches.n, "sum_seconds", p->sum, "limits",
                           measure_limits_json(p->limits));
-    measure_call_json(j, t->seconds, &t->total, p->limits ? work_floor(&t->total, p->limits) : 0, p->limits);
+    measure_call_json(j, t->seconds, &t->total, measure_floor(&t->total, p->limits), p->limits);
     json_object_set_new(j, "lines", lines);
     if (p->c->o.all_launches)
         json_object_set_new(j, "all", launches_json(p));
@@ -258,7 +257,7 @@ static int profile(Profile *p, const CallRows *rows) {
     if (rows->T > p->plan->chunk || rows->R > session_step_rows(p->s))
         return cli_fail(p->c, EXIT_USAGE, "%lld rows are more than a call takes: the bundle is for at most %lld",
                         (long long)rows->T, (long long)p->plan->chunk);
-    p->limits = measure_limits(p->c, p->s, &p->measured) ? &p->measured : NULL;
+    p->limits = measure_limits(p->c, p->s);
     const StepResult r = measure(p, rows);
     if (cli_interrupted) {
         fprintf(stderr, "interrupted\n");

@@ -114,8 +114,9 @@ bool cli_settings(Cli *c, FeSetting **out, int *n) {
     return true;
 }
 
-DType cli_kv_type(const char *choice) {
-    return dtype_from_name((Str){choice, strlen(choice)}); /* there is no type "auto" */
+DType cli_kv_type(const char *choice, DType automatic) {
+    const DType type = dtype_from_name((Str){choice, strlen(choice)}); /* there is no type "auto" */
+    return type == DT_COUNT ? automatic : type;
 }
 
 const char *cli_cache_dir(Arena *a) {
@@ -128,6 +129,19 @@ const char *cli_kernel_cache(Cli *c) {
     if (c->o.kernel_cache)
         return c->o.kernel_cache;
     return dir ? arena_printf(c->arena, "%s/kernels", dir) : NULL;
+}
+
+CubinCache *cli_open_kernel_cache(Cli *c) {
+    const char *dir = cli_kernel_cache(c);
+    return dir ? cubin_cache_open(dir) : NULL;
+}
+
+void cli_close_kernel_cache(const Cli *c, CubinCache *cache) {
+    char *warnings = cache ? cubin_cache_warnings(cache) : NULL;
+    if (warnings)
+        fprintf(stderr, "lap %s: warning: %s\n", command_info[c->cmd].name, warnings);
+    free(warnings);
+    cubin_cache_close(cache);
 }
 
 /* The line that shows what loading is at. */
@@ -175,9 +189,10 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
     *out = NULL;
     if (!cli_settings(c, &settings, &n_settings))
         return EXIT_USAGE;
-    const bool gpu = strcmp(c->o.device, "gpu") == 0 || (c->o.facet && strcmp(c->o.device, "auto") == 0);
+    const char *device = c->o.facet && strcmp(c->o.device, "auto") == 0 ? "gpu" : c->o.device;
     char arch[16];
-    if (!backend_find(c->o.device, c->o.driver, c->diag) || (gpu && !gpu_arch(c->o.driver, 0, arch, c->diag)))
+    if (!backend_find(device, c->o.driver, c->diag) ||
+        (strcmp(device, "gpu") == 0 && !gpu_arch(c->o.driver, 0, arch, c->diag)))
         return EXIT_SYSTEM;
     LoadingLine line = {.c = c};
     SessionOptions so = {.weights = c->o.operand[0],
@@ -187,10 +202,10 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
                          .n_settings = n_settings,
                          .context = context ? context : c->o.context,
                          .chunk = c->o.chunk,
-                         .kv_k = cli_kv_type(c->o.kv_k),
-                         .kv_v = cli_kv_type(c->o.kv_v),
+                         .kv_k = cli_kv_type(c->o.kv_k, DT_COUNT),
+                         .kv_v = cli_kv_type(c->o.kv_v, DT_COUNT),
                          .threads = (int)c->o.threads,
-                         .device = c->o.device,
+                         .device = device,
                          .gpu = {.driver = c->o.driver,
                                  .nvrtc = c->o.nvrtc,
                                  .kernel_cache = cli_kernel_cache(c),

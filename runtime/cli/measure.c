@@ -61,11 +61,11 @@ bool measure_call(Cli *c, Session *s, const CallRows *rows, int64_t repeat, Call
 
 /* ==== Limits ==== */
 
-bool measure_limits(Cli *c, Session *s, Roofline *out) {
+const Roofline *measure_limits(Cli *c, Session *s) {
     Gpu *g = session_gpu(s);
     DevError e = {0};
-    const char *dir = cli_kernel_cache(c);
-    CubinCache *cache = dir ? cubin_cache_open(dir) : NULL;
+    Roofline *out = arena_alloc(c->arena, sizeof *out);
+    CubinCache *cache = cli_open_kernel_cache(c);
     Nvrtc *own = gpu_nvrtc(g) ? NULL : nvrtc_open(c->o.nvrtc, &e);
     const Nvrtc *nvrtc = own ? own : gpu_nvrtc(g);
     const bool ok = nvrtc && roofline_measure(gpu_device(g), nvrtc, cache, out, &e);
@@ -74,13 +74,13 @@ bool measure_limits(Cli *c, Session *s, Roofline *out) {
                 "lap %s: warning: the limits of this GPU were not measured, so that nothing is compared with "
                 "them: %.*s\n",
                 command_info[c->cmd].name, (int)strcspn(e.text, "\n"), e.text);
-    char *warnings = cache ? cubin_cache_warnings(cache) : NULL;
-    if (warnings)
-        fprintf(stderr, "lap %s: warning: %s\n", command_info[c->cmd].name, warnings);
-    free(warnings);
-    cubin_cache_close(cache);
+    cli_close_kernel_cache(c, cache);
     nvrtc_close(own);
-    return ok;
+    return ok ? out : NULL;
+}
+
+double measure_floor(const Work *w, const Roofline *limits) {
+    return limits ? work_floor(w, limits) : 0;
 }
 
 json_t *measure_limits_json(const Roofline *r) {

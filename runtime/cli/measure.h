@@ -17,8 +17,10 @@ StepResult measure_stand(Session *s, const int32_t *ids, int64_t depth);
 /* Feeds n ids, all or the last of them wanted; nothing is read back. */
 StepResult measure_step(Session *s, const int32_t *ids, int64_t n, bool all);
 
-/* The device's rates. False after a warning on stderr: then there are no floors. */
-bool measure_limits(Cli *c, Session *s, Roofline *out);
+/* The device's rates, of the arena. NULL after a warning on stderr: then there are no floors. */
+const Roofline *measure_limits(Cli *c, Session *s);
+/* Seconds (work.h); 0 when limits is NULL. */
+double measure_floor(const Work *w, const Roofline *limits);
 json_t *measure_limits_json(const Roofline *r); /* NULL: null */
 /* One line; r NULL: nothing. */
 void measure_print_limits(const Roofline *r);

@@ -73,7 +73,7 @@ static bool open_device(Gpu *g, DevError *e) {
     const DevOptions d = {.driver = g->o.driver, .ordinal = g->o.ordinal, .check_launches = g->o.check_launches};
     NvrtcJob job = {.folder = g->o.nvrtc};
     pthread_t thread;
-    const bool wanted = !g->o.n_cubins, beside = wanted && pthread_create(&thread, NULL, open_nvrtc, &job) == 0;
+    const bool wanted = !g->o.ready, beside = wanted && pthread_create(&thread, NULL, open_nvrtc, &job) == 0;
     g->device = dev_open(&d, e);
     const bool opened = g->device && (g->stream = dev_stream_new(g->device, e));
     if (beside)
@@ -275,9 +275,7 @@ static bool write_call(Gpu *g, const EvalCall *c, Diag *diag) {
             diag_error(diag, NO_LOC, "input \"%s\" is missing from the call", in->name);
             return false;
         }
-        const int64_t rows = in->type.rank && in->type.dim[0] == DIM_T   ? c->T
-                             : in->type.rank && in->type.dim[0] == DIM_R ? c->R
-                                                                         : 1;
+        const int64_t rows = type_rows(&in->type, c->T, c->R);
         memcpy(g->call + in->offset, data, (size_t)(rows * type_row_elems(&in->type) * 4));
     }
     int32_t *slots = (int32_t *)(void *)(g->call + layout->slots);
@@ -302,15 +300,18 @@ static bool copy_out(Gpu *g, void *to, DevPtr from, int64_t bytes, DevError *e) 
     return true;
 }
 
-static int slab_buffer(const Gpu *g) {
+static DevPtr slab_at(const Gpu *g, int64_t offset) {
     int i = 0;
     while (g->plan->buffers.v[i].kind != BUFFER_SLAB)
         i++;
-    return i;
+    return g->buffers[i] + (DevPtr)offset;
+}
+
+bool gpu_read_slab(Gpu *g, int64_t offset, void *to, int64_t bytes, DevError *e) {
+    return dev_copy_out(g->stream, to, slab_at(g, offset), (size_t)bytes, e) && dev_stream_wait(g->stream, e);
 }
 
 static bool read_outputs(Gpu *g, const EvalCall *c, const PlanPhase *phase, DevError *e) {
-    const DevPtr slab = g->buffers[slab_buffer(g)];
     for (int i = 0; i < c->n_outputs; i++) {
         const PlanOutput *out = NULL;
         for (int k = 0; k < phase->outputs.n; k++)
@@ -318,9 +319,9 @@ static bool read_outputs(Gpu *g, const EvalCall *c, const PlanPhase *phase, DevE
                 out = &phase->outputs.v[k];
         if (!out)
             return dev_fail(e, DEV_OTHER, "the plan has no output \"%s\"", c->outputs[i].name);
-        const int64_t rows = out->type.rank && out->type.dim[0] == DIM_T ? c->T : out->type.dim[0] == DIM_R ? c->R : 1;
+        const int64_t rows = type_rows(&out->type, c->T, c->R);
         if (c->outputs[i].data &&
-            !copy_out(g, c->outputs[i].data, slab + (DevPtr)out->offset, rows * type_row_elems(&out->type) * 4, e))
+            !copy_out(g, c->outputs[i].data, slab_at(g, out->offset), rows * type_row_elems(&out->type) * 4, e))
             return false;
     }
     return dev_stream_wait(g->stream, e);

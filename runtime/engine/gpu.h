@@ -19,7 +19,6 @@ typedef struct Gpu Gpu;
 
 /* A compiled kernel that need not be compiled: of a bundle. */
 typedef struct GpuCubin {
-    const char *name; /* of the kernel in the plan */
     const void *bytes;
     size_t n;
 } GpuCubin;
@@ -31,10 +30,9 @@ typedef struct GpuOptions {
     int ordinal;              /* which GPU */
     PlanOptions plan;
     const char *use_kernel; /* a file whose text takes the place of the kernel named as it is (NAME.cu) */
-    const Plan *ready;      /* with cubins: a plan that is not to be made; NULL */
-    const GpuCubin *cubins;
-    int n_cubins;
-    bool check_launches; /* no graphs, wait after each launch: a fault then names its kernel */
+    const Plan *ready;      /* a plan that is not to be made, whose kernels are not to be compiled; NULL */
+    const GpuCubin *cubins; /* of each kernel of `ready` */
+    bool check_launches;    /* no graphs, wait after each launch: a fault then names its kernel */
     /* Told while things take time; may be NULL. `what`: "compiling kernels", "loading weights". */
     void (*progress)(void *ctx, const char *what, int64_t done, int64_t total, bool bytes);
     void *ctx;
@@ -102,7 +100,7 @@ bool gpu_time_phase(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, int re
 /* The same launches once more, one by one; `look` is called before each is enqueued. False: an error, in e. */
 typedef bool GpuLook(void *ctx, int launch, DevError *e);
 bool gpu_walk_launches(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, GpuLook *look, void *ctx, Diag *diag);
-/* Bytes of a buffer of the plan as they are behind everything enqueued; waits. */
-bool gpu_read(Gpu *g, int buffer, int64_t offset, void *to, int64_t bytes, DevError *e);
+/* Bytes of the slab as they are behind everything enqueued; waits. */
+bool gpu_read_slab(Gpu *g, int64_t offset, void *to, int64_t bytes, DevError *e);
 
 #endif

@@ -70,8 +70,8 @@ bool gpu_load(Gpu *g, const void *const *data, DevError *e);
 
 /* ==== gpu_launch.c ==== */
 
-/* Arguments and grid of a launch of the plan; `staging` for ARG_STAGING. */
-void gpu_make_launch(Gpu *g, const PlanLaunch *from, DevPtr staging, GpuLaunch *to);
+/* Arguments and grid of a launch of the plan; 0 for ARG_STAGING, which is the first of a repacking launch. */
+void gpu_make_launch(Gpu *g, const PlanLaunch *from, GpuLaunch *to);
 bool gpu_make_phases(Gpu *g, DevError *e);
 /* The grid for a call of T rows, R wanted. */
 void gpu_grid(const Gpu *g, const PlanLaunch *from, int64_t T, int64_t R, uint32_t grid[3]);

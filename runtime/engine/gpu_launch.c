@@ -1,12 +1,12 @@
 /* gpu_launch.c - launches of a plan as the device takes them, and the graphs of its decode phases. */
 #include "runtime/engine/gpu_int.h"
 
-static uint64_t argument(const Gpu *g, const PlanArg *a, DevPtr staging) {
+static uint64_t argument(const Gpu *g, const PlanArg *a) {
     switch (a->kind) {
     case ARG_BUFFER: return g->buffers[a->buffer] + (uint64_t)a->value;
     case ARG_NULL: return 0;
     case ARG_INT: return (uint32_t)(int32_t)a->value;
-    case ARG_STAGING: return staging;
+    case ARG_STAGING: return 0; /* set by gpu_load() */
     }
     return 0;
 }
@@ -28,12 +28,12 @@ void gpu_grid(const Gpu *g, const PlanLaunch *from, int64_t T, int64_t R, uint32
         grid[i] = (uint32_t)n[i];
 }
 
-void gpu_make_launch(Gpu *g, const PlanLaunch *from, DevPtr staging, GpuLaunch *to) {
+void gpu_make_launch(Gpu *g, const PlanLaunch *from, GpuLaunch *to) {
     const PlanKernel *k = &g->plan->kernels.v[from->kernel];
     to->values = arena_array(g->arena, (size_t)from->args.n + 1, sizeof *to->values);
     to->pointers = arena_array(g->arena, (size_t)from->args.n + 1, sizeof *to->pointers);
     for (int i = 0; i < from->args.n; i++) {
-        to->values[i] = argument(g, &from->args.v[i], staging);
+        to->values[i] = argument(g, &from->args.v[i]);
         to->pointers[i] = &to->values[i];
     }
     to->launch = (DevLaunch){.kernel = g->kernels[from->kernel],
@@ -80,7 +80,7 @@ static void make_samplers(Gpu *g) {
         s->slots = arena_array(g->arena, (size_t)s->plan->rows, sizeof *s->slots);
         s->launches = arena_array(g->arena, (size_t)s->plan->launches.n + 1, sizeof *s->launches);
         for (int k = 0; k < s->plan->launches.n; k++)
-            gpu_make_launch(g, &s->plan->launches.v[k], 0, &s->launches[k]);
+            gpu_make_launch(g, &s->plan->launches.v[k], &s->launches[k]);
     }
 }
 
@@ -93,7 +93,7 @@ bool gpu_make_phases(Gpu *g, DevError *e) {
         p->launches = arena_array(g->arena, (size_t)p->plan->launches.n + 1, sizeof *p->launches);
         for (int k = 0; k < p->plan->launches.n; k++)
             if (check_fill(g, &p->plan->launches.v[k], e))
-                gpu_make_launch(g, &p->plan->launches.v[k], 0, &p->launches[k]);
+                gpu_make_launch(g, &p->plan->launches.v[k], &p->launches[k]);
             else
                 return false;
         p->sampler = gpu_sampler(g, p->plan->graph);

@@ -34,8 +34,7 @@ static const struct {
 };
 
 static int64_t buffer_room(const Gpu *g, const PlanBuffer *b) {
-    const int64_t slots = b->kind == BUFFER_K || b->kind == BUFFER_V ? g->plan->slots : 1;
-    return (b->bytes * slots + ALIGN - 1) / ALIGN * ALIGN;
+    return (plan_buffer_bytes(g->plan, b) + ALIGN - 1) / ALIGN * ALIGN;
 }
 
 /* One piece for all buffers of a kind. */
@@ -153,27 +152,18 @@ static Job new_job(Gpu *g, int *kernels, int n) {
                  .lock = PTHREAD_MUTEX_INITIALIZER};
 }
 
-/* Kernels of a bundle. False when one is missing. */
+/* Kernels of a bundle. */
 static bool take_cubins(Gpu *g, DevError *e) {
-    for (int i = 0; i < g->plan->kernels.n; i++) {
-        const char *name = g->plan->kernels.v[i].name;
-        int k = 0;
-        while (k < g->o.n_cubins && strcmp(g->o.cubins[k].name, name) != 0)
-            k++;
-        if (k == g->o.n_cubins)
-            return dev_fail(e, DEV_OTHER, "the bundle has no compiled kernel %s", name);
-        if (!load_kernel(g, i, g->o.cubins[k].bytes, g->o.cubins[k].n, e))
+    for (int i = 0; i < g->plan->kernels.n; i++)
+        if (!load_kernel(g, i, g->o.cubins[i].bytes, g->o.cubins[i].n, e))
             return false;
-    }
     return true;
 }
 
 /* ==== Weights ==== */
 
 typedef struct Piece {
-    int weight; /* of plan->weights */
-    int64_t at; /* first row, or first matrix of a stack */
-    int64_t n;
+    bool repacked; /* by the launch, from the staging buffer */
     GpuLaunch launch;
 } Piece;
 
@@ -181,7 +171,6 @@ typedef struct Weights {
     Gpu *g;
     VEC(UploadItem) items;
     VEC(Piece) pieces; /* of the items, one each */
-    DevPtr staging;
 } Weights;
 
 static int64_t max64(int64_t a, int64_t b) {
@@ -202,9 +191,8 @@ static void cut_weight(Weights *w, int index, const uint8_t *from, int64_t *larg
     const int64_t step = max64(1, PIECE / unit);
     for (int64_t at = 0; at < units; at += step) {
         const int64_t n = units - at < step ? units - at : step;
-        Piece piece = {.weight = index, .at = at, .n = n};
-        PlanLaunch l = g->plan->fills.v[p->launch];
-        gpu_make_launch(g, &l, w->staging, &piece.launch);
+        Piece piece = {.repacked = true};
+        gpu_make_launch(g, &g->plan->fills.v[p->launch], &piece.launch);
         const int64_t behind = rows - at * TILE_ROWS;
         const int64_t piece_rows = stack ? rows : n * TILE_ROWS < behind ? n * TILE_ROWS : behind;
         piece.launch.values[1] += (uint64_t)(at * unit_tiles);
@@ -214,7 +202,7 @@ static void cut_weight(Weights *w, int index, const uint8_t *from, int64_t *larg
         piece.launch.launch.grid[1] = (uint32_t)(stack ? n : 1);
         const int64_t bytes = (stack ? n * rows : piece_rows) * row_bytes;
         *largest = max64(*largest, bytes);
-        UploadItem item = {w->staging, from + at * unit, (size_t)bytes};
+        UploadItem item = {0, from + at * unit, (size_t)bytes};
         vec_push(g->arena, &w->items, item);
         vec_push(g->arena, &w->pieces, piece);
     }
@@ -222,14 +210,13 @@ static void cut_weight(Weights *w, int index, const uint8_t *from, int64_t *larg
 
 static void list_items(Weights *w, const void *const *data, int64_t *largest) {
     Gpu *g = w->g;
-    w->items.n = w->pieces.n = 0;
     for (int i = 0; i < g->plan->weights.n; i++) {
         const PlanWeight *p = &g->plan->weights.v[i];
         if (p->launch >= 0) {
             cut_weight(w, i, data[p->weight], largest);
             continue;
         }
-        Piece piece = {.weight = -1};
+        Piece piece = {0};
         UploadItem item = {g->buffers[p->buffer], data[p->weight], (size_t)g->plan->buffers.v[p->buffer].bytes};
         vec_push(g->arena, &w->items, item);
         vec_push(g->arena, &w->pieces, piece);
@@ -239,7 +226,7 @@ static void list_items(Weights *w, const void *const *data, int64_t *largest) {
 static bool item_enqueued(void *user, int item, DevStream *stream, DevError *e) {
     Weights *w = user;
     Piece *p = &w->pieces.v[item];
-    return p->weight < 0 || dev_launch(stream, &p->launch.launch, e);
+    return !p->repacked || dev_launch(stream, &p->launch.launch, e);
 }
 
 static bool upload_progress(void *user, int64_t done, int64_t total) {
@@ -251,16 +238,19 @@ static bool upload_progress(void *user, int64_t done, int64_t total) {
 
 static bool upload(Gpu *g, const void *const *data, DevError *e) {
     Weights w = {.g = g};
+    DevPtr staging = 0;
     int64_t largest = 0;
     list_items(&w, data, &largest);
-    if (!dev_alloc(g->device, (size_t)largest, "weights on their way in", NULL, &w.staging, e))
+    if (!dev_alloc(g->device, (size_t)largest, "weights on their way in", NULL, &staging, e))
         return false;
-    list_items(&w, data, &largest); /* again, with the staging buffer's address */
+    for (int i = 0; i < w.pieces.n; i++)
+        if (w.pieces.v[i].repacked)
+            w.items.v[i].to = w.pieces.v[i].launch.values[0] = staging;
     const UploadOptions o = {
         .stream = g->stream, .item_enqueued = item_enqueued, .progress = upload_progress, .user = &w};
     UploadResult r;
     const bool ok = upload_run(g->device, w.items.v, w.items.n, &o, &r, e);
-    dev_free(g->device, w.staging);
+    dev_free(g->device, staging);
     g->stats.upload_bytes = r.bytes;
     g->stats.upload_seconds = r.seconds;
     return ok;
@@ -269,7 +259,7 @@ static bool upload(Gpu *g, const void *const *data, DevError *e) {
 static bool fill_tables(Gpu *g, DevError *e) {
     for (int i = 0; i < g->plan->tables.n; i++) {
         GpuLaunch l;
-        gpu_make_launch(g, &g->plan->fills.v[g->plan->tables.v[i]], 0, &l);
+        gpu_make_launch(g, &g->plan->fills.v[g->plan->tables.v[i]], &l);
         if (!dev_launch(g->stream, &l.launch, e))
             return false;
     }
@@ -298,18 +288,18 @@ static int split_kernels(const Gpu *g, int *order) {
     bool *fill = calloc((size_t)g->plan->kernels.n + 1, sizeof *fill);
     if (!fill)
         ICE("out of memory");
-    int n = 0;
     for (int i = 0; i < g->plan->fills.n; i++)
         fill[g->plan->fills.v[i].kernel] = true;
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < g->plan->kernels.n; i++)
-            if (fill[i] == (pass == 0))
-                order[n++] = i;
-    int first = 0;
-    while (first < n && fill[order[first]])
-        first++;
+    int fills = 0;
+    for (int i = 0; i < g->plan->kernels.n; i++)
+        if (fill[i])
+            order[fills++] = i;
+    int n = fills;
+    for (int i = 0; i < g->plan->kernels.n; i++)
+        if (!fill[i])
+            order[n++] = i;
     free(fill);
-    return first;
+    return fills;
 }
 
 static bool compile_and_upload(Gpu *g, const void *const *data, DevError *e) {
@@ -343,7 +333,7 @@ bool gpu_load(Gpu *g, const void *const *data, DevError *e) {
     g->kernels = arena_array(g->arena, n, sizeof *g->kernels);
     g->resident = arena_array(g->arena, n, sizeof *g->resident);
     g->stats.kernels = g->plan->kernels.n;
-    if (g->o.n_cubins)
+    if (g->o.ready)
         return take_cubins(g, e) && upload(g, data, e) && fill_tables(g, e);
     return compile_and_upload(g, data, e) && fill_tables(g, e);
 }

@@ -99,8 +99,3 @@ bool gpu_walk_launches(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, Gpu
         ok = look(ctx, i, &e) && launch_alone(g, p, i, T, R, &e);
     return (ok && dev_stream_wait(g->stream, &e)) || gpu_fail(diag, &e);
 }
-
-bool gpu_read(Gpu *g, int buffer, int64_t offset, void *to, int64_t bytes, DevError *e) {
-    return dev_copy_out(g->stream, to, g->buffers[buffer] + (DevPtr)offset, (size_t)bytes, e) &&
-           dev_stream_wait(g->stream, e);
-}

@@ -77,15 +77,19 @@ int64_t session_step_rows(const Session *s) {
     return s->step->slab_wanted;
 }
 
-static bool check_call(Session *s, const StepCall *c) {
-    if (c->n < 1 || c->n > s->o.chunk || c->n_rows < 1 || c->n_rows > c->n || c->n_rows > session_step_rows(s))
-        ICE("step of %lld rows, %lld wanted", (long long)c->n, (long long)c->n_rows);
-    if (s->length + c->n > s->o.context) {
+bool session_fits(Session *s, int64_t n) {
+    if (s->length + n > s->o.context) {
         diag_error(s->diag, NO_LOC, "%lld tokens do not fit in a context of %lld (see --context)",
-                   (long long)(s->length + c->n), (long long)s->o.context);
+                   (long long)(s->length + n), (long long)s->o.context);
         return false;
     }
     return true;
+}
+
+static bool check_call(Session *s, const StepCall *c) {
+    if (c->n < 1 || c->n > s->o.chunk || c->n_rows < 1 || c->n_rows > c->n || c->n_rows > session_step_rows(s))
+        ICE("step of %lld rows, %lld wanted", (long long)c->n, (long long)c->n_rows);
+    return session_fits(s, c->n);
 }
 
 bool session_make_call(Session *s, const StepCall *c, StepInputs *in, EvalCall *call) {

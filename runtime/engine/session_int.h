@@ -46,6 +46,9 @@ struct Session {
 /* Most rows of a call; all: of which every row's logits are wanted. */
 int64_t session_rows_a_call(const Session *s, bool all);
 
+/* False after an error: n more tokens do not fit in the context. */
+bool session_fits(Session *s, int64_t n);
+
 /* The inputs of entry `step`. */
 typedef struct StepInputs {
     EvalInput v[3];

@@ -214,10 +214,9 @@ static bool take_arch(Session *s) {
         return false;
     GpuCubin *cubins = arena_array(s->arena, (size_t)a->n_kernels + 1, sizeof *cubins);
     for (int i = 0; i < a->n_kernels; i++)
-        cubins[i] = (GpuCubin){a->plan->kernels.v[i].name, a->cubins[i].data, a->cubins[i].bytes};
+        cubins[i] = (GpuCubin){a->cubins[i].data, a->cubins[i].bytes};
     s->o.gpu.ready = a->plan;
     s->o.gpu.cubins = cubins;
-    s->o.gpu.n_cubins = a->n_kernels;
     return true;
 }
 

@@ -65,11 +65,8 @@ static bool take(Session *s) {
 StepResult session_pick_start(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o,
                               const SampleOptions *sample, int64_t most) {
     s->picks = (Picks){.most = most};
-    if (s->length + n > s->o.context) {
-        diag_error(s->diag, NO_LOC, "%lld tokens do not fit in a context of %lld (see --context)",
-                   (long long)(s->length + n), (long long)s->o.context);
+    if (!session_fits(s, n))
         return STEP_ERROR;
-    }
     memcpy(s->tokens + s->length, tokens, (size_t)n * sizeof *tokens); /* they count when they are fed */
     if (!gpu_sample_start(session_gpu(s), s->step->name, 0, sample, s->tokens, s->length + n, s->diag))
         return STEP_ERROR;

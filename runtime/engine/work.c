@@ -65,7 +65,6 @@ typedef struct Walk {
     const PlanPhase *phase;
     const CallRows *c;
     Work *each;
-    int slab; /* buffer */
 } Walk;
 
 static int64_t distinct(const int32_t *ids, int64_t n, int64_t experts) {
@@ -97,7 +96,7 @@ static bool count_experts(const Walk *w, const PlanLaunch *l, int64_t *count, De
     int32_t *v = calloc((size_t)elems + 1, sizeof *v);
     if (!v)
         ICE("out of memory");
-    const bool ok = gpu_read(w->gpu, w->slab, ids->slab, v, elems * 4, e);
+    const bool ok = gpu_read_slab(w->gpu, ids->slab, v, elems * 4, e);
     if (ok)
         *count = distinct(v, elems, w->m->weights.v[matrices->attr[0].i].type.dim[0]);
     free(v);
@@ -116,7 +115,5 @@ static bool look(void *ctx, int launch, DevError *e) {
 
 bool work_measure(Gpu *g, const Module *m, const PlanPhase *phase, const CallRows *c, Work *each, Diag *diag) {
     Walk w = {.gpu = g, .m = m, .g = module_graph(m, phase->graph), .phase = phase, .c = c, .each = each};
-    while (gpu_plan(g)->buffers.v[w.slab].kind != BUFFER_SLAB)
-        w.slab++;
     return gpu_walk_launches(g, phase, c->T, c->R, look, &w, diag);
 }

@@ -58,6 +58,8 @@ typedef struct FacetArch {
     const FacetCubin *cubins; /* of each kernel of the plan */
 } FacetArch;
 
+enum { FACET_MOST_ARCHS = 16 };
+
 typedef struct FacetInfo {
     const char *made_by; /* "lap 0.1.0" */
     const char *model;   /* "gemma4", as the text calls it */

@@ -16,7 +16,6 @@
 
 enum {
     FACET_FORMAT = 1,
-    MAX_ARCHS = 16,
     MAX_ENTRIES = 16384,
     MAX_ENTRY_BYTES = 64 << 20,
     MAX_SETTINGS = 256,

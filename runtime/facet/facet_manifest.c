@@ -186,8 +186,8 @@ static bool read_weights(const Reader *r, const json_t *j, const char *what, con
 }
 
 static bool read_archs(const Reader *r, const json_t *j, FacetInfo *info) {
-    if (!json_is_array(j) || json_array_size(j) < 1 || json_array_size(j) > MAX_ARCHS)
-        return wrong(r, "'archs' must be an array of 1 to %d architectures", MAX_ARCHS);
+    if (!json_is_array(j) || json_array_size(j) < 1 || json_array_size(j) > FACET_MOST_ARCHS)
+        return wrong(r, "'archs' must be an array of 1 to %d architectures", FACET_MOST_ARCHS);
     for (size_t i = 0; i < json_array_size(j); i++) {
         const json_t *one = json_array_get(j, i);
         FacetArch a = {0};

@@ -116,28 +116,18 @@ void facet_sign(FacetWeights *w) {
     buf_free(&b);
 }
 
-static const MetaValue *find_key(const ModelFile *f, const char *name) {
-    int i = namemap_get(f->meta_index, name);
-    return i < 0 ? NULL : &f->meta[i].value;
-}
-
-static const TensorInfo *find_tensor(const ModelFile *f, const char *name) {
-    int i = namemap_get(f->tensor_index, name);
-    return i < 0 ? NULL : &f->tensors[i];
-}
-
 const FacetWeights *facet_weights(Arena *arena, const ModelFile *file) {
     FacetWeights *w = arena_alloc(arena, sizeof *w);
     w->arch = arena_strdup(arena, file->arch);
     const ModelReads *r = file->reads;
     for (int i = 0; r && i < r->names[READ_KEYS].n; i++) {
         const char *name = arena_strdup(arena, r->names[READ_KEYS].v[i]);
-        FacetRead read = {name, value_text(arena, find_key(file, name))};
+        FacetRead read = {name, value_text(arena, modelfile_meta(file, name))};
         vec_push(arena, &w->keys, read);
     }
     for (int i = 0; r && i < r->names[READ_TENSORS].n; i++) {
         const char *name = arena_strdup(arena, r->names[READ_TENSORS].v[i]);
-        FacetRead read = {name, tensor_text(arena, find_tensor(file, name))};
+        FacetRead read = {name, tensor_text(arena, modelfile_tensor(file, name))};
         vec_push(arena, &w->tensors, read);
     }
     facet_sign(w);
@@ -177,9 +167,9 @@ static void compare(Compare *c, const FacetWeights *w, const ModelFile *f) {
         return;
     }
     for (int i = 0; i < w->keys.n; i++)
-        differs(c, "key", &w->keys.v[i], value_text(c->arena, find_key(f, w->keys.v[i].name)));
+        differs(c, "key", &w->keys.v[i], value_text(c->arena, modelfile_meta(f, w->keys.v[i].name)));
     for (int i = 0; i < w->tensors.n; i++)
-        differs(c, "tensor", &w->tensors.v[i], tensor_text(c->arena, find_tensor(f, w->tensors.v[i].name)));
+        differs(c, "tensor", &w->tensors.v[i], tensor_text(c->arena, modelfile_tensor(f, w->tensors.v[i].name)));
 }
 
 /* What the module takes from the file: the manifest of a bundle may have kept silent about it. */
@@ -194,7 +184,7 @@ static void compare_module(Compare *c, const Module *m, const ModelFile *f, bool
         FacetRead r = {target && prefixed ? w->name + sizeof prefix - 1 : w->name, type_text(c->arena, &w->type)};
         if (w->type.rank == 0)
             r.value = arena_printf(c->arena, "%s[]", r.value);
-        differs(c, "tensor", &r, tensor_text(c->arena, find_tensor(f, r.name)));
+        differs(c, "tensor", &r, tensor_text(c->arena, modelfile_tensor(f, r.name)));
     }
 }
 
