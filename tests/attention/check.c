@@ -27,9 +27,9 @@ void trial_open(Trial *t, Lab *l, const AttendCase *c, int rows) {
     }
     for (int i = 0; i < 64; i++)
         slopes[i] = case_slope(i);
-    lab_in(l, t->weight = lab_memory(l, sizeof weight, 0), weight, sizeof weight);
-    lab_in(l, t->turns = lab_memory(l, sizeof turns, 0), turns, sizeof turns);
-    lab_in(l, t->slopes = lab_memory(l, sizeof slopes, 0), slopes, sizeof slopes);
+    t->weight = lab_upload(l, weight, sizeof weight);
+    t->turns = lab_upload(l, turns, sizeof turns);
+    t->slopes = lab_upload(l, slopes, sizeof slopes);
 }
 
 void trial_close(Trial *t) {

@@ -54,8 +54,7 @@ static DevPtr put_planes(Decode *d, int most, int n, const RowOf *rows) {
     for (int p = 0; p < c->planes; p++)
         for (int r = 0; r < n; r++)
             case_row(c, rows[r].sequence, rows[r].pos, p, planes + (size_t)p * plane + (size_t)r * stride);
-    DevPtr to = lab_memory(d->trial.lab, bytes, 0);
-    lab_in(d->trial.lab, to, planes, bytes);
+    DevPtr to = lab_upload(d->trial.lab, planes, bytes);
     free(planes);
     return to;
 }

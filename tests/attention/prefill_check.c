@@ -31,12 +31,6 @@ static float *make_rows(const AttendCase *c, int sequence, int first, int n) {
     return rows;
 }
 
-static DevPtr put(Trial *t, const void *from, size_t bytes) {
-    DevPtr to = lab_memory(t->lab, bytes, 0);
-    lab_in(t->lab, to, from, bytes);
-    return to;
-}
-
 /* Stored rows are right, and no others were written: compared with the history, but for how its last bit is rounded. */
 static void check_cache(Trial *t, DevPtr cache, int dim, bool values, int sequence) {
     const AttendCase *c = t->of;
@@ -76,12 +70,15 @@ static void call(Trial *t, const Wish *built, int sequence, int n, int queries) 
         query_pos[r] = first + from;
         memcpy(q_rows + (size_t)r * stride, rows + (size_t)from * stride, stride * 4);
     }
-    DevPtr q = put(t, q_rows, (size_t)queries * stride * 4), k = put(t, rows, (size_t)n * stride * 4), kv = k;
+    DevPtr q = lab_upload(t->lab, q_rows, (size_t)queries * stride * 4),
+           k = lab_upload(t->lab, rows, (size_t)n * stride * 4), kv = k;
     DevPtr v = k + 4 * (uint64_t)case_v_at(c);
     k += 4 * (uint64_t)case_k_at(c);
-    DevPtr store_at = put(t, ints, (size_t)n * 4), query_at = put(t, query_pos, (size_t)queries * 4);
-    DevPtr slots_at = put(t, slots, (size_t)n * 4), lengths = put(t, t->length, sizeof t->length);
-    DevPtr query_count = put(t, &queries, 4), store_count = put(t, &n, 4);
+    DevPtr store_at = lab_upload(t->lab, ints, (size_t)n * 4),
+           query_at = lab_upload(t->lab, query_pos, (size_t)queries * 4);
+    DevPtr slots_at = lab_upload(t->lab, slots, (size_t)n * 4),
+           lengths = lab_upload(t->lab, t->length, sizeof t->length);
+    DevPtr query_count = lab_upload(t->lab, &queries, 4), store_count = lab_upload(t->lab, &n, 4);
     DevPtr q16 = lab_memory(l, (size_t)(queries * c->heads * c->k_dim) * 2, 0xff);
     DevPtr out = lab_memory(l, (size_t)(queries + 1) * row * 4, 0xff);
     void *heads_arguments[] = {&q,        &k,        &v,           &q16,         &t->cache_k, &t->cache_v, &query_at,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whole models on a GPU, emulated or real, against recorded outputs and against the evaluator.
 
-    emulated_models_test.py LAP FEED CACHE FIXTURES CASE.. [--driver FILE --nvrtc FOLDER --compiler FILE]
+    gpu_models_test.py LAP FEED CACHE FIXTURES CASE.. [--driver FILE --nvrtc FOLDER --compiler FILE]
 
 FEED is the program feed.c, CACHE a folder for compiled kernels, FIXTURES has a folder for each of the kinds below. With
 --driver and --nvrtc on the emulated GPU, which needs a C++ compiler; else on this machine's GPU. Exit 77 without.

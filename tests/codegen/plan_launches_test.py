@@ -65,7 +65,7 @@ def main():
     wrong = []
     for name in [*make_headers.GEMMA4, *make_headers.GEMMA3]:
         weights = scratch / f"{name}.gguf"
-        (make_headers.gemma4 if name in make_headers.GEMMA4 else make_headers.gemma3)(name).write(weights)
+        make_headers.model(name).write(weights)
         wrong += check(name, run(lap, "print", REPO / "models" / (name.split("-")[0] + ".lap"), "--weights", weights, "--plan"))
         weights.unlink()
     for text in wrong:

@@ -5,17 +5,9 @@
  */
 #include "runtime/facet/facet.h"
 #include "tests/codegen/small_plan.h"
+#include "tests/fuzz/promise.h"
 
-#include <stdlib.h>
-#include <string.h>
 #include <zip.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool ok, const char *what) {
-    if (!ok)
-        ICE("broken promise: %s", what);
-}
 
 static void touch(const void *data, size_t size) {
     static volatile unsigned sink; /* keeps the reads */

@@ -1,17 +1,7 @@
 /* fuzz_plan.c - any bytes as the text of a plan: no crash; what reads must print to text that reads and prints alike,
  * and keeps what plan_text.h promises. */
 #include "codegen/plan_text.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool ok, const char *what) {
-    if (!ok)
-        ICE("broken promise: %s", what);
-}
+#include "tests/fuzz/promise.h"
 
 static void check_launches(const Plan *p, const LaunchVec *v) {
     for (int i = 0; i < v->n; i++) {
@@ -23,7 +13,7 @@ static void check_launches(const Plan *p, const LaunchVec *v) {
                 continue;
             require(a->buffer >= 0 && a->buffer < p->buffers.n, "buffers exist");
             const PlanBuffer *b = &p->buffers.v[a->buffer];
-            int64_t bytes = b->bytes * (b->kind == BUFFER_K || b->kind == BUFFER_V ? p->slots : 1);
+            int64_t bytes = plan_buffer_bytes(p, b);
             require(a->value == 0 || (a->value > 0 && a->value < bytes), "offsets lie in their buffers");
         }
     }
@@ -78,15 +68,5 @@ static char *read_and_print(const char *text, size_t len) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    char *once = read_and_print((const char *)data, size);
-    if (!once)
-        return 0;
-    char *twice = read_and_print(once, strlen(once));
-    if (!twice || strcmp(once, twice) != 0) {
-        fprintf(stderr, "%s\n----\n%s\n", once, twice ? twice : "(does not read)");
-        ICE("the text does not read back to itself");
-    }
-    free(once);
-    free(twice);
-    return 0;
+    return round_trip(data, size, read_and_print);
 }

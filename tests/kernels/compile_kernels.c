@@ -16,9 +16,6 @@ typedef struct Case {
 
 #define ONE(type, n)   .m.n_segments = 1, .m.segments = {{DT_##type, n}}
 #define EXPERTS(pairs) .experts = 128, .slots = 8, .x_pairs = pairs, .tail = 1
-#define EVERY                                                                                                          \
-    .m.n_segments = 9, .m.segments = {{DT_Q4_K, 40}, {DT_Q5_K, 40}, {DT_Q6_K, 40}, {DT_Q4_0, 40}, {DT_Q4_1, 40},       \
-                                      {DT_Q5_0, 40}, {DT_Q5_1, 40}, {DT_Q8_0, 40}, {DT_BF16, 40}}
 static const Case cases[] = {
     {"q4_k", {.m.k = 5376, ONE(Q4_K, 43008), .m.tiles = 1}, true},
     {"q4_k, tail", {.m.k = 5376, ONE(Q4_K, 43008), .m.tiles = 1, .tail = 1}, true},

@@ -225,15 +225,12 @@ static bool inspect(const char *arch, const Job *job, const Compiled *out) {
 }
 
 static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs) {
-    static const char report[] = "--ptxas-options=-v";
-    const char **options = arena_array(jobs->arena, (size_t)n_plan_options + 1, sizeof *options);
+    int n_options;
+    const char *const *options = reporting_options(&n_options);
     Program *programs = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *programs);
     Compiled *out = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *out);
-    for (int i = 0; i < n_plan_options; i++)
-        options[i] = plan_options[i];
-    options[n_plan_options] = report;
     for (int i = 0; i < jobs->v.n; i++)
-        programs[i] = (Program){jobs->v.v[i].label, jobs->v.v[i].kernel.text, options, n_plan_options + 1};
+        programs[i] = (Program){jobs->v.v[i].label, jobs->v.v[i].kernel.text, options, n_options};
     const double start = clock_seconds();
     double busy = 0;
     bool ok = true;

@@ -15,11 +15,8 @@ typedef struct Case {
 
 #define ONE(type, n) .m.n_segments = 1, .m.segments = {{DT_##type, n}}
 #define TWO(type, n) .m.n_segments = 2, .m.segments = {{DT_Q4_K, 20480}, {DT_##type, n}}
-#define EVERY                                                                                                          \
-    .m.n_segments = 9, .m.segments = {{DT_Q4_K, 40}, {DT_Q5_K, 40}, {DT_Q6_K, 40}, {DT_Q4_0, 40}, {DT_Q4_1, 40},       \
-                                      {DT_Q5_0, 40}, {DT_Q5_1, 40}, {DT_Q8_0, 40}, {DT_BF16, 40}}
-#define GATE .experts = 128, .slots = 8
-#define DOWN .experts = 128, .slots = 8, .x_pairs = 1
+#define GATE         .experts = 128, .slots = 8
+#define DOWN         .experts = 128, .slots = 8, .x_pairs = 1
 static const Case cases[] = {
     {"q4_k, 256 x 128", {{.m.k = 5376, ONE(Q4_K, 43008)}, 4096, {16, 4, 128, 64, 2, 1}}, true},
     {"q4_k, 256 x 96", {{.m.k = 5376, ONE(Q4_K, 43008)}, 4096, {16, 4, 96, 48, 2, 1}}, true},

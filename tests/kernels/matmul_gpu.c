@@ -13,14 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCKS_OF_32                                                                                                   \
-    .m.n_segments = 8, .m.segments = {{DT_Q4_0, 40}, {DT_Q4_1, 16},   {DT_Q5_0, 33},  {DT_Q5_1, 1},                    \
-                                      {DT_Q8_0, 50}, {DT_IQ4_NL, 17}, {DT_MXFP4, 20}, {DT_BF16, 31}}
-#define ALL_TYPES                                                                                                      \
-    .m.n_segments = 16,                                                                                                \
-    .m.segments = {{DT_Q4_K, 40}, {DT_Q5_K, 16}, {DT_Q6_K, 17},  {DT_Q8_0, 33}, {DT_Q5_0, 50}, {DT_Q4_0, 16},          \
-                   {DT_Q4_1, 1},  {DT_Q5_1, 20}, {DT_F16, 30},   {DT_BF16, 19}, {DT_F32, 16},  {DT_IQ4_NL, 16},        \
-                   {DT_Q2_K, 17}, {DT_Q3_K, 18}, {DT_IQ4_XS, 5}, {DT_MXFP4, 16}}
 static const Shape shapes[] = {
     {.m.k = 64, BLOCKS_OF_32},
     {.m.k = 96, BLOCKS_OF_32},

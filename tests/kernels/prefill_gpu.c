@@ -15,14 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCKS_OF_32                                                                                                   \
-    .m.n_segments = 8, .m.segments = {{DT_Q4_0, 40}, {DT_Q4_1, 16},   {DT_Q5_0, 33},  {DT_Q5_1, 1},                    \
-                                      {DT_Q8_0, 50}, {DT_IQ4_NL, 17}, {DT_MXFP4, 20}, {DT_BF16, 31}}
-#define ALL_TYPES                                                                                                      \
-    .m.n_segments = 16,                                                                                                \
-    .m.segments = {{DT_Q4_K, 40}, {DT_Q5_K, 16}, {DT_Q6_K, 17},  {DT_Q8_0, 33}, {DT_Q5_0, 50}, {DT_Q4_0, 16},          \
-                   {DT_Q4_1, 1},  {DT_Q5_1, 20}, {DT_F16, 30},   {DT_BF16, 19}, {DT_F32, 16},  {DT_IQ4_NL, 16},        \
-                   {DT_Q2_K, 17}, {DT_Q3_K, 18}, {DT_IQ4_XS, 5}, {DT_MXFP4, 16}}
 #define SIXES .m.n_segments = 2, .m.segments = {{DT_Q6_K, 40}, {DT_Q5_K, 23}}
 
 /* A cut that does not fit the device is left out. */
@@ -132,7 +124,7 @@ static void choose_experts(const Prefill *of, int *ids, uint64_t *seed) {
 static void make_problem(Lab *l, const Prefill *of, Problem *p, uint64_t *seed) {
     const Shape *s = &of->shape;
     p->n = (int)matmul_rows(&s->m);
-    p->products = s->slots ? s->slots : 1;
+    p->products = shape_products(s);
     const size_t rows = (size_t)(of->most * p->products), values = rows * (size_t)p->n;
     const size_t x_bytes = (s->slots && s->x_pairs ? rows : (size_t)of->most) * (size_t)s->m.k * sizeof *p->x;
     p->types = calloc((size_t)p->n, sizeof *p->types);

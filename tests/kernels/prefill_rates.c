@@ -93,7 +93,7 @@ static DevPtr random_weights(Lab *l, const Shape *s, const MatmulSegment *g, uin
 static void random_operands(Lab *l, const Shape *s, PrefillOperands *o) {
     enum { UNIQUE = 1 << 20 };
     uint64_t seed = 7;
-    const int products = s->slots ? s->slots : 1;
+    const int products = shape_products(s);
     float *x = malloc(UNIQUE * sizeof *x);
     int *ids = calloc((size_t)(MOST * products), sizeof *ids);
     random_input(x, UNIQUE, &seed);
@@ -121,7 +121,7 @@ static void rate_cut(Lab *l, const char *label, const PrefillBuilt *b, PrefillOp
     for (int i = 0; i < N_LIVES; i++) {
         PrefillRun r;
         double seconds[PREFILL_KERNELS];
-        const double products = (double)lives[i] * (s->slots ? s->slots : 1);
+        const double products = (double)lives[i] * shape_products(s);
         must(dev_copy_in(l->stream, o->live, &lives[i], 4, &e) && dev_stream_wait(l->stream, &e), &e);
         prefill_launches(l, b, o, 0, &r);
         for (int j = 0; j < r.n; j++)

@@ -33,9 +33,10 @@ int ptxas_number(const char *log, const char *unit) {
     return most;
 }
 
-/* The options of plans, and that ptxas reports. */
-static const char *const *reporting(int *n) {
+const char *const *reporting_options(int *n) {
     static const char *options[8];
+    if (n_plan_options >= (int)COUNTOF(options))
+        ICE("%d options of plans", n_plan_options);
     for (int i = 0; i < n_plan_options; i++)
         options[i] = plan_options[i];
     options[n_plan_options] = "--ptxas-options=-v";
@@ -49,7 +50,7 @@ bool programs_compile(const Nvrtc *n, const char *arch, Program *programs, const
     if (!out)
         exit(2);
     for (int i = 0; i < n_programs; i++)
-        programs[i].options = reporting(&programs[i].n_options);
+        programs[i].options = reporting_options(&programs[i].n_options);
     bool ok = compile_programs(n, arch, programs, n_programs, &(CompileOptions){0}, out, &e);
     if (!ok)
         printf("%s: %s\n", arch, e.text);

@@ -13,6 +13,8 @@ void program_free(Program *p);
 
 /* The number before `unit` in its report, the largest of several: " registers", " bytes spill stores". */
 int ptxas_number(const char *log, const char *unit);
+/* The options of plans, and that ptxas reports. */
+const char *const *reporting_options(int *n);
 /* Compiles all for an architecture and prints what each needs. hot[i]: it must not spill; NULL: none. */
 bool programs_compile(const Nvrtc *n, const char *arch, Program *programs, const bool *hot, int n_programs);
 

@@ -184,6 +184,10 @@ def gemma3(name):
     return f
 
 
+def model(name):
+    return (gemma4 if name in GEMMA4 else gemma3)(name)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("folder", type=pathlib.Path)
@@ -194,7 +198,7 @@ def main():
             p.error(f"unknown model '{name}'")
     o.folder.mkdir(parents=True, exist_ok=True)
     for name in o.names or [*GEMMA4, *GEMMA3]:
-        (gemma4 if name in GEMMA4 else gemma3)(name).write(o.folder / f"{name}.gguf")
+        model(name).write(o.folder / f"{name}.gguf")
 
 
 if __name__ == "__main__":

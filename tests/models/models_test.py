@@ -96,8 +96,7 @@ def main():
     failed = []
     for name, expect in EXPECT.items():
         weights = scratch / f"{name}.gguf"
-        make = make_headers.gemma4 if name in make_headers.GEMMA4 else make_headers.gemma3
-        make(name).write(weights)
+        make_headers.model(name).write(weights)
         text = models / (name.split("-")[0] + ".lap")
         run(lap, "check", text, "--weights", weights)
         for stage in ("none", "all"):
