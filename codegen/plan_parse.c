@@ -178,6 +178,13 @@ static bool parse_fill_number(Parser *p, const Plan *plan, int *out) {
            p_fail_at(p, at, "there is no fill %lld; above this line there are %d", (long long)n, plan->fills.n);
 }
 
+/* The arguments that the engine sets anew for each piece of a weight: staging, the tiles, rows. */
+static bool repacks(const PlanLaunch *l, int tiles) {
+    const PlanArg *a = l->args.v;
+    return l->args.n >= 3 && a[0].kind == ARG_STAGING && a[1].kind == ARG_BUFFER && a[1].buffer == tiles &&
+           a[2].kind == ARG_INT;
+}
+
 static bool parse_weight(Parser *p, PlanReader *r) {
     Plan *plan = r->plan;
     PlanWeight w = {.launch = -1};
@@ -200,6 +207,8 @@ static bool parse_weight(Parser *p, PlanReader *r) {
     if ((b->kind == BUFFER_TILES) != (w.launch >= 0))
         return p_fail_at(p, by, "%s",
                          w.launch >= 0 ? "a raw weight is copied, no fill makes it" : "tiles are made by a fill");
+    if (w.launch >= 0 && !repacks(&plan->fills.v[w.launch], w.buffer))
+        return p_fail_at(p, by, "fill %d does not begin with staging, b%d and rows", w.launch, w.buffer);
     if (!p_end_line(p, &place))
         return false;
     vec_push(p->arena, &plan->weights, w);

@@ -140,6 +140,8 @@ static const struct {
     {"weight 0 to b3", "weight 0 to b3 by 1", "a raw weight is copied, no fill makes it"},
     {"weight 1 to b4 by 0", "weight 1 to b4", "tiles are made by a fill"},
     {"weight 1 to b4 by 0", "weight 1 to b4 by 2", "there is no fill 2; above this line there are 2"},
+    {"(staging, b4, 64, null)", "(staging)", "fill 0 does not begin with staging, b4 and rows"},
+    {"weight 1 to b4 by 0", "weight 1 to b4 by 1", "fill 1 does not begin with staging, b4 and rows"},
     {"table 1\n", "", "fill 1 is of no weight and no table"},
     {"table 1\n", "table 1\ntable 1\n", "fill 1 is used twice"},
     {"rows 8 wanted", "rows 65537 wanted", "the rows of a call must be a whole number from 1 to 65536"},
