@@ -186,7 +186,7 @@ DYNAMIC_SHARED u8 shared_bytes[];
 
 struct Barriers {
     u64 filled[PF_STAGES]; /* a stage has arrived */
-    u64 used[PF_STAGES];   /* all warps have read it */
+    u64 used[PF_STAGES];   /* all threads have read it */
 };
 
 /* ==== The ring ==== */
@@ -227,11 +227,7 @@ struct Ring {
     /* The last warp that has read a stage fills it again. */
     DEVICE void leave(int step) const {
         u64 *used = &bar.used[step % PF_STAGES];
-        int last = 0;
-        warp_sync();
-        if ((threadIdx.x & 31) == 0)
-            last = barrier_arrive_last(used);
-        if (lane_from(last, 0)) {
+        if (lanes_where(barrier_arrive_last(used))) {
             barrier_wait(used, (step / PF_STAGES) & 1);
             fill(step + PF_STAGES);
         }
@@ -381,7 +377,7 @@ KERNEL __launch_bounds__(PF_THREADS, PF_BLOCKS)
     if (threadIdx.x == 0) {
         for (int i = 0; i < PF_STAGES; i++) {
             barrier_init(&bar.filled[i], CHUNK_ARRIVALS * (PF_STRIPS + 1));
-            barrier_init(&bar.used[i], PF_WARPS);
+            barrier_init(&bar.used[i], PF_THREADS);
         }
         barrier_publish();
     }

@@ -169,21 +169,22 @@ DYNAMIC_SHARED u8 shared_bytes[];
 constexpr u32 MM_SHARED = MM_ROWS_AT + MM_X_SHARED * MM_WARPS * MM_NT * MM_ROWS_BYTES;
 
 struct Barriers {
-    u64 filled[MM_STAGES];     /* a chunk has arrived */
-    u64 computed[MM_PARTIALS]; /* all warps' partials of a strip are there; its chunk is no longer needed */
-    u64 summed[MM_PARTIALS];   /* the partials have been read */
+    u64 filled[MM_STAGES]; /* a chunk has arrived */
 
     /* By one thread; then a block_sync(). */
     DEVICE void init() {
         for (int i = 0; i < MM_STAGES; i++)
             barrier_init(&filled[i], CHUNK_ARRIVALS);
-        for (int i = 0; i < MM_PARTIALS; i++) {
-            barrier_init(&computed[i], MM_WARPS);
-            barrier_init(&summed[i], 1);
-        }
         barrier_publish();
     }
 };
+
+/* Named barriers of a buffer of partials, between the warps of one group and the auxiliary warp. A buffer belongs to one
+ * group, and each side comes to a round only after the other has come to the one before. */
+#define MM_COMPUTED(buffer) (1 + (buffer)) /* all warps' partials are there; the strip's chunk is no longer needed */
+#define MM_SUMMED(buffer)   (1 + MM_PARTIALS + (buffer)) /* the partials have been read */
+#define MM_MEETING          (32 * (MM_WARPS + 1))
+static_assert(MM_PARTIALS % MM_GROUPS == 0, "a buffer belongs to one group");
 
 /* Partial products of a warp for one strip: float4 [NT][lane], the accumulators as mma leaves them. */
 DEVICE float4 *partials(int buffer, int warp) {
@@ -216,15 +217,13 @@ DEVICE void multiply_strip(Barriers &bar, const Rows &rows, Form form, int slice
         multiply_tiles<Tile_##name>(chunk, rows, slice, warp, acc);
     MM_FORMS(MM_MULTIPLY)
     if (i >= MM_PARTIALS)
-        barrier_wait(&bar.summed[buffer], (i / MM_PARTIALS - 1) & 1);
+        warps_meet(MM_SUMMED(buffer), MM_MEETING);
     float4 *to = partials(buffer, warp);
 #pragma unroll
     for (int n = 0; n < TILES; n++)
         to[n * 32 + lane] = make_float4(acc[n][0] * rows.scale(n, 0), acc[n][1] * rows.scale(n, 1),
                                         acc[n][2] * rows.scale(n, 0), acc[n][3] * rows.scale(n, 1));
-    warp_sync();
-    if (lane == 0)
-        barrier_arrive(&bar.computed[buffer]);
+    warps_arrive(MM_COMPUTED(buffer), MM_MEETING);
 }
 
 template <class Work> DEVICE void consume(Barriers &bar, const Work &work, int index) {
@@ -292,7 +291,7 @@ template <class Work> DEVICE void assist(Barriers &bar, const Work &work, float 
     float *plane = out + (u64)work.slice * plane_rows * all_rows;
     for (int i = 0; i < work.count; i++) {
         const int buffer = i % MM_PARTIALS, unit = work.unit(i);
-        barrier_wait(&bar.computed[buffer], (i / MM_PARTIALS) & 1);
+        warps_meet(MM_COMPUTED(buffer), MM_MEETING);
         if (i + MM_STAGES < work.count)
             fill(bar, work, i + MM_STAGES);
         const Chunk c = work.chunk(i);
@@ -300,9 +299,8 @@ template <class Work> DEVICE void assist(Barriers &bar, const Work &work, float 
         for (int n = 0; n < MM_NT; n++)
             if (n < work.tiles(unit))
                 store_strip(work, unit, buffer, n, c, plane);
-        warp_sync();
-        if ((threadIdx.x & 31) == 0)
-            barrier_arrive(&bar.summed[buffer]);
+        if (i + MM_PARTIALS < work.count)
+            warps_arrive(MM_SUMMED(buffer), MM_MEETING);
     }
 }
 

@@ -48,6 +48,11 @@ template <class T> DEVICE T lane_from(T v, int from) {
     return __shfl_sync(0xffffffffu, v, from);
 }
 
+/* The lanes where `on` is true, as bits. */
+DEVICE u32 lanes_where(bool on) {
+    return __ballot_sync(0xffffffffu, on);
+}
+
 /* The lanes whose v is the same as this lane's, as bits. */
 DEVICE u32 lanes_alike(int v) {
     return __match_any_sync(0xffffffffu, v);
@@ -68,6 +73,11 @@ DEVICE float warp_max(float v) {
     for (int step = 16; step; step >>= 1)
         v = fmaxf(v, lane_swap(v, step));
     return v;
+}
+
+/* The largest of a warp's numbers, for all lanes. */
+DEVICE u32 warp_largest(u32 v) {
+    return __reduce_max_sync(0xffffffffu, v);
 }
 
 /* Adds to a number in shared memory to which other threads of the block add, too. What it was before. */
@@ -227,6 +237,21 @@ DEVICE int counter_read(const int *counter) {
 /* What a thread that waits for a counter calls between two reads. */
 DEVICE void counter_pause() {
     __nanosleep(20);
+}
+
+/* ==== Named barriers: some warps of a block, of which some do not wait ====
+ *
+ * A barrier ends when `threads` threads, whole warps, have come, whichever way, and is ready for the next round then.
+ * Who has come by warps_meet() sees what all wrote before they came. Numbers 1..15; block_sync() has 0.
+ */
+
+DEVICE void warps_meet(int number, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
+/* Comes without waiting. */
+DEVICE void warps_arrive(int number, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory");
 }
 
 /* ==== Barriers in shared memory ==== */

@@ -229,6 +229,8 @@ inline void prepare(RunningBlock &b, Launch &l, int64_t number) {
                (uint32_t)(number / l.grid.x / l.grid.y)};
     b.count = b.living = l.threads.x * l.threads.y * l.threads.z;
     b.backwards = number % 2;
+    for (Meeting &m : b.named)
+        m = {};
     b.meeting = {};
     b.warps.assign((b.count + 31) / 32, Warp{});
     b.chunks.clear();

@@ -12,7 +12,7 @@
 
 namespace emulated {
 
-enum : uint32_t { ABI = 1 };
+enum : uint32_t { ABI = 2 };
 enum : size_t {
     MAX_THREADS = 1024,
     STACK_BYTES = 64 << 10,
@@ -92,6 +92,7 @@ struct MmaOffer {
 struct Block { /* the part that kernel text sees */
     const Calls *calls;
     Dim3 index, grid, threads;
+    Meeting named[16]; /* named barriers */
 };
 
 __attribute__((always_inline)) inline Fiber &self() {

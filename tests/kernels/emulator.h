@@ -121,6 +121,10 @@ inline u32 lanes_alike(int v) {
     emulated::calls().meet_warp(emulated_alike, &mine);
     return mine.lanes;
 }
+inline u32 lanes_where(bool on) {
+    const u32 alike = lanes_alike(on);
+    return on ? alike : ~alike;
+}
 inline int count_bits(u32 v) {
     return __builtin_popcount(v);
 }
@@ -147,6 +151,18 @@ inline float warp_sum(float v) {
 }
 inline float warp_max(float v) {
     emulated::calls().meet_warp(emulated_reduce<fmaxf>, &v);
+    return v;
+}
+
+inline void emulated_largest(void *const *offers) {
+    u32 most = 0;
+    for (int i = 0; i < 32; i++)
+        most = *(u32 *)offers[i] > most ? *(u32 *)offers[i] : most;
+    for (int i = 0; i < 32; i++)
+        *(u32 *)offers[i] = most;
+}
+inline u32 warp_largest(u32 v) {
+    emulated::calls().meet_warp(emulated_largest, &v);
     return v;
 }
 
@@ -308,6 +324,30 @@ inline void counter_pause() {
 inline int counter_read(const int *counter) {
     counter_pause();
     return __atomic_load_n(counter, __ATOMIC_ACQUIRE);
+}
+
+/* ==== Named barriers ==== */
+
+/* Whether this thread was the last to come. */
+inline bool emulated_come(emulated::Meeting &m, int threads) {
+    if (m.here == 0)
+        m.all = threads;
+    if (m.all != threads || threads % 32)
+        emulated::calls().fail("a named barrier at which threads expect different numbers of them");
+    if (++m.here < threads)
+        return false;
+    m.here = 0;
+    m.generation++;
+    return true;
+}
+inline void warps_meet(int number, int threads) {
+    emulated::Meeting &m = emulated::self().block->named[number];
+    const u32 generation = m.generation;
+    if (!emulated_come(m, threads))
+        emulated::calls().yield(emulated::AT_BLOCK, &m, generation);
+}
+inline void warps_arrive(int number, int threads) {
+    emulated_come(emulated::self().block->named[number], threads);
 }
 
 /* ==== Barriers in shared memory ==== */
