@@ -58,6 +58,7 @@ models() {
         check "sequences-$kind" "$build/tests/engine/sequences_test" "$fixtures/$kind/model.gguf"
     done
     check picks "$build/tests/engine/pick_test" "$fixtures/dense/model.gguf"
+    check facet python3 "$repo/tests/cli/facet_test.py" "$build/lap" "$cache"
 }
 
 # ==== compute-sanitizer ====
