@@ -89,6 +89,9 @@ const char *row_kept(RowWriter *p, NodeId id);
 const char *row_read(RowWriter *p, NodeId id, RowIndex at);
 /* The value of an operand in the loop, of lane i. */
 const char *row_lane(RowWriter *p, NodeId id, RowIndex at);
+/* The value of an operand at one place of the row, whatever the loop's `e`: another launch's is read at the function's
+ * start. */
+const char *row_early(RowWriter *p, NodeId id, const char *at);
 /* A function over `e` that reads the operand. */
 const char *row_reader(RowWriter *p, NodeId id);
 

@@ -70,12 +70,32 @@ static void write_gather(RowWriter *p, NodeId id) {
     row_define(p, id, row_read(p, n->in[0], (RowIndex){which, false}));
 }
 
+/* All parts of an element are asked for before the first is used. */
+static void combine_unrolled(RowWriter *p, NodeId id, int64_t d, int64_t k) {
+    const Node *n = ir_get(p->g->g, id);
+    Buf sum = {0};
+    row_loop_open(p, d);
+    buf_str(&sum, "0.0f");
+    for (int64_t s = 0; s < k; s++) {
+        const char *c = row_early(p, n->in[1], arena_printf(p->a, "%lld", (long long)s));
+        const RowIndex at = {arena_printf(p->a, "%lld + e", (long long)(s * d)), d % 4 == 0};
+        buf_printf(&sum, " + %s * %s", row_lane(p, n->in[0], at), c);
+    }
+    row_define(p, id, arena_strndup(p->a, sum.s, sum.n));
+    buf_free(&sum);
+}
+
 static void write_combine(RowWriter *p, NodeId id) {
+    enum { MOST_UNROLLED = 16 };
     const Node *n = ir_get(p->g->g, id);
     const Type *y = ir_type(p->g->g, n->in[0]);
     const int64_t d = row_last_dim(y), k = type_row_elems(y) / d;
     row_loop_leave(p, n->in[0]);
     row_loop_leave(p, n->in[1]);
+    if (k <= MOST_UNROLLED) {
+        combine_unrolled(p, id, d, k);
+        return;
+    }
     open_scalar_loop(p, d);
     const char *c = row_read(p, n->in[1], (RowIndex){"s", false});
     const char *v = row_read(p, n->in[0], (RowIndex){arena_printf(p->a, "s * %lld + e", (long long)d), false});

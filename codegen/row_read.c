@@ -110,7 +110,7 @@ static RowIndex slice_index(RowWriter *p, const Node *slice, RowIndex at, int64_
 }
 
 static RowIndex segment_index(RowWriter *p, const Loc *l, int64_t elems, RowIndex at) {
-    if (l->segment_len >= elems)
+    if (l->segment_len >= elems || l->segment_len == l->segment_stride)
         return at;
     return (RowIndex){apart(p, at.text, l->segment_len, l->segment_stride),
                       at.contiguous && l->segment_len % 4 == 0 && l->segment_stride % 4 == 0};
@@ -153,7 +153,7 @@ RowRef row_resolve(RowWriter *p, NodeId id, RowIndex at) {
 
 /* What of r.skip can go into the address: all, unless parts of the row stand apart. The rest goes into the index. */
 static int64_t address_skip(const Node *n, const Loc *l, const RowRef *r) {
-    return l->segment_len >= type_row_elems(&n->type) ? r->skip : 0;
+    return l->segment_len >= type_row_elems(&n->type) || l->segment_len == l->segment_stride ? r->skip : 0;
 }
 
 /* A value in memory, of another launch: the row's address. */
@@ -240,6 +240,14 @@ const char *row_read(RowWriter *p, NodeId id, RowIndex at) {
         return arena_printf(p->a, "plane_sum<%d>(%s + (%s), %lld)", l->planes, from, in.text,
                             (long long)l->plane_stride);
     return arena_printf(p->a, "%s[%s]", from, in.text);
+}
+
+const char *row_early(RowWriter *p, NodeId id, const char *at) {
+    const RowRef r = row_resolve(p, id, (RowIndex){at, false});
+    const char *text = row_read(p, id, (RowIndex){at, false});
+    const bool external = !p->of[r.id].member && !p->of[r.id].kept;
+    return external && ir_get(p->g->g, r.id)->op != OP_CONST ? top(p, "c", row_c_type(ir_get(p->g->g, id)), text)
+                                                             : text;
 }
 
 const char *row_reader(RowWriter *p, NodeId id) {

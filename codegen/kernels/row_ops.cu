@@ -157,10 +157,47 @@ template <int GROUPS, int N, class Read> DEVICE void row_softmax(float *most, fl
         sums, parts, [&](int e, int group) { return expf(read(e) - most[group]); }, [&](float sum) { return sum; });
 }
 
-/* The K largest of each group, largest first, the lower index first among equals. `copy` has room for GROUPS * N. */
+/* Larger for larger numbers, the same for both zeros; 0 for NaN, and for nothing else. */
+DEVICE u32 order_key(float x) {
+    const u32 bits = bits_from_float(x + 0.0f);
+    return x != x ? 0 : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/* The K largest of a group of N, few enough to be held by one warp, largest first; as row_top_k(). */
+template <int N, int K, class Read> DEVICE void warp_top_k(int *to, Read read) {
+    constexpr int EACH = (N + 31) / 32;
+    const int lane = threadIdx.x & 31;
+    u32 key[EACH];
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+        key[i] = 32 * i + lane < N ? order_key(read(32 * i + lane)) : 0;
+    for (int k = 0; k < K; k++) {
+        u32 best = 0, at = 0;
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            if (key[i] > best) {
+                best = key[i];
+                at = 32 * i + lane;
+            }
+        const u32 most = warp_largest(best);
+        const u32 first = most ? ~warp_largest(best == most ? ~at : 0) : 0;
+        if (lane == 0)
+            to[k] = (int)first;
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            key[i] = 32 * i + lane == (int)first ? 0 : key[i];
+    }
+}
+
+/* The K largest of each group, largest first, the lower index first among equals; NaN is never among them, and what is
+ * missing is 0. `copy` has room for GROUPS * N. */
 template <int GROUPS, int N, int K, class Read> DEVICE void row_top_k(int *to, float *copy, Read read) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     for (int group = warp; group < GROUPS; group += TAIL_THREADS / 32) {
+        if constexpr (N <= 32 * 8) {
+            warp_top_k<N, K>(to + group * K, [&](int e) { return read(group * N + e); });
+            continue;
+        }
         float *x = copy + group * N;
         for (int e = lane; e < N; e += 32)
             x[e] = read(group * N + e);
