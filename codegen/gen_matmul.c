@@ -132,10 +132,11 @@ bool gen_input_rows(Gen *g, const Node *main, Loc *x) {
 
 /* ==== Few rows ==== */
 
-int gen_matmul_kernel(Gen *g, const char *file, const char *name, const MatmulShape *s, const char *more,
-                      const RowProgram *tail) {
+int gen_matmul_kernel(Gen *g, const char *file, const char *name, const MatmulShape *s, const char *order,
+                      const char *more, const RowProgram *tail) {
     Buf defines = {0};
     matmul_defines(s, &defines);
+    buf_str(&defines, order);
     buf_str(&defines, more);
     buf_printf(&defines, "#define MM_TAIL %d\n", tail != NULL);
     Body body = {"tail.body", tail ? tail->body : ""};
@@ -164,7 +165,8 @@ static void few_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
     RowProgram tail;
     if (nodes.n && !row_program(g, nodes.v, nodes.n, &tail))
         return;
-    const int kernel = gen_matmul_kernel(g, "matmul_decode.cu", "matmul", &s, "", nodes.n ? &tail : NULL);
+    const int kernel =
+        gen_matmul_kernel(g, "matmul_decode.cu", "matmul", &s, gen_order(g, &nodes), "", nodes.n ? &tail : NULL);
     PlanGrid grid = {.x = matmul_strips(&s) * slices, .y = 1, .z = 1, .fill = slices};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), main->loc);
     gen_matmul_weights(g, &m->main, l);
@@ -210,8 +212,9 @@ static bool all_f32(const Gen *g, const NodeVec *mains) {
     return true;
 }
 
-static int f32_kernel(Gen *g, const MatmulShape *s, int each, const RowProgram *tail) {
+static int f32_kernel(Gen *g, const MatmulShape *s, int each, const char *order, const RowProgram *tail) {
     Buf defines = {0};
+    buf_str(&defines, order);
     buf_printf(&defines, "#define F32_K %lld\n#define F32_EACH %d\n#define MM_TAIL %d\n#define F32_SEGMENTS(X)",
                (long long)s->k, each, tail != NULL);
     for (int i = 0; i < s->n_segments; i++)
@@ -240,7 +243,7 @@ static void f32_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
         return;
     const bool has_tail = nodes.n > 0;
     const int each = few ? 1 : F32_EACH_OF_MANY, rows_a_block = F32_WARPS * each;
-    const int kernel = f32_kernel(g, &s, each, has_tail ? &tail : NULL);
+    const int kernel = f32_kernel(g, &s, each, few ? gen_order(g, &nodes) : "", has_tail ? &tail : NULL);
     PlanGrid grid = {.x = (matmul_rows(&s) + rows_a_block - 1) / rows_a_block, .y = 1, .z = 1};
     if (!few)
         grid = (PlanGrid){.x = grid.x, .y = 1, .z = 1, .rows = gen_count(dim), .axis = 1, .per = F32_ROWS};

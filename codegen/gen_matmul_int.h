@@ -21,9 +21,16 @@ void gen_after(Gen *g, const Members *m, SrcLoc loc);
 /* Mains and what follows them, for the row program; none when there is nothing to do. */
 NodeVec gen_tail_nodes(Gen *g, const Members *m);
 
-/* A kernel of matmul_strips.cu's kind; `more`: further #defines; tail NULL: none. */
-int gen_matmul_kernel(Gen *g, const char *file, const char *name, const MatmulShape *s, const char *more,
-                      const RowProgram *tail);
+/* A kernel of matmul_strips.cu's kind; `order`: of gen_order(); `more`: further #defines; tail NULL: none. */
+int gen_matmul_kernel(Gen *g, const char *file, const char *name, const MatmulShape *s, const char *order,
+                      const char *more, const RowProgram *tail);
+
+/* ==== Order (gen_order.c) ==== */
+
+/* What of the current group may be early in this phase, in a launch for few rows. */
+Early gen_early(const Gen *g);
+/* "#define LAUNCH_EARLY .." and so on (kernels/launch_order.cu) of the group's launch; `nodes`: its row program's. */
+const char *gen_order(Gen *g, const NodeVec *nodes);
 
 /* ==== Prefill (gen_prefill.c) ==== */
 

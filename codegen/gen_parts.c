@@ -92,14 +92,15 @@ bool gen_rope_turns(Gen *g, const Node *rope, int *table) {
     return true;
 }
 
-/* The lowest gap among what is still needed. */
+/* The lowest gap among what is still needed: also by the group ahead, beside which an early one runs. */
 int64_t gen_scratch(Gen *g, int64_t bytes, int last) {
     enum { ALIGN = 256 };
     bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
     int64_t at = 0;
     int where = 0, kept = 0;
+    const int oldest = g->group - (g->group > 0 && g->g->groups.v[g->group - 1].early == EARLY_MAIN);
     for (int i = 0; i < g->scratch.n; i++)
-        if (g->scratch.v[i].last >= g->group)
+        if (g->scratch.v[i].last >= oldest)
             g->scratch.v[kept++] = g->scratch.v[i];
     g->scratch.n = kept;
     while (where < kept && at + bytes > g->scratch.v[where].at) {

@@ -136,10 +136,18 @@ typedef struct AttendChoice {
     const char *why; /* for people; NULL with ATTEND_NONE */
 } AttendChoice;
 
+/* What of a group may be done before the group ahead has ended, since it needs nothing of it. */
+typedef enum Early {
+    EARLY_NONE,
+    EARLY_IDS,  /* experts: their ids are read, so that their weights can be asked for */
+    EARLY_MAIN, /* matmul: all of it; what follows it may still wait */
+} Early;
+
 typedef struct Group {
     Family family;
     int warps, columns;           /* choose-matmul: warps beside each other, columns of one; 0: none */
     AttendChoice decode, prefill; /* choose-attention, for each phase */
+    Early early;                  /* overlap, in the decode phase */
     SrcLoc loc;
 } Group;
 

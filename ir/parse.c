@@ -205,6 +205,13 @@ static bool parse_attend(Parser *p, const char *phase, AttendChoice *c) {
     return p->tok == TOK_STRING ? p_name(p, "the reason", &c->why) : p_expected(p, "the reason, in quotes");
 }
 
+/* `early`, `early ids`, or nothing. */
+static bool parse_early(Parser *p, Early *early) {
+    if (p_accept_word(p, "early"))
+        *early = p_accept_word(p, "ids") ? EARLY_IDS : EARLY_MAIN;
+    return true;
+}
+
 static bool parse_group(Parser *p, GraphParser *gp) {
     int64_t number;
     SrcLoc at = p->at, place;
@@ -227,7 +234,7 @@ static bool parse_group(Parser *p, GraphParser *gp) {
     number = ir_group_new(gp->g, f, at);
     Group *group = &gp->g->groups.v[number - 1];
     if (!parse_warps(p, group) || !parse_attend(p, "decode", &group->decode) ||
-        !parse_attend(p, "prefill", &group->prefill) || !p_end_line(p, &place))
+        !parse_attend(p, "prefill", &group->prefill) || !parse_early(p, &group->early) || !p_end_line(p, &place))
         return false;
     p_remember(p, gp->g, OF_GROUP, gp->g->groups.n - 1, place);
     return true;

@@ -218,6 +218,8 @@ static void print_group(Buf *out, const Graph *g, int number) {
         buf_printf(out, " %d x %d", group->warps, group->columns);
     print_attend(out, "decode", &group->decode);
     print_attend(out, "prefill", &group->prefill);
+    if (group->early)
+        buf_str(out, group->early == EARLY_IDS ? " early ids" : " early");
     print_end(out, g->module, group->loc);
 }
 

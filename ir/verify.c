@@ -206,6 +206,12 @@ static void check_cache_use(Checker *c) {
 
 /* ==== Groups ==== */
 
+static NodeId view_base(const Graph *g, NodeId id) {
+    while (op_info(ir_get(g, id)->op)->flags & OPF_VIEW)
+        id = ir_get(g, id)->in[0];
+    return id;
+}
+
 static bool check_members(Checker *c, const int *mains) {
     const Graph *g = c->g;
     for (int i = 0; i < g->groups.n; i++) {
@@ -247,6 +253,32 @@ static void check_choices(Checker *c) {
     }
 }
 
+static bool of_matmuls(const Graph *g, int k) {
+    return g->groups.v[k - 1].family == FAM_MATMUL || g->groups.v[k - 1].family == FAM_EXPERTS;
+}
+
+/* What a group does early reads nothing of the group ahead, which does not run beside the one before. */
+static void check_early(Checker *c) {
+    const Graph *g = c->g;
+    for (int k = 1; k <= g->groups.n; k++) {
+        const Group *group = &g->groups.v[k - 1];
+        const Family family = group->early == EARLY_MAIN ? FAM_MATMUL : FAM_EXPERTS;
+        if (group->early &&
+            (group->family != family || k == 1 || !of_matmuls(g, k - 1) || g->groups.v[k - 2].early == EARLY_MAIN))
+            breach(c, group->loc, "group g%d cannot be early", k);
+    }
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        const Node *n = ir_get(g, id);
+        const Early early = n->group ? g->groups.v[n->group - 1].early : EARLY_NONE;
+        const bool main = n->op == OP_LINEAR || n->op == OP_LINEAR_EXPERTS;
+        if (!early || !main)
+            continue;
+        const int from = ir_get(g, view_base(g, n->in[early == EARLY_IDS ? 2 : 0]))->group;
+        if (from && (from == n->group || from == n->group - 1))
+            breach(c, n->loc, "%s is early and reads what group g%d computes", label(n), from);
+    }
+}
+
 /* Members fit their family; all linears of a group read one value; no group waits for itself. */
 static void check_groups(Checker *c) {
     const Graph *g = c->g;
@@ -284,19 +316,13 @@ static void check_groups(Checker *c) {
 /* ==== The slab: regions of values that live at the same time are disjoint ====
  * A group runs as one: it reads its operands and writes its results at any time in between. So a value
  * lives from the first node of its group to the last node of the last group that reads it. One that
- * only its own group reads needs no place.
+ * only its own group reads needs no place. A group that is early runs beside the one ahead of it.
  */
 
 typedef struct Region {
     int64_t begin, end;
     NodeId id, first, last; /* lives from node first to node last; nodes.n: an output */
 } Region;
-
-static NodeId view_base(const Graph *g, NodeId id) {
-    while (op_info(ir_get(g, id)->op)->flags & OPF_VIEW)
-        id = ir_get(g, id)->in[0];
-    return id;
-}
 
 static bool in_slab(const Node *n) {
     return !(op_info(n->op)->flags & (OPF_LEAF | OPF_VIEW)) && n->type.dtype != DT_KV;
@@ -318,7 +344,9 @@ static Region *value_lives(const Graph *g, Arena *a) {
     group_bounds(g, first, last);
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
-        r[id] = (Region){0, n->group ? -1 : 0, id, n->group ? first[n->group] : id, n->group ? last[n->group] : id};
+        const bool early = n->group > 1 && g->groups.v[n->group - 1].early == EARLY_MAIN;
+        r[id] =
+            (Region){0, n->group ? -1 : 0, id, n->group ? first[n->group - early] : id, n->group ? last[n->group] : id};
         for (int i = 0; i < n->n_in; i++) {
             NodeId base = view_base(g, n->in[i]), until = n->group ? last[n->group] : id;
             r[base].last = until > r[base].last ? until : r[base].last;
@@ -401,6 +429,8 @@ static void check_graph(Checker *c) {
     check_groups(c);
     if (c->ok)
         check_choices(c);
+    if (c->ok)
+        check_early(c);
     if (c->ok)
         check_slab(c);
 }

@@ -34,6 +34,7 @@ bool pass_fuse_residual(Module *m, const PassOptions *o);
 bool pass_fuse_norm(Module *m, const PassOptions *o);
 bool pass_plan_kv(Module *m, const PassOptions *o);
 bool pass_schedule(Module *m, const PassOptions *o);
+bool pass_overlap(Module *m, const PassOptions *o);
 bool pass_choose_matmul(Module *m, const PassOptions *o);
 bool pass_choose_attention(Module *m, const PassOptions *o);
 bool pass_plan_memory(Module *m, const PassOptions *o);

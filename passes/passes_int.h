@@ -10,6 +10,10 @@ void graph_mark_live(const Graph *g, bool *live);
 /* The node whose bytes a view shares; the node itself when it is no view. liveness.c */
 NodeId graph_view_base(const Graph *g, NodeId id);
 
+/* The graph again with its groups, and so its nodes, in another order; every node is in one. `order`: the old numbers,
+ * each after those it waits for. schedule.c */
+Graph *graph_regrouped(const Graph *g, const int *order, int count, Arena *scratch);
+
 /* ==== Fusing (fuse.c): how every fusing pass grows a group ====
  * A pass starts groups and says which nodes it would take; the fuser takes those that can be taken
  * without a group waiting for itself.

@@ -32,6 +32,8 @@ static const PassInfo passes[] = {
      "reads variants only; before anything that asks for cache bytes"},
     {"schedule", pass_schedule, "put groups one after another; what is left alone becomes groups too",
      "before plan-memory: a group lives as one"},
+    {"overlap", pass_overlap, "groups that need nothing of the one ahead run beside it in the decode phase",
+     "after schedule, where groups are final; before plan-memory, which keeps their values apart"},
     {"choose-matmul", pass_choose_matmul, "how many warps share a row of each matmul, by shape and storage type",
      "after schedule, where groups are final"},
     {"choose-attention", pass_choose_attention, "how each attention goes over the keys in each phase, and why",

@@ -5,7 +5,8 @@
  *
  * A value lives from its node to the last node that reads it, through views too; an output lives to
  * the end. A group counts as one node, since it reads and writes in any order; a value that only its
- * own group reads never leaves the kernel and gets no place. Two values that live at the same time get disjoint places;
+ * own group reads never leaves the kernel and gets no place. What an `early` group makes lives from the group ahead on,
+ * beside which it runs. Two values that live at the same time get disjoint places;
  * a node's result never takes the place of its own operands. The largest go first, each to the lowest gap that holds
  * it: a few percent worse than the best known packings, and simple. Sizes are for the longest
  * call and the most wanted rows. Leaves have
@@ -81,7 +82,8 @@ static SpanVec find_spans(const Graph *g, Rows most, Arena *scratch) {
         const Node *n = ir_get(g, id);
         if (!needs_place(n) || !last[id])
             continue;
-        NodeId from = n->group ? first[n->group] : id, until = n->group ? end[n->group] : id;
+        const bool early = n->group > 1 && g->groups.v[n->group - 1].early == EARLY_MAIN;
+        NodeId from = n->group ? first[n->group - early] : id, until = n->group ? end[n->group] : id;
         Span s = {id, from, last[id] > until ? last[id] : until, value_bytes(&n->type, most), -1};
         vec_push(scratch, &spans, s);
     }

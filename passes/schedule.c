@@ -44,16 +44,9 @@ static bool group_leftovers(Fuser *f) {
     return f->taken > 0;
 }
 
-/* The graph again with its nodes group by group, and the groups numbered in that order. */
-static Graph *rebuild(Fuser *f) {
-    const Graph *g = f->g;
-    int count;
-    NodeId culprit;
-    int *order = grouper_order(f->grouper, &count, &culprit);
-    if (!order)
-        ICE("groups wait for each other");
+Graph *graph_regrouped(const Graph *g, const int *order, int count, Arena *scratch) {
     Graph *to = ir_clone_empty(g);
-    NodeId *map = arena_array(f->scratch, (size_t)g->nodes.n, sizeof *map);
+    NodeId *map = arena_array(scratch, (size_t)g->nodes.n, sizeof *map);
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++)
         if (op_info(ir_get(g, id)->op)->flags & OPF_LEAF)
             map[id] = ir_copy(to, g, id, map);
@@ -71,6 +64,16 @@ static Graph *rebuild(Fuser *f) {
     for (int i = 0; i < g->outputs.n; i++)
         ir_output(to, g->outputs.v[i].kind, g->outputs.v[i].name, map[g->outputs.v[i].node], g->outputs.v[i].loc);
     return to;
+}
+
+/* The graph with its nodes group by group, and the groups numbered in that order. */
+static Graph *rebuild(Fuser *f) {
+    int count;
+    NodeId culprit;
+    const int *order = grouper_order(f->grouper, &count, &culprit);
+    if (!order)
+        ICE("groups wait for each other");
+    return graph_regrouped(f->g, order, count, f->scratch);
 }
 
 /* True when the nodes already stand as rebuild() would put them. */

@@ -82,7 +82,7 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS)
     const int warp = threadIdx.x >> 5;
     const bool assistant = warp == MM_WARPS * MM_GROUPS;
 
-    next_kernel_release();
+    launch_begins();
     if (threadIdx.x == 0)
         bar.init();
     block_sync();
@@ -92,7 +92,7 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS)
     if (blockIdx.x == 0)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
 #endif
-    previous_kernels_wait();
+    launch_reads();
     work.live = *rows;
     if (assistant) {
         if (MM_X_SHARED)

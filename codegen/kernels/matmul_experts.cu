@@ -5,6 +5,7 @@
  *   MM_NT                1: up to 8 rows, 2: up to 16
  *   MM_X_SHARED          0 only
  *   EX_K                 experts of a row
+ *   EX_EARLY_IDS         1: the ids are older than the launch ahead
  *   EX_X_PAIRS           0: x is f32 [live][MM_K], a row meets all its experts; 1: x is [live][EX_K][MM_K]
  *   parameters           const u8 *w0, w1, ..: each segment's matrices as tiles, [expert][strip][tile]; const float *x,
  *                        at a multiple of 16 bytes; const int *ids: i32 [8 * MM_NT][EX_K], the expert of each pair of
@@ -20,7 +21,8 @@
  * Pairs of the same expert are gathered: a unit is one expert with up to 8 * MM_NT pairs. (More than that an expert has
  * only when a row names it twice; it then is more than one unit.) The strips of all units are shared out evenly over
  * the blocks; a block meets few units, so its warps load the rows anew with each. Where a pair stands in a unit
- * touches no sum. The ring can be filled only when the ids are known, after the wait for the previous kernel.
+ * touches no sum. The ring can be filled only when the ids are known: after the wait for the launch ahead, or before it
+ * when they are older.
  */
 #ifndef MM_NAME
 #define MM_NAME        matmul_experts
@@ -58,6 +60,9 @@
 #ifndef EX_X_PAIRS
 #define EX_X_PAIRS 0
 #endif
+#ifndef EX_EARLY_IDS
+#define EX_EARLY_IDS 0
+#endif
 #include "matmul_strips.cu"
 
 static_assert(!MM_X_SHARED, "the warps of a block may be at different units");
@@ -77,27 +82,61 @@ struct Units {
     u16 size[EX_PAIRS];
     int n;
 
-    /* By all threads of the block; experts in the order of their first pair. */
+    /* By all threads of the block, which must meet behind it; experts in the order of their first pair. */
     DEVICE void plan(const int *ids, const int *rows) {
-        static_assert(EX_K <= MM_THREADS, "a thread for each pair of row 0");
-        const int of_first = threadIdx.x < EX_K ? ids[threadIdx.x] : 0; /* asked for beside the count of rows */
+        const int lane = threadIdx.x & 31;
+        const int of_first = lane < EX_K ? ids[lane] : 0; /* row 0: asked for beside the count of rows */
         const int pairs = *rows * EX_K;
-        if (threadIdx.x < EX_K)
-            id[threadIdx.x] = of_first;
-        for (int p = EX_K + threadIdx.x; p < pairs; p += MM_THREADS)
+        if (pairs <= FEW) {
+            if (threadIdx.x >> 5 == MM_WARPS * MM_GROUPS)
+                plan_few(lane < EX_K || lane >= pairs ? of_first : ids[lane], pairs);
+        } else {
+            plan_many(ids, pairs);
+        }
+    }
+
+  private:
+    enum { FEW = 32, MOST = 8 * MM_NT }; /* MOST: pairs of a unit */
+
+    /* A lane for each pair, by one warp. */
+    DEVICE void plan_few(int expert_of, int pairs) {
+        const int lane = threadIdx.x & 31;
+        const bool mine = lane < pairs;
+        const u32 before = (1u << lane) - 1;
+        const u32 alike = lanes_alike(mine ? expert_of : -1);
+        const int rank_of = count_bits(alike & before), leader = count_bits((alike & (0u - alike)) - 1);
+        const u32 begins = lanes_where(mine && rank_of % MOST == 0);
+        int pairs_before = 0, units_before = 0;
+        for (int q = 0; q < pairs; q++)
+            if (lane_from(leader, q) < leader) {
+                pairs_before++;
+                units_before += (int)(begins >> q & 1);
+            }
+        if (mine) {
+            const int at = units_before + rank_of / MOST, left = count_bits(alike) - rank_of;
+            order[pairs_before + rank_of] = (u16)lane;
+            if (rank_of % MOST == 0) {
+                expert[at] = expert_of;
+                begin[at] = (u16)(pairs_before + rank_of);
+                size[at] = (u16)(left < MOST ? left : MOST);
+            }
+        }
+        if (lane == 0)
+            n = count_bits(begins);
+    }
+
+    /* By all threads. */
+    DEVICE void plan_many(const int *ids, int pairs) {
+        for (int p = threadIdx.x; p < pairs; p += MM_THREADS)
             id[p] = ids[p];
-        if (threadIdx.x == 0)
-            n = 0;
         block_sync();
         for (int p = threadIdx.x; p < pairs; p += MM_THREADS)
             count(p, pairs);
         block_sync();
         for (int p = threadIdx.x; p < pairs; p += MM_THREADS)
             place(p, pairs);
-        block_sync();
     }
 
-  private:
     DEVICE void count(int pair, int pairs) {
         int before = 0, all = 0, least = pair;
 #pragma unroll 8
@@ -114,21 +153,20 @@ struct Units {
 
     /* Puts a pair into `order`, and makes the unit that begins with it. */
     DEVICE void place(int pair, int pairs) {
-        constexpr int most = 8 * MM_NT;
         int pairs_before = 0, units_before = 0, units = 0;
 #pragma unroll 8
         for (int q = 0; q < pairs; q++) {
-            const int need = (same[q] + most - 1) / most;
+            const int need = (same[q] + MOST - 1) / MOST;
             pairs_before += q < first[pair] ? same[q] : 0;
             units_before += q < first[pair] ? need : 0;
             units += need;
         }
         order[pairs_before + rank[pair]] = (u16)pair;
-        if (rank[pair] % most == 0) {
-            const int at = units_before + rank[pair] / most, left = same[first[pair]] - rank[pair];
+        if (rank[pair] % MOST == 0) {
+            const int at = units_before + rank[pair] / MOST, left = same[first[pair]] - rank[pair];
             expert[at] = id[pair];
             begin[at] = (u16)(pairs_before + rank[pair]);
-            size[at] = (u16)(left < most ? left : most);
+            size[at] = (u16)(left < MOST ? left : MOST);
         }
         if (pair == 0)
             n = units;
@@ -167,18 +205,24 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS) MM_NAME(MM_SEGMENTS(MM_PARAMETER
     SHARED Units units;
     const int warp = threadIdx.x >> 5;
 
-    next_kernel_release();
+    launch_begins();
     if (threadIdx.x == 0)
         bar.init();
 #if MM_TAIL
     if (blockIdx.x == 0)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
 #endif
-    previous_kernels_wait();
+    if (!EX_EARLY_IDS)
+        launch_reads();
     units.plan(ids, rows);
+    block_sync();
     const Work work({{MM_SEGMENTS(MM_LIST)}}, units, x);
-    if (warp == MM_WARPS * MM_GROUPS) {
+    const bool assistant = warp == MM_WARPS * MM_GROUPS;
+    if (assistant)
         fill_ring(bar, work);
+    if (EX_EARLY_IDS)
+        launch_reads();
+    if (assistant) {
         assist(bar, work, planes, EX_PAIRS);
     } else {
         consume(bar, work, warp);

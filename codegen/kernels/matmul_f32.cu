@@ -21,6 +21,7 @@
  * weights over 32 blocks, 11 KB a warp: bound by the way to memory, some 3 us.
  */
 #include "prelude.cu"
+#include "launch_order.cu"
 
 #ifndef F32_NAME
 #define F32_NAME        matmul_f32
@@ -144,20 +145,22 @@ KERNEL __launch_bounds__(F32_THREADS) F32_NAME(F32_SEGMENTS(F32_PARAMETER) const
     row -= (count);
         F32_SEGMENTS(F32_FIND)
     }
-    next_kernel_release();
+    launch_begins();
     const Held ahead(weights[0]);
 #if MM_TAIL
     if (blockIdx.x == 0)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
 #endif
-    previous_kernels_wait();
+    launch_reads();
     const int live = *rows, first = blockIdx.y * F32_ROWS;
     const int here = live - first < F32_ROWS ? live - first : F32_ROWS;
     if (held && here > 0)
         multiply_held(ahead, weights[0] != nullptr, x, out, n, first, here);
     else if (here > 0)
         multiply_rows(weights, x, out, n, first, here);
+    launch_tail();
 #if MM_TAIL
     run_tail(tail, TAIL_ITEMS(live), [&](int item) { tail_item(item, live, shared_bytes TAIL_ARGUMENTS); });
 #endif
+    launch_ends();
 }

@@ -43,6 +43,7 @@
  *
  * No include guard: the text depends on the macros.
  */
+#include "launch_order.cu"
 #include "matmul_rows.cu"
 #include "matmul_tiles.cu"
 #include "prelude.cu"
@@ -317,7 +318,9 @@ template <class Work> DEVICE void assist(Barriers &bar, const Work &work, float 
 
 /* By all threads, when the block's part of the planes is stored. */
 DEVICE void finish([[maybe_unused]] int *tail, [[maybe_unused]] int live TAIL_PARAMETERS) {
+    launch_tail();
 #if MM_TAIL
     run_tail(tail, TAIL_ITEMS(live), [&](int item) { tail_item(item, live, shared_bytes TAIL_ARGUMENTS); });
 #endif
+    launch_ends();
 }

@@ -78,11 +78,15 @@ def structure(name, ir):
         elif layer is not None:
             layers.setdefault(layer, []).append(number)
         if family in ("matmul", "experts"):
-            fits = re.fullmatch(r"(\d+) x (64|128|256)", choice)
+            fits = re.fullmatch(r"(\d+) x (64|128|256)(?: early(?: ids)?)?", choice)
             if not fits or not 1 <= int(fits[1]) <= 12:
                 wrong.append(f"{name}: {number} of family {family} chose '{choice}'")
         if "attend" in ops and not re.fullmatch(r'decode split ".+" prefill dense ".+"', choice):
             wrong.append(f"{name}: {number} attends by '{choice}'")
+    for layer, numbers in layers.items():
+        early = [(head[k][0], head[k][1].partition(" early")[2]) for k in numbers if " early" in head[k][1]]
+        if kind_of(name) == "experts" and early[-3:] != [("matmul", ""), ("experts", " ids"), ("matmul", "")]:
+            wrong.append(f"{name}: layer {layer} does early {early}, not the shared gate, expert ids, the shared down")
     most = max(len(v) for v in layers.values())
     if most > MOST[kind_of(name)]:
         wrong.append(f"{name}: a layer of {most} groups: {max(layers.values(), key=len)}")

@@ -1,0 +1,45 @@
+/* launch_order.cu - when a launch of the decode phase waits for the one ahead, and when it lets the next one start.
+ *
+ *   LAUNCH_EARLY   0: whatever it reads may come from the launch ahead
+ *                  1: what it multiplies does not, what follows may: it waits before its tail
+ *                  2: nothing does: it waits before it ends, so that who waits for it waits for all
+ *   LAUNCH_LATE    1: the next launch reads early what launches before this one wrote (passes/overlap.c): it may start
+ *                  only when those have ended, which is known after this one's wait. Then LAUNCH_EARLY is 0
+ *
+ * A kernel calls, by all threads and in this order: launch_begins() first; launch_reads() before it reads or writes what
+ * other launches read or write; launch_tail(), before its tail; launch_ends() last.
+ *
+ * No include guard: the text depends on the macros.
+ */
+#include "prelude.cu"
+
+#ifndef LAUNCH_EARLY
+#define LAUNCH_EARLY 0
+#endif
+#ifndef LAUNCH_LATE
+#define LAUNCH_LATE 0
+#endif
+
+static_assert(!LAUNCH_LATE || !LAUNCH_EARLY, "who waits late lets the next one start at once");
+
+DEVICE void launch_begins() {
+    if (!LAUNCH_LATE)
+        next_kernel_release();
+}
+
+DEVICE void launch_reads() {
+    if (LAUNCH_EARLY == 0)
+        previous_kernels_wait();
+    if (LAUNCH_LATE)
+        next_kernel_release();
+}
+
+DEVICE void launch_tail() {
+    if (LAUNCH_EARLY == 1)
+        previous_kernels_wait();
+}
+
+DEVICE void launch_ends() {
+    if (LAUNCH_EARLY == 2)
+        previous_kernels_wait();
+}
