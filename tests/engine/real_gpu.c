@@ -1,0 +1,357 @@
+/* real_gpu.c - a model with real weights on a GPU, real or emulated, against the evaluator: logits along a text, and
+ * greedy tokens. For each type of keys and values that a GPU can hold; the evaluator's are f32.
+ *
+ *   real_gpu [OPTION VALUE].. MODEL TEXT
+ *   --driver, --nvrtc, --kernel-cache, --chunk   as of `lap run`
+ *   --window N       tokens of a window of TEXT, second halves are compared (512)
+ *   --positions N    compare at least so many of them (2048)
+ *   --tokens N       greedy tokens behind each prompt (256)
+ *   --prompt N       the longest prompt is so many tokens of TEXT (700)
+ *   --gpu-weights F  what runs on the GPU instead of MODEL, to see that the checks find it
+ *
+ * Exit code 0, 1 when a limit below is passed, 77 without a GPU.
+ */
+#include "runtime/engine/session.h"
+#include "tests/engine/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What is allowed. `kl`: mean KL divergence of the GPU's distribution from the evaluator's, in nats. `gap`: where the
+ * GPU picks another token, the evaluator's logit of its own pick may be ahead of that of the GPU's pick by so much.
+ * Gemma 3 270M Q4_K_M on the emulated GPU, 127 positions: mean KL 3.0e-5 with f16 and 2.8e-4 with bf16; RMS error of
+ * the gap between the two best tokens 0.015 and 0.055. A limit is three to four times that: what is farther apart than
+ * `gap` does not change places by rounding. */
+typedef struct Limit {
+    DType kv;
+    double kl, gap;
+} Limit;
+
+static const Limit limits[] = {{DT_F16, 1e-4, 0.05}, {DT_BF16, 1e-3, 0.2}};
+enum { N_KV = COUNTOF(limits), N_PROMPTS = 4, MOST_SHOWN = 4 };
+
+static const char *const short_prompts[N_PROMPTS - 1] = {"Once upon a time", "The three primary colors are",
+                                                         "def fibonacci(n):"};
+
+typedef struct Test {
+    const char *weights, *gpu_weights, *text;
+    GpuOptions gpu;
+    int64_t chunk, window, positions, tokens, prompt;
+    Diag *diag;
+    Arena *arena;
+    Session *eval, *on_gpu[N_KV];
+    TokenList ids; /* of the text, the beginning-of-sequence token in front */
+    int vocab;
+} Test;
+
+static const char *kv_name(int kv) {
+    return dtype_name(limits[kv].kv);
+}
+
+static void must(const Test *t, bool ok) {
+    if (ok)
+        return;
+    diag_print(t->diag, stdout, false);
+    printf("FAILED: an error that was not expected\n");
+    exit(1);
+}
+
+/* ==== Opening ==== */
+
+static Session *open_session(const Test *t, const char *device, const char *weights, DType kv) {
+    const int64_t needed = t->prompt + t->tokens;
+    const SessionOptions o = {.weights = weights,
+                              .context = needed > t->window ? needed : t->window,
+                              .chunk = t->chunk,
+                              .kv_k = kv,
+                              .kv_v = kv,
+                              .device = device,
+                              .gpu = t->gpu};
+    Session *s = session_open(&o, t->diag);
+    must(t, s != NULL);
+    return s;
+}
+
+static void encode(Test *t, const char *text, size_t n, TokenList *out) {
+    const Tokenizer *tokenizer = session_tokenizer(t->eval, true);
+    must(t, tokenizer != NULL);
+    tokenizer_encode(tokenizer, t->arena, text, n, (EncodeOptions){.add_bos = true}, out);
+}
+
+static void read_text(Test *t) {
+    Buf text = {0};
+    char block[4096];
+    FILE *f = fopen(t->text, "rb");
+    for (size_t n; f && (n = fread(block, 1, sizeof block, f)) > 0;)
+        buf_bytes(&text, block, n);
+    if (!f || fclose(f) != 0)
+        ICE("cannot read %s", t->text);
+    encode(t, text.s, text.n, &t->ids);
+    buf_free(&text);
+    const int64_t windows = t->positions / (t->window - 1 - t->window / 2) + 1;
+    if (t->ids.n < windows * t->window || t->ids.n < t->prompt)
+        ICE("%s has only %d tokens", t->text, t->ids.n);
+}
+
+/* ==== Logits along the text ==== */
+
+/* How far logits are from the evaluator's. */
+typedef struct Distance {
+    int64_t n, same; /* rows; rows with the same most probable token */
+    double kl, worst_kl;
+    double gap_error2, worst_gap_error; /* of the evaluator's gap between its two best tokens */
+    double worst_gap;                   /* evaluator's, where another token is the most probable */
+} Distance;
+
+static int best(const float *logits, int n, int but) {
+    int at = but == 0 ? 1 : 0;
+    for (int i = at + 1; i < n; i++)
+        if (i != but && logits[i] > logits[at])
+            at = i;
+    return at;
+}
+
+/* ln of the sum of exp(logits). */
+static double log_sum(const float *logits, int n, float top) {
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += (double)expf(logits[i] - top);
+    return top + log(sum);
+}
+
+static void greater(double *most, double x) {
+    if (!(x <= *most) && !isnan(*most)) /* a NaN comes in and stays */
+        *most = x;
+}
+
+static void add_row(Distance *d, const float *got, const float *want, int n) {
+    const int first = best(want, n, -1), second = best(want, n, first), other = best(got, n, -1);
+    const double sum_want = log_sum(want, n, want[first]), sum_got = log_sum(got, n, got[other]);
+    double kl = 0;
+    for (int i = 0; i < n; i++) {
+        const double log_p = want[i] - sum_want;
+        kl += (double)expf((float)log_p) * (log_p - (got[i] - sum_got));
+    }
+    const double error = fabs(((double)got[first] - got[second]) - ((double)want[first] - want[second]));
+    d->n++;
+    d->same += other == first;
+    d->kl += kl;
+    d->gap_error2 += error * error;
+    greater(&d->worst_kl, kl);
+    greater(&d->worst_gap_error, error);
+    greater(&d->worst_gap, (double)want[first] - want[other]);
+}
+
+/* n tokens, the logits of each; as many rows as a call of any session can give. */
+static void compare_rows(Test *t, const int32_t *ids, int64_t n, float *want, float *got, Distance *d) {
+    int32_t rows[MAX_CALL];
+    for (int i = 0; i < MAX_CALL; i++)
+        rows[i] = i;
+    for (int64_t at = 0, now; at < n; at += now) {
+        now = session_step_rows(t->eval) < MAX_CALL ? session_step_rows(t->eval) : MAX_CALL;
+        now = n - at < now ? n - at : now;
+        StepCall c = {.tokens = ids + at, .n = now, .rows = rows, .n_rows = now, .logits = want};
+        must(t, session_step(t->eval, &c) == STEP_OK);
+        for (int kv = 0; kv < N_KV; kv++) {
+            c.logits = got;
+            must(t, session_step(t->on_gpu[kv], &c) == STEP_OK);
+            for (int64_t i = 0; i < now; i++)
+                add_row(&d[kv], got + i * t->vocab, want + i * t->vocab, t->vocab);
+        }
+    }
+}
+
+static void feed_quietly(Test *t, Session *s, const int32_t *ids, int64_t n, float *last) {
+    const FeedOptions quiet = {0};
+    session_rewind(s, 0);
+    must(t, session_feed(s, ids, n, &quiet, last) == STEP_OK);
+}
+
+/* The windows of `lap perplexity`. */
+static void compare_logits(Test *t) {
+    Distance d[N_KV] = {{0}};
+    const int64_t half = t->window / 2, scored = t->window - 1 - half;
+    const size_t bytes = sizeof(float) * (size_t)t->vocab * MAX_CALL;
+    float *want = malloc(bytes), *got = malloc(bytes);
+    int32_t *ids = malloc(sizeof *ids * (size_t)t->window);
+    if (!want || !got || !ids)
+        ICE("out of memory");
+    for (int64_t w = 0; w * scored < t->positions; w++) {
+        memcpy(ids, t->ids.v + w * t->window, sizeof *ids * (size_t)t->window);
+        ids[0] = t->ids.v[0];
+        feed_quietly(t, t->eval, ids, half, NULL);
+        for (int kv = 0; kv < N_KV; kv++)
+            feed_quietly(t, t->on_gpu[kv], ids, half, NULL);
+        compare_rows(t, ids + half, scored, want, got, d);
+    }
+    printf("K/V   positions  mean KL   greatest  same token  gap error rms, greatest  gap where not the same\n");
+    for (int kv = 0; kv < N_KV; kv++) {
+        const double n = (double)d[kv].n, mean = d[kv].kl / n;
+        printf("%-5s %9lld  %.2e  %.2e  %8.2f %%  %13.4f %9.4f  %22.4f\n", kv_name(kv), (long long)d[kv].n, mean,
+               d[kv].worst_kl, 100 * (double)d[kv].same / n, sqrt(d[kv].gap_error2 / n), d[kv].worst_gap_error,
+               d[kv].worst_gap);
+        check(mean <= limits[kv].kl, "K/V %s: a mean KL divergence of %.2e, at most %.0e is allowed", kv_name(kv), mean,
+              limits[kv].kl);
+        check(d[kv].worst_gap <= limits[kv].gap,
+              "K/V %s: the most probable token is another one where the evaluator's logit is ahead by %.4f",
+              kv_name(kv), d[kv].worst_gap);
+    }
+    free(ids);
+    free(got);
+    free(want);
+}
+
+/* ==== Greedy tokens ==== */
+
+static const SampleOptions greedy = {.top_p = 1, .repeat_penalty = 1};
+
+/* Picks that were not the evaluator's, of one prompt. */
+typedef struct Others {
+    int n;
+    double worst;
+} Others;
+
+/* The GPU goes on from the evaluator's token. */
+static void force(Test *t, Session *s, int32_t id, int64_t left) {
+    const FeedOptions quiet = {0};
+    const int64_t length = session_length(s);
+    session_pick_end(s);
+    if (session_length(s) != length)
+        ICE("%lld tokens of %lld are left", (long long)session_length(s), (long long)length);
+    must(t, session_pick_start(s, &id, 1, &quiet, &greedy, left) == STEP_OK);
+}
+
+/* The token behind those of the session. left: how many are still to be picked, this one not counted. */
+static void pick(Test *t, int kv, const float *logits, int32_t want, int64_t left, Others *o) {
+    Session *s = t->on_gpu[kv];
+    int32_t got = -1;
+    must(t, session_pick(s, &got) == STEP_OK && got >= 0 && got < t->vocab);
+    if (got == want) {
+        if (left > 0)
+            session_pick_feed(s);
+        return;
+    }
+    const double gap = (double)logits[want] - logits[got];
+    greater(&o->worst, gap);
+    if (o->n++ < MOST_SHOWN)
+        printf("  K/V %-4s position %lld: GPU %d, evaluator %d, whose logit is ahead by %.4f\n", kv_name(kv),
+               (long long)session_length(s), got, want, gap);
+    if (left > 0)
+        force(t, s, want, left);
+}
+
+static void compare_tokens(Test *t, const char *name, const TokenList *prompt) {
+    const FeedOptions quiet = {0};
+    Others others[N_KV] = {{0}};
+    float *logits = malloc(sizeof *logits * (size_t)t->vocab);
+    if (!logits)
+        ICE("out of memory");
+    feed_quietly(t, t->eval, prompt->v, prompt->n, logits);
+    for (int kv = 0; kv < N_KV; kv++) {
+        session_rewind(t->on_gpu[kv], 0);
+        must(t, session_pick_start(t->on_gpu[kv], prompt->v, prompt->n, &quiet, &greedy, t->tokens) == STEP_OK);
+    }
+    printf("%lld greedy tokens behind %s (%d tokens)\n", (long long)t->tokens, name, prompt->n);
+    for (int64_t left = t->tokens - 1; left >= 0; left--) {
+        const int32_t want = best(logits, t->vocab, -1);
+        for (int kv = 0; kv < N_KV; kv++)
+            pick(t, kv, logits, want, left, &others[kv]);
+        if (left > 0)
+            must(t, session_feed(t->eval, &want, 1, &quiet, logits) == STEP_OK);
+    }
+    for (int kv = 0; kv < N_KV; kv++) {
+        session_pick_end(t->on_gpu[kv]);
+        printf("  K/V %-4s %lld the same, %d others, greatest gap %.4f\n", kv_name(kv),
+               (long long)t->tokens - others[kv].n, others[kv].n, others[kv].worst);
+        check(others[kv].worst <= limits[kv].gap, "K/V %s: another token where the evaluator's logit is ahead by %.4f",
+              kv_name(kv), others[kv].worst);
+    }
+    free(logits);
+}
+
+static void compare_prompts(Test *t) {
+    for (int i = 0; i < N_PROMPTS - 1; i++) {
+        TokenList ids = {0};
+        encode(t, short_prompts[i], strlen(short_prompts[i]), &ids);
+        compare_tokens(t, arena_printf(t->arena, "\"%s\"", short_prompts[i]), &ids);
+    }
+    TokenList head = t->ids;
+    head.n = (int)t->prompt;
+    compare_tokens(t, "the text's beginning", &head);
+}
+
+/* ==== The command line ==== */
+
+static bool set_option(Test *t, const char *name, const char *value) {
+    const struct {
+        const char *name, **text;
+        int64_t *number;
+    } rows[] = {{"--driver", &t->gpu.driver, NULL},
+                {"--nvrtc", &t->gpu.nvrtc, NULL},
+                {"--kernel-cache", &t->gpu.kernel_cache, NULL},
+                {"--gpu-weights", &t->gpu_weights, NULL},
+                {"--chunk", NULL, &t->chunk},
+                {"--window", NULL, &t->window},
+                {"--positions", NULL, &t->positions},
+                {"--tokens", NULL, &t->tokens},
+                {"--prompt", NULL, &t->prompt}};
+    for (size_t i = 0; i < COUNTOF(rows); i++) {
+        if (strcmp(rows[i].name, name) != 0)
+            continue;
+        if (rows[i].text)
+            *rows[i].text = value;
+        else
+            *rows[i].number = atoll(value);
+        return !rows[i].number || *rows[i].number > 0;
+    }
+    return false;
+}
+
+static bool read_options(Test *t, int argc, char **argv) {
+    int at = 1;
+    for (; at + 1 < argc && strncmp(argv[at], "--", 2) == 0; at += 2)
+        if (!set_option(t, argv[at], argv[at + 1]))
+            return false;
+    if (at + 2 != argc || t->window < 4)
+        return false;
+    t->weights = argv[at];
+    t->text = argv[at + 1];
+    if (!t->gpu_weights)
+        t->gpu_weights = t->weights;
+    return true;
+}
+
+int main(int argc, char **argv) {
+    Test t = {.chunk = 512, .window = 512, .positions = 2048, .tokens = 256, .prompt = 700};
+    if (!read_options(&t, argc, argv)) {
+        fprintf(stderr, "usage: real_gpu [OPTION VALUE].. MODEL TEXT\n");
+        return 2;
+    }
+    if (!gpu_present(t.gpu.driver)) {
+        printf("no GPU: skipped\n");
+        return 77;
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    t.diag = diag_new();
+    t.arena = arena_new();
+    t.eval = open_session(&t, "cpu", t.weights, DT_F32);
+    t.vocab = session_vocab(t.eval);
+    for (int kv = 0; kv < N_KV; kv++) {
+        t.on_gpu[kv] = open_session(&t, "gpu", t.gpu_weights, limits[kv].kv);
+        if (session_vocab(t.on_gpu[kv]) != t.vocab || !session_picks(t.on_gpu[kv]))
+            ICE("another vocabulary, or no sampling on the device");
+    }
+    read_text(&t);
+    printf("%s on %s\n", t.gpu_weights, session_device_text(t.on_gpu[0]));
+    compare_logits(&t);
+    compare_prompts(&t);
+    for (int kv = 0; kv < N_KV; kv++)
+        session_close(t.on_gpu[kv]);
+    session_close(t.eval);
+    diag_print(t.diag, stdout, false);
+    arena_free(t.arena);
+    diag_free(t.diag);
+    printf("%d failures\n", failures);
+    return failures ? 1 : 0;
+}
