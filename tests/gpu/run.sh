@@ -1,19 +1,30 @@
 #!/usr/bin/env bash
 # All checks that need a GPU, from a built tree; besides it only Python is needed.
-#   tests/gpu/run.sh BUILD [--sanitize]
+#   tests/gpu/run.sh BUILD [--model FILE] [--sanitize]
 # One line a check: what, passed or FAILED, seconds; then a summary. What a check printed is in BUILD/gpu-checks/NAME.log,
 # its last lines are shown when it fails. Exit code 1 when anything failed.
+# --model: Gemma 3 270M Q4_K_M, else where scripts/fetch_model.py puts it; without, what needs it is skipped.
 # --sanitize: instead of the checks, small models under compute-sanitizer (memcheck, racecheck, initcheck, synccheck).
 set -u
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 if [ $# -lt 1 ] || [ ! -x "$1/lap" ]; then
-    sed -n '3,7s/^# \{0,1\}//p' "$0"
+    sed -n '3,8s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 build=$(cd "$1" && pwd)
 logs=$build/gpu-checks cache=$build/gpu-checks/kernels fixtures=$build/fixtures/gemma4
 feed=$build/tests/codegen/feed
+model=$HOME/.cache/lapidary/gemma-3-270m-q4_k_m.gguf sanitize=no
 passed=0 failed=0 skipped=0
+shift
+while [ $# -gt 0 ]; do
+    case $1 in
+    --model) model=${2:?} && shift ;;
+    --sanitize) sanitize=yes ;;
+    *) echo "unknown option $1" >&2 && exit 2 ;;
+    esac
+    shift
+done
 mkdir -p "$logs"
 
 # check NAME COMMAND..: exit code 77 is a check that this machine cannot make.
@@ -61,6 +72,12 @@ models() {
     check facet python3 "$repo/tests/cli/facet_test.py" "$build/lap" "$cache"
 }
 
+# Perplexity, logits along a text, greedy tokens: the table is in real-model.log.
+real_model() {
+    check real-model python3 "$repo/tests/engine/real_model.py" "$build/lap" "$build/tests/engine/real_gpu" "$cache" \
+        "$model" "$repo/tests/data/constitution.txt"
+}
+
 # ==== compute-sanitizer ====
 
 # The first tokens of the recorded prompt: one call of 24 rows, prefill, then decode of 3 and 1 rows. In graphs, but for
@@ -91,10 +108,11 @@ sanitize() {
 
 python3 "$repo/tests/fixtures/unpack.py" "$repo/tests/fixtures" "$build/fixtures" >/dev/null || exit 1
 "$build/lap" doctor | grep -i 'gpu\|driver\|NVRTC'
-if [ "${2:-}" = --sanitize ]; then
+if [ $sanitize = yes ]; then
     sanitize
 else
     programs
     models
+    real_model
 fi
 summary
