@@ -187,6 +187,7 @@ DYNAMIC_SHARED u8 shared_bytes[];
 struct Barriers {
     u64 filled[PF_STAGES]; /* a stage has arrived */
     u64 used[PF_STAGES];   /* all threads have read it */
+    u32 left[PF_STAGES];   /* how many times a warp has */
 };
 
 /* ==== The ring ==== */
@@ -227,7 +228,12 @@ struct Ring {
     /* The last warp that has read a stage fills it again. */
     DEVICE void leave(int step) const {
         u64 *used = &bar.used[step % PF_STAGES];
-        if (lanes_where(barrier_arrive_last(used))) {
+        u32 before = 0;
+        barrier_arrive(used);
+        warp_sync();
+        if ((threadIdx.x & 31) == 0)
+            before = shared_add(&bar.left[step % PF_STAGES], 1);
+        if (lane_from(before, 0) % PF_WARPS == PF_WARPS - 1) {
             barrier_wait(used, (step / PF_STAGES) & 1);
             fill(step + PF_STAGES);
         }
@@ -378,6 +384,7 @@ KERNEL __launch_bounds__(PF_THREADS, PF_BLOCKS)
         for (int i = 0; i < PF_STAGES; i++) {
             barrier_init(&bar.filled[i], CHUNK_ARRIVALS * (PF_STRIPS + 1));
             barrier_init(&bar.used[i], PF_THREADS);
+            bar.left[i] = 0;
         }
         barrier_publish();
     }

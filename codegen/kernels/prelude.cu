@@ -275,17 +275,6 @@ DEVICE void barrier_arrive(u64 *bar) {
     asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(bar)) : "memory");
 }
 
-/* The same; true for the arrival that ends the phase. What the others did before theirs is then seen after a
- * barrier_wait(), which does not wait. */
-DEVICE bool barrier_arrive_last(u64 *bar) {
-    u32 pending; /* before this arrival */
-    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%1]; mbarrier.pending_count.b64 %0, state; }"
-                 : "=r"(pending)
-                 : "r"(shared_address(bar))
-                 : "memory");
-    return pending == 1;
-}
-
 /* Until phase number n (parity n & 1) has ended. */
 DEVICE void barrier_wait(u64 *bar, u32 parity) {
     u32 done;

@@ -367,10 +367,6 @@ inline void barrier_arrive(u64 *bar) {
         b->phase++;
     }
 }
-inline bool barrier_arrive_last(u64 *bar) {
-    barrier_arrive(bar);
-    return ((emulated::Barrier *)bar)->pending == ((emulated::Barrier *)bar)->count;
-}
 inline void barrier_wait(u64 *bar, u32 parity) {
     if ((((emulated::Barrier *)bar)->phase & 1) == parity)
         emulated::calls().yield(emulated::AT_BARRIER, bar, parity);
