@@ -8,11 +8,6 @@
 void gen_experts(Gen *g) {
     const Members m = gen_members(g, OP_LINEAR_EXPERTS);
     const Node *main = ir_get(g->g, m.main.v[0]);
-    if (m.before.n) {
-        gen_fail(g, ir_get(g->g, m.before.v[0]), "%s is computed in front of the experts inside their group",
-                 ir_get(g->g, m.before.v[0])->name);
-        return;
-    }
     Loc x;
     MatmulShape s;
     const int64_t dim = main->type.dim[0], k_experts = main->type.dim[1];

@@ -157,9 +157,9 @@ void variant_tables(Gen *g, const Variant *v, TableVec *out);
 
 typedef VEC(NodeId) NodeVec;
 
-/* The members of the current group: mains, those before them and those behind. */
+/* The members of the current group: mains and those behind them. */
 typedef struct Members {
-    NodeVec main, before, after;
+    NodeVec main, after;
 } Members;
 
 Members gen_members(Gen *g, Op main);

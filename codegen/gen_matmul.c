@@ -2,7 +2,7 @@
  *
  * Small matrices of f32 (routers) are multiplied in f32. Others, for few rows, in one launch: the decode matmul with
  * the row program as its tail. In prefill: the input as records of f16, the matmul, and the row program as a launch of
- * its own. Nodes in front of the matmul (a norm that no other group could take) are a launch before it.
+ * its own.
  */
 #include "codegen/gen_int.h"
 #include "codegen/gen_matmul_int.h"
@@ -281,17 +281,8 @@ static bool f32_fits(const Gen *g, const NodeVec *mains) {
 void gen_matmul(Gen *g) {
     const Members m = gen_members(g, OP_LINEAR);
     const Node *main = ir_get(g->g, m.main.v[0]);
-    if (m.before.n) {
-        const Node *first = ir_get(g->g, m.before.v[0]);
-        for (int i = 0; i < m.before.n; i++) { /* read by this launch alone: scratch instead of the slab */
-            const Node *n = ir_get(g->g, m.before.v[i]);
-            if (n->slab < 0 && gen_base(g->g, main->in[0]) == m.before.v[i])
-                gen_fail(g, n, "%s is computed in front of a matmul inside its group", n->name);
-        }
-        row_launch(g, m.before.v, m.before.n, first->name, first->loc);
-    }
     Loc x;
-    if (g->failed || !gen_input_rows(g, main, &x))
+    if (!gen_input_rows(g, main, &x))
         return;
     const int64_t dim = main->type.dim[0];
     if (all_f32(g, &m.main) && f32_fits(g, &m.main))

@@ -82,23 +82,12 @@ Loc slab_loc(const Gen *g, NodeId id) {
 
 Members gen_members(Gen *g, Op main) {
     Members m = {0};
-    const int count = g->g->nodes.n;
-    bool *before = arena_array(g->arena, (size_t)count, sizeof *before);
-    for (NodeId id = (NodeId)count - 1; id >= 1; id--) {
-        const Node *n = ir_get(g->g, id);
-        if (n->group != g->group)
-            continue;
-        for (int i = 0; (n->op == main || before[id]) && i < n->n_in; i++)
-            before[n->in[i]] = true;
-    }
-    for (NodeId id = 1; id < (NodeId)count; id++) {
+    for (NodeId id = 1; id < (NodeId)g->g->nodes.n; id++) {
         const Node *n = ir_get(g->g, id);
         if (n->group != g->group)
             continue;
         if (n->op == main)
             vec_push(g->arena, &m.main, id);
-        else if (before[id])
-            vec_push(g->arena, &m.before, id);
         else
             vec_push(g->arena, &m.after, id);
     }

@@ -274,12 +274,12 @@ static void check_early(Checker *c) {
         if (!early || !main)
             continue;
         const int from = ir_get(g, view_base(g, n->in[early == EARLY_IDS ? 2 : 0]))->group;
-        if (from && (from == n->group || from == n->group - 1))
+        if (from && from == n->group - 1)
             breach(c, n->loc, "%s is early and reads what group g%d computes", label(n), from);
     }
 }
 
-/* Members fit their family; all linears of a group read one value; no group waits for itself. */
+/* Members fit their family; all linears of a group read one value, which others compute; no group waits for itself. */
 static void check_groups(Checker *c) {
     const Graph *g = c->g;
     int *mains = arena_array(c->scratch, (size_t)g->groups.n + 1, sizeof *mains);
@@ -304,6 +304,10 @@ static void check_groups(Checker *c) {
         }
         if (n->op == OP_LINEAR && mains[n->group] && input[n->group] != n->in[0])
             breach(c, n->loc, "the linears of group g%d do not read one value", n->group);
+        for (int i = 0; n->op != OP_ATTEND && i < n->n_in; i++)
+            if (ir_get(g, n->in[i])->group == n->group)
+                breach(c, n->loc, "%s reads %s, which its own group g%d computes", n->name, label(ir_get(g, n->in[i])),
+                       n->group);
         input[n->group] = n->in[0];
         mains[n->group]++;
     }

@@ -8,8 +8,8 @@
  *
  * gelu(gate) * up, the soft cap of the logits, a residual added without a norm. Anything elementwise
  * that reads a member may join, if all it reads besides has been computed before the group, and with
- * it a slice or reshape that only picks what it reads (a layer's share of the per-layer inputs); of
- * experts also the halves of a fused gate and up.
+ * it a slice or reshape that only picks what it reads (a layer's share of the per-layer inputs), not
+ * what a matmul reads; of experts also the halves of a fused gate and up.
  *
  * requires  merge-linear, fuse-moe: the groups to grow
  * keeps     every node
@@ -26,10 +26,19 @@ static bool in_expert_tile(const Fuser *f, const Node *n) {
     return in_tile(f, n) || n->op == OP_SLICE;
 }
 
+static bool matmul_reads(const Fuser *f, NodeId id) {
+    for (NodeId u = id + 1; u < (NodeId)f->g->nodes.n; u++) {
+        const Node *n = ir_get(f->g, u);
+        for (int i = 0; (n->op == OP_LINEAR || n->op == OP_LINEAR_EXPERTS) && i < n->n_in; i++)
+            if (n->in[i] == id)
+                return true;
+    }
+    return false;
+}
+
 /* Where an operand of elementwise work is read from: no work of its own. */
 static bool picks(const Fuser *f, const Node *n) {
-    (void)f;
-    return n->op == OP_SLICE || n->op == OP_RESHAPE;
+    return (n->op == OP_SLICE || n->op == OP_RESHAPE) && !matmul_reads(f, (NodeId)(n - f->g->nodes.v));
 }
 
 static void fuse(Fuser *f) {

@@ -67,9 +67,9 @@ static Family family_of(const Graph *g, int group) {
 /* What group `k` may do early when `ahead` is in front of it. */
 static Early early(const Graph *g, int k, int ahead) {
     enum { ROWS = 0, IDS = 2 };
-    if (family_of(g, k) == FAM_MATMUL && !reads(g, k, ahead, ROWS) && !reads(g, k, k, ROWS))
+    if (family_of(g, k) == FAM_MATMUL && !reads(g, k, ahead, ROWS))
         return EARLY_MAIN;
-    if (family_of(g, k) == FAM_EXPERTS && !reads(g, k, ahead, IDS) && !reads(g, k, k, IDS))
+    if (family_of(g, k) == FAM_EXPERTS && !reads(g, k, ahead, IDS))
         return EARLY_IDS;
     return EARLY_NONE;
 }

@@ -7,8 +7,9 @@ FEED is the program feed.c, CACHE a folder for compiled kernels, FIXTURES has a 
 --driver and --nvrtc on the emulated GPU, which needs a C++ compiler; else on this machine's GPU. Exit 77 without.
 
 dense, moe, ple, odd: logits of a prompt fed whole, in calls of 20 and of few rows, against the recorded ones and against
-the evaluator with keys and values in f16; 16 greedy tokens; a longer text in rings that wrap. tiny: the same of
-Gemma 3 with Q8_0 weights. experts: weights in Q4_K, Q5_0 and Q6_K. variants: variants.lap.
+the evaluator with keys and values in f16; 16 greedy tokens; a longer text in rings that wrap; every tap, alone, with
+the logits of every second row. tiny: the same of Gemma 3 with Q8_0 weights. experts: weights in Q4_K, Q5_0 and Q6_K.
+variants: variants.lap.
 
 Relative RMS must be at most 6e-3, the most probable token the same wherever the evaluator's is ahead by more than 0.05.
 Calls of up to 16 rows give the same bytes whatever their sizes.
@@ -83,15 +84,18 @@ class Case:
             f.write(" ".join(map(str, tokens)))
         return path
 
-    def feed(self, where, tokens, *calls):
+    def feed(self, where, tokens, *calls, more=()):
         """Files with the logits of each way of calling."""
         out = [os.path.join(self.tmp, "%s-%d-%s-%s.f32" % (self.name, len(tokens), where[1], c)) for c in calls]
-        run([self.o.feed] + where + self.shape() + [self.weights, self.ids(tokens)] +
+        run([self.o.feed] + where + self.shape() + list(more) + [self.weights, self.ids(tokens)] +
             ["%s=%s" % (c, f) for c, f in zip(calls, out)])
         return out
 
+    def evaluator(self):
+        return ["--device", "cpu", "--kv", "f16"]
+
     def evaluate(self, tokens):
-        return floats(self.feed(["--device", "cpu", "--kv", "f16"], tokens, str(len(self.tokens)))[0])
+        return floats(self.feed(self.evaluator(), tokens, str(len(self.tokens)))[0])
 
     # ==== comparing ====
 
@@ -99,9 +103,9 @@ class Case:
         self.failed = True
         print("%-8s %s  FAILED" % (self.name, text), flush=True)
 
-    def compare(self, what, got, want):
-        """want: what the evaluator gives, or nearly."""
-        v = self.vocab
+    def compare(self, what, got, want, width=0):
+        """want: what the evaluator gives, or nearly. width: of a row; 0: these are logits."""
+        v = width or self.vocab
         if len(got) != len(want):
             self.fail("%s: %d values, not %d" % (what, len(got), len(want)))
             return
@@ -112,7 +116,7 @@ class Case:
         x = array("f", (a for i in rows for a in got[i * v:i * v + v]))
         y = array("f", (a for i in rows for a in want[i * v:i * v + v]))
         rms, worst = row_error(x, y, 0, len(y)), max(abs(a - b) for a, b in zip(x, y))
-        others = [i for i in rows if self.other_token(got[i * v:i * v + v], want[i * v:i * v + v])]
+        others = [i for i in rows if not width and self.other_token(got[i * v:i * v + v], want[i * v:i * v + v])]
         text = "%-34s relative RMS %.2e  largest difference %.2e%s" % (
             what, rms, worst, "  but for rows %s" % rest if rest else "")
         if others:
@@ -141,9 +145,21 @@ class Case:
             if read(file) != read(small[0]):
                 self.fail("calls of %s rows give other bytes than calls of %s" % (calls, few[0]))
 
+    def taps(self):
+        """Which values are wanted changes which groups there are: so each tap alone. Every second row of logits, so that
+        T and R differ. A call of each phase: many rows with many wanted, and with few; up to 16 rows, up to 8."""
+        info = run([self.o.lap, "print", self.text(), "--weights", self.weights, "--taps", "--after", "none"])
+        calls, tokens = "34+20+12+3", (self.tokens * 2)[:69]
+        for tap, rows in re.findall(r"^  tap (\S+) = %(\S+)", info, re.M):
+            width = int(re.search(r"^  %%%s = .* : f32\[T, (\d+)\]" % re.escape(rows), info, re.M)[1])
+            more = ["--tap", tap, "--apart", "2"]
+            got = self.feed(self.gpu(), tokens, calls, more=more)[0]
+            want = self.feed(self.evaluator(), tokens, calls, more=more)[0]
+            self.compare("tap %s" % tap, floats(got + ".tap"), floats(want + ".tap"), width)
+            self.compare("logits beside tap %s" % tap, floats(got), floats(want))
+
     def rings(self):
-        text = self.model or os.path.join(REPO, "models", self.text_name())
-        info = run([self.o.lap, "print", text, "--weights", self.weights] + self.shape()[:4])
+        info = run([self.o.lap, "print", self.text(), "--weights", self.weights] + self.shape()[:4])
         rings = [int(x) for x in re.findall(r"ring capacity (\d+)", info)]
         n = 2 * max(rings) + 40
         if n > CONTEXT:
@@ -153,8 +169,8 @@ class Case:
         file = self.feed(self.gpu(), tokens, "%d+1+40+16" % len(self.tokens))[0]
         self.compare("%d tokens, rings of %d" % (n, max(rings)), floats(file), self.evaluate(tokens))
 
-    def text_name(self):
-        return "gemma3.lap" if self.name == "tiny" else "gemma4.lap"
+    def text(self):
+        return self.model or os.path.join(REPO, "models", "gemma3.lap" if self.name == "tiny" else "gemma4.lap")
 
     def greedy(self):
         with open(os.path.join(self.recorded, "golden.json")) as f:
@@ -182,6 +198,7 @@ class Case:
         self.prompt()
         self.greedy()
         self.rings()
+        self.taps()
 
     def make_tiny(self):
         run([sys.executable, os.path.join(REPO, "examples", "tiny", "make_tiny.py"), self.weights])
@@ -192,6 +209,7 @@ class Case:
         self.make_tiny()
         self.prompt()
         self.rings()
+        self.taps()
 
     def variants(self):
         self.make_tiny()
