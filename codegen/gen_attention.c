@@ -1,7 +1,8 @@
 /* gen_attention.c - family attention: head norms, RoPE, the K/V store, and attending.
  *
- * Decode: one launch (gen_attention_decode.c). Prefill: one that prepares the queries and stores keys and values, and
- * one that attends (gen_attention_prefill.c). What is done to head vectors, and which keys are visible, are bodies.
+ * By the way that choose-attention wrote into the group, for each phase. Split: one launch (gen_attention_decode.c).
+ * Dense: one that prepares the queries and stores keys and values, and one that attends (gen_attention_prefill.c). What
+ * is done to head vectors, and which keys are visible, are bodies.
  */
 #include "codegen/gen_attention_int.h"
 
@@ -132,13 +133,23 @@ const char *attention_label(Gen *g, const Attention *a) {
     return arena_printf(g->arena, "attend %s %s", g->m->caches.v[a->cache].name, a->variant->name);
 }
 
+/* Split is for few rows, dense for rows of one sequence: what else may be chosen, no kernel does. */
+static void attend(Gen *g, const Attention *a) {
+    const Group *group = &g->g->groups.v[g->group - 1];
+    const bool decode = gen_few(g, DIM_T);
+    const AttendWay way = decode ? group->decode.way : group->prefill.way;
+    if (decode && way == ATTEND_SPLIT)
+        attention_decode(g, a);
+    else if (!decode && way == ATTEND_DENSE)
+        attention_prefill(g, a);
+    else
+        gen_fail(g, a->attend, "a GPU attends %s in %s; for group g%d the choice is %s", decode ? "split" : "dense",
+                 decode ? "decode" : "prefill", g->group, attend_way_name(way));
+}
+
 void gen_attention(Gen *g) {
     Attention a = {0};
-    if (read_group(g, &a)) {
-        if (gen_few(g, DIM_T))
-            attention_decode(g, &a);
-        else
-            attention_prefill(g, &a);
-    }
+    if (read_group(g, &a))
+        attend(g, &a);
     buf_free(&a.heads_text);
 }

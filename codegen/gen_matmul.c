@@ -27,6 +27,10 @@ bool gen_matmul_shape(Gen *g, const NodeVec *mains, int64_t dim, MatmulShape *s)
     *s = (MatmulShape){.warps = group->warps, .warp_k = group->columns, .tiles = gen_tiles(g, dim)};
     if (mains->n > MAX_SEGMENTS)
         ICE("a group of %d matmuls", mains->n);
+    if (!group->warps) {
+        gen_fail(g, ir_get(g->g, mains->v[0]), "nothing chose by how many warps group g%d is computed", g->group);
+        return false;
+    }
     for (int i = 0; i < mains->n; i++) {
         const Node *n = ir_get(g->g, mains->v[i]), *w = ir_get(g->g, n->in[1]);
         if (w->op != OP_WEIGHT) {

@@ -5,7 +5,7 @@
  *
  * Decode has few rows and, in the long run, many keys: these are split by position, so that many blocks read them at
  * once. Prefill has rows enough to fill the GPU: blocks of queries go over the tiles of keys that their variant shows
- * them.
+ * them. The code generator does what stands here, or says that it cannot.
  *
  * requires  groups are final (schedule)
  * keeps     every node and every group

@@ -1,0 +1,129 @@
+/* choices_test.c - the code generator does what the passes chose, as the IR's text says it, and refuses what no kernel
+ * does.
+ */
+#include "codegen/plan.h"
+#include "passes/passes.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+/* cmocka needs those before */
+#include <cmocka.h>
+
+static const char model[] = "module small arch \"small\"\n"
+                            "weight @e : q8_0[40, 64]\n"
+                            "weight @w : q8_0[64, 64]\n"
+                            "cache kv : heads 1 k f16[16] v f16[16]\n"
+                            "variant full {\n"
+                            "  visible = k <= q\n"
+                            "}\n"
+                            "graph step(tokens: i32[T], pos: i32[T], rows: i32[R]) {\n"
+                            "  %h = embed tokens, @e : f32[T, 64]\n"
+                            "  %q0 = linear %h, @w : f32[T, 64]\n"
+                            "  %q = reshape %q0 : f32[T, 4, 16]\n"
+                            "  %k0 = slice %h {axis=1, start=0, len=16} : f32[T, 16]\n"
+                            "  %k = reshape %k0 : f32[T, 1, 16]\n"
+                            "  %s = kv_store $kv, %k, %k, pos : kv\n"
+                            "  %a = attend %q, %s, pos {variant=full, scale=0.25} : f32[T, 4, 16]\n"
+                            "  %f = reshape %a : f32[T, 64]\n"
+                            "  %r = rows %f, rows : f32[R, 64]\n"
+                            "  %o = linear %r, @e : f32[R, 40]\n"
+                            "  keep kv = %s\n"
+                            "  emit logits = %o\n"
+                            "}\n";
+
+typedef struct Work {
+    Arena *arena;
+    Diag *diag;
+    Buf text; /* the module after all passes */
+} Work;
+
+static Work after_passes(void) {
+    Work w = {.arena = arena_new(), .diag = diag_new()};
+    Module *m = ir_parse(w.arena, w.diag, "in.ir", model, strlen(model));
+    assert_non_null(m);
+    PipelineOptions o = {.pass = pass_options_default(), .out = stdout};
+    assert_true(pipeline_run(m, &o));
+    ir_print(&w.text, m);
+    return w;
+}
+
+static void done(Work *w) {
+    buf_free(&w->text);
+    diag_free(w->diag);
+    arena_free(w->arena);
+}
+
+/* The plan of the text with one piece replaced; NULL after errors. */
+static const Plan *generate(Work *w, const char *from, const char *to) {
+    const char *at = strstr(w->text.s, from);
+    assert_non_null(at);
+    Buf text = {0};
+    buf_bytes(&text, w->text.s, (size_t)(at - w->text.s));
+    buf_printf(&text, "%s%s", to, at + strlen(from));
+    Module *m = ir_parse(w->arena, w->diag, "out.ir", text.s, text.n);
+    assert_true(m && ir_verify(m));
+    buf_free(&text);
+    PlanTarget target;
+    assert_true(plan_target("sm_90a", &target));
+    const PassOptions p = pass_options_default();
+    const PlanOptions o = {.context = p.context, .chunk = p.chunk, .wanted = p.rows};
+    return plan_generate(w->arena, m, &target, &o);
+}
+
+static bool launches_from(const Plan *p, const PlanPhase *phase, const char *file) {
+    for (int i = 0; i < phase->launches.n; i++)
+        if (strcmp(p->kernels.v[phase->launches.v[i].kernel].file, file) == 0)
+            return true;
+    return false;
+}
+
+static void attends_as_chosen(void **state) {
+    (void)state;
+    Work w = after_passes();
+    const Plan *p = generate(&w, "module", "module");
+    assert_non_null(p);
+    assert_int_equal(p->phases.n, 4);
+    for (int i = 0; i < p->phases.n; i++) {
+        const PlanPhase *phase = &p->phases.v[i];
+        const bool decode = strncmp(phase->name, "decode", 6) == 0;
+        assert_int_equal(launches_from(p, phase, "attention_decode.cu"), decode);
+        assert_int_equal(launches_from(p, phase, "attention_prefill.cu"), !decode);
+    }
+    done(&w);
+}
+
+/* A choice replaced, and what the first message must say. */
+static const struct {
+    const char *from, *to, *message;
+} wrong[] = {
+    {"decode split \"at most 16 rows\"", "decode dense \"few keys\"",
+     "error: a GPU attends split in decode; for group g5 the choice is dense"},
+    {"prefill dense", "prefill split", "error: a GPU attends dense in prefill; for group g5 the choice is split"},
+    {"decode split \"at most 16 rows\"", "", "a GPU attends split in decode; for group g5 the choice is none"},
+    {"prefill dense \"every key so far\"", "", "a GPU attends dense in prefill; for group g5 the choice is none"},
+    {" 1 x 64", "", "error: nothing chose by how many warps group g3 is computed"},
+};
+
+static void refuses_what_no_kernel_does(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNTOF(wrong); i++) {
+        Work w = after_passes();
+        assert_null(generate(&w, wrong[i].from, wrong[i].to));
+        char *text = diag_text(w.diag);
+        if (!strstr(text, wrong[i].message))
+            fail_msg("\"%s\" to \"%s\": should say \"%s\", says:\n%s", wrong[i].from, wrong[i].to, wrong[i].message,
+                     text);
+        free(text);
+        done(&w);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attends_as_chosen),
+        cmocka_unit_test(refuses_what_no_kernel_does),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
