@@ -12,10 +12,6 @@ static bool is_token(int32_t id, int vocab) {
     return id >= 0 && id < vocab;
 }
 
-size_t gpu_sampling_recent_most(int vocab, int64_t context) {
-    return (mask_words(vocab) + (size_t)context) * sizeof(uint32_t);
-}
-
 void gpu_sampling_init(GpuSampling *s, const SampleOptions *options, int vocab, int64_t context, uint64_t recent) {
     const SampleOptions o = sample_options_in_range(*options);
     const float coldest = 0x1p-125f; /* 1 / coldest is an f32 */

@@ -20,15 +20,13 @@ typedef struct GpuSampling {
 } GpuSampling;
 _Static_assert(sizeof(GpuSampling) == 80, "as the kernel has it");
 
-/* Bytes that the recent tokens of any sequence need, with a context of so many tokens. */
-size_t gpu_sampling_recent_most(int vocab, int64_t context);
-
 /* The state before the first token. What is out of range means what sampler_new() says; a temperature between 0 and
  * 2^-125 is 2^-125. recent: where the recent tokens will lie on the device, 4-byte aligned; not 0 if there is a
  * penalty, else not used. */
 void gpu_sampling_init(GpuSampling *s, const SampleOptions *o, int vocab, int64_t context, uint64_t recent);
 
-/* Bytes of recent tokens that these options use, to be copied to the device after gpu_sampling_prompt(). 0: none. */
+/* Bytes of recent tokens that these options use, at most plan_recent_bytes(), to be copied to the device after
+ * gpu_sampling_prompt(). 0: none. */
 size_t gpu_sampling_recent_bytes(const GpuSampling *s, int vocab);
 
 /* Tells a new state the tokens of the prompt, for the penalty: fills recent [gpu_sampling_recent_bytes()], the host's

@@ -5,6 +5,7 @@
  * sampling_gpu rates
  * Exit 77 without a GPU.
  */
+#include "codegen/plan.h"
 #include "tests/kernels/blocks.h"
 #include "tests/kernels/lab.h"
 #include "tests/kernels/program.h"
@@ -209,7 +210,7 @@ static double time_picks(Lab *l, const DevLaunch *one) {
 static void rate(Lab *l, const Kernel *k, const Rate *r, int rows) {
     enum { CONTEXT = 1024 };
     const int vocab = k->of->vocab;
-    const size_t row_bytes = (size_t)vocab * 4, most = gpu_sampling_recent_most(vocab, CONTEXT);
+    const size_t row_bytes = (size_t)vocab * 4, most = (size_t)plan_recent_bytes(vocab, CONTEXT);
     uint64_t seed = 1;
     Operands o = make_operands(l, vocab, rows);
     DevPtr tokens = lab_memory(l, (size_t)rows * most, 0xff);

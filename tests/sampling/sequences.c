@@ -1,6 +1,7 @@
 /* sequences.c - see sequences.h. */
 #include "tests/sampling/sequences.h"
 
+#include "codegen/plan.h"
 #include "tests/kernels/blocks.h"
 #include <math.h>
 #include <stdio.h>
@@ -101,7 +102,7 @@ static void start_sequence(const Backend *b, Sequence *s, int slot, uint64_t *se
         sampler_accept(s->sampler, s->history[i]);
     }
     GpuSampling state;
-    const size_t most = gpu_sampling_recent_most(b->vocab, CONTEXT);
+    const size_t most = (size_t)plan_recent_bytes(b->vocab, CONTEXT);
     gpu_sampling_init(&state, &s->o, b->vocab, CONTEXT, b->recent(b->ctx, slot, most));
     memcpy(s->random, state.random, sizeof s->random);
     const size_t bytes = gpu_sampling_recent_bytes(&state, b->vocab);
