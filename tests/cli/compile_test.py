@@ -7,6 +7,7 @@ Compiles the one-layer text of examples/first for the tiny model. NVRTC is the s
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,18 +19,19 @@ LAP = os.path.abspath(sys.argv[1])
 TEXT = os.path.join(REPO, "examples", "first", "first.lap")
 
 
-def lap(*args, code=0):
-    r = subprocess.run([LAP] + [str(a) for a in args], capture_output=True, timeout=600)
+def lap(*args, code=0, env=None):
+    r = subprocess.run([LAP] + [str(a) for a in args], capture_output=True, timeout=600, env=env)
     assert r.returncode == code, "exit code %d, expected %d: lap %s\n%s" % (r.returncode, code, args, r.stderr.decode())
     return r
 
 
 def find_nvrtc():
-    """The options that name it; None without one."""
+    """The options that name it, and its library; exits without one."""
     for options in [], ["--nvrtc", sys.argv[2]]:
-        if json.loads(lap("doctor", "--json", *options).stdout)["NVRTC"]["found"]:
-            return options
-    return None
+        found = json.loads(lap("doctor", "--json", *options).stdout)["NVRTC"]
+        if found["found"]:
+            return options, found["path"]
+    sys.exit(77)
 
 
 def check_contents(path, archs):
@@ -71,15 +73,32 @@ def check_damage(path):
     assert not r.stdout and b".bad: error: " in r.stderr, r.stderr
 
 
+def check_without_builtins(library, tmp, options):
+    """Of the two libraries of NVRTC one alone: where the dynamic linker looks for the other first, there is an empty file."""
+    alone, empty, cache = (os.path.join(tmp, name) for name in ("alone", "empty", "none"))
+    os.mkdir(alone)
+    os.mkdir(empty)
+    linked = os.path.join(alone, re.match(r"libnvrtc\.so\.\d+", os.path.basename(library)).group())
+    os.symlink(library, linked)
+    for builtins in pathlib.Path(library).parent.glob("libnvrtc-builtins.so.*"):
+        pathlib.Path(empty, builtins.name).touch()
+    env = dict(os.environ, LD_LIBRARY_PATH=empty + ":" + os.environ.get("LD_LIBRARY_PATH", ""))
+    r = lap("compile", TEXT, *options, "-q", "--nvrtc", alone, "--kernel-cache", cache, "-o", os.path.join(tmp, "none.facet"),
+            code=3, env=env)
+    err = r.stderr.decode()
+    assert err.startswith("error: %s lacks its second library, libnvrtc-builtins.so." % linked) and "--nvrtc DIR" in err, err
+    assert not os.path.exists(cache) and not os.path.exists(os.path.join(tmp, "none.facet")), os.listdir(tmp)
+
+
 def main():
-    nvrtc = find_nvrtc()
-    if nvrtc is None:
-        sys.exit(77)
+    nvrtc, library = find_nvrtc()
     with tempfile.TemporaryDirectory() as tmp:
         tiny, path = os.path.join(tmp, "tiny.gguf"), os.path.join(tmp, "first.facet")
         subprocess.run([sys.executable, os.path.join(REPO, "examples", "tiny", "make_tiny.py"), tiny], check=True)
         archs = ["sm_86", "sm_90a"]
-        options = ["--weights", tiny, "--arch", ",".join(archs), "--context", 64, "--chunk", 16, "--slots", 2] + nvrtc
+        options = ["--weights", tiny, "--arch", ",".join(archs), "--context", 64, "--chunk", 16, "--slots", 2]
+        check_without_builtins(library, tmp, options)
+        options += nvrtc
         r = lap("compile", TEXT, *options, "-o", path)
         assert r.stderr.decode().startswith("sm_86: ") and not r.stdout, r
         check_contents(path, archs)

@@ -193,32 +193,6 @@ def test_no_nvrtc():
     assert "%s/libnvrtc.so.13 is there but cannot be opened: " % missing in rest, rest
 
 
-def real_nvrtc():
-    """A real libnvrtc, and every folder in which its second library could be found."""
-    listed = subprocess.run(["sh", "-c", "/sbin/ldconfig -p"], capture_output=True).stdout.decode()
-    found = [os.path.realpath(x) for x in re.findall(r"^\s*libnvrtc\S* .*=> (\S+)$", listed, re.M)]
-    found.append(os.path.expanduser("~/.cache/lapidary/nvrtc/nvidia/cu13/lib/libnvrtc.so.13"))
-    found = [x for x in found if os.path.exists(x)]
-    libraries = [x for x in found if os.path.basename(x).startswith("libnvrtc.so.13")]
-    return libraries[0] if libraries else None, sorted({os.path.dirname(x) for x in found})
-
-
-def test_nvrtc_without_builtins():
-    library, folders = real_nvrtc()
-    alone = os.path.join(TMP, "alone")
-    os.mkdir(alone)
-    alone_library = os.path.join(alone, "libnvrtc.so.13")
-    open(alone_library, "w").close()
-    hide = "mount --bind %s %s\n" % (library, alone_library) + "".join("mount -t tmpfs tmpfs %s\n" % d for d in folders)
-    prefix = in_namespace(hide) if library else None
-    if not prefix:
-        print("no NVRTC that can be taken apart: not tested")
-        return
-    _, err = lap(RUN, os.path.join(TMP, "none"), code=3, nvrtc=alone, before=prefix)
-    assert err.startswith("error: %s lacks its second library, libnvrtc-builtins.so." % alone_library), err
-    assert "--nvrtc DIR" in err and not os.path.exists(os.path.join(TMP, "none")), err
-
-
 # ==== Device memory ====
 
 def test_out_of_device_memory():
