@@ -9,10 +9,14 @@
  * Places of #line survive; messages are written as NVRTC does: FILE(LINE): error: TEXT. Of the options the
  * definitions are passed on. Programs of several threads compile beside each other.
  *
- * EMULATED_COMPILER, EMULATED_SOURCES: the compiler and the root of the repository, as at build time.
+ * EMULATED_COMPILER, EMULATED_SOURCES, EMULATED_FOLDERS: the compiler, the root of the repository, and where files are
+ * that are between two steps, as at build time.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <filesystem>
 #include <fstream>
+#include <signal.h>
 #include <spawn.h>
 #include <sstream>
 #include <stdlib.h>
@@ -49,30 +53,50 @@ static void write_file(const std::string &path, const std::string &text) {
     std::ofstream(path, std::ios::binary) << text;
 }
 
-/* A folder that goes with everything in it that has one of the names below. */
+/* Folders of processes that were killed, which could not remove them. */
+static bool remove_left_behind() {
+    std::error_code none;
+    std::filesystem::create_directories(EMULATED_FOLDERS, none);
+    std::filesystem::directory_iterator entry(EMULATED_FOLDERS, none), end;
+    for (; !none && entry != end; entry.increment(none)) {
+        const pid_t owner = atoi(entry->path().filename().c_str());
+        std::error_code other;
+        if (owner > 0 && kill(owner, 0) != 0 && errno == ESRCH)
+            std::filesystem::remove_all(entry->path(), other);
+    }
+    return true;
+}
+
+/* "PROCESS-XXXXXX"; goes with everything in it. */
 struct Folder {
-    char path[32] = "/tmp/emulated-nvrtc-XXXXXX";
+    std::string path = EMULATED_FOLDERS "/" + std::to_string(getpid()) + "-XXXXXX";
     Folder() {
-        if (!mkdtemp(path))
-            path[0] = 0;
+        static const bool once = remove_left_behind();
+        if (!once || !mkdtemp(path.data()))
+            path.clear();
     }
     ~Folder() {
-        for (const char *name : {"/in.cu", "/in.ii", "/out.ii", "/out.so", "/log"})
-            unlink((path + std::string(name)).c_str());
-        rmdir(path);
+        std::error_code none;
+        std::filesystem::remove_all(path, none);
     }
     std::string operator+(const char *name) const {
-        return path + std::string(name);
+        return path + name;
     }
 };
 
-/* With the messages in the C locale. */
-static std::vector<char *> environment() {
-    static char language[] = "LC_ALL=C";
-    std::vector<char *> all = {language};
+/* With messages in the C locale, and the compiler's own files in the folder. */
+static std::vector<std::string> environment(const Folder &folder) {
+    std::vector<std::string> all = {"LC_ALL=C", "TMPDIR=" + folder.path};
     for (char **e = environ; *e; e++)
-        if (strncmp(*e, "LC_ALL=", 7) != 0)
+        if (strncmp(*e, "LC_ALL=", 7) != 0 && strncmp(*e, "TMPDIR=", 7) != 0)
             all.push_back(*e);
+    return all;
+}
+
+static std::vector<char *> pointers(std::vector<std::string> &strings) {
+    std::vector<char *> all;
+    for (std::string &s : strings)
+        all.push_back(s.data());
     all.push_back(nullptr);
     return all;
 }
@@ -94,11 +118,8 @@ static bool wait_for(pid_t child, const Program &p, bool *ok) {
 /* Runs the compiler; what it writes is added to p.log. */
 static Result compiler(Program &p, const Folder &folder, std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), EMULATED_COMPILER);
-    std::vector<char *> argv;
-    for (std::string &a : arguments)
-        argv.push_back(a.data());
-    argv.push_back(nullptr);
-    std::vector<char *> env = environment();
+    std::vector<std::string> variables = environment(folder);
+    std::vector<char *> argv = pointers(arguments), env = pointers(variables);
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
@@ -326,6 +347,10 @@ NVRTC int nvrtcSetFlowCallback(Program *p, Cancelled *callback, void *payload) {
 
 NVRTC int nvrtcCompileProgram(Program *p, int n_options, const char *const *options) {
     const Folder folder;
+    if (folder.path.empty()) {
+        p->log = EMULATED_FOLDERS ": no folder can be made there\n";
+        return COMPILATION;
+    }
     const Result r = compile(*p, folder, definitions_of(n_options, options));
     p->log = all_as_nvrtc(p->log);
     return r;
