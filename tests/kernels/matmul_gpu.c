@@ -1,8 +1,12 @@
 /* matmul_gpu.c - the decode matmul on a GPU against double-precision products of dequant_row()'s weights.
  *
- * matmul_gpu check [seed]   every type, odd shapes, experts, 1..16 rows: errors, poisoned outputs, rows bit for bit the
- *                           same, what the tail made of the planes
- * matmul_gpu rates          times of the shapes of real models beside the streaming rate of the same run
+ * matmul_gpu [--driver FILE] [--nvrtc FOLDER] check [seed]
+ *     every type, odd shapes, experts, 1..16 rows: errors, poisoned outputs, rows bit for bit the same, what the tail
+ *     made of the planes
+ * matmul_gpu [--driver FILE] [--nvrtc FOLDER] few [seed]
+ *     the same of a few small shapes: an emulated GPU takes its time
+ * matmul_gpu rates
+ *     times of the shapes of real models beside the streaming rate of the same run
  * Exit 77 without a GPU.
  */
 #include "tests/kernels/blocks.h"
@@ -13,18 +17,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The first N_FEW: all types, columns that are several slices and no whole tiles, experts of both kinds. */
 static const Shape shapes[] = {
-    {.m.k = 64, BLOCKS_OF_32},
     {.m.k = 96, BLOCKS_OF_32},
+    {.m.k = 256, ALL_TYPES},
+    {.m.k = 613, .m.n_segments = 3, .m.segments = {{DT_BF16, 40}, {DT_F16, 17}, {DT_F32, 16}}},
+    {.m.k = 5376, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 33}, {DT_Q6_K, 17}}},
+    {.m.k = 96, .m.n_segments = 1, .m.segments = {{DT_Q4_1, 33}}, .experts = 3, .slots = 2, .x_pairs = 1},
+    {.m.k = 512, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 70}, {DT_Q6_K, 17}}, .experts = 7, .slots = 4},
+    {.m.k = 64, BLOCKS_OF_32},
     {.m.k = 640, BLOCKS_OF_32},
     {.m.k = 704, BLOCKS_OF_32},
     {.m.k = 2112, BLOCKS_OF_32},
-    {.m.k = 256, ALL_TYPES},
     {.m.k = 2816, ALL_TYPES},
     {.m.k = 5376, ALL_TYPES},
     {.m.k = 21504, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q6_K, 17}}},
     {.m.k = 5376, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 5000}, {DT_Q6_K, 1000}}},
-    {.m.k = 613, .m.n_segments = 3, .m.segments = {{DT_BF16, 40}, {DT_F16, 17}, {DT_F32, 16}}},
     {.m.k = 2816, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 704}, {DT_Q6_K, 40}}, .experts = 10, .slots = 4},
     {.m.k = 704,
      .m.n_segments = 2,
@@ -32,9 +40,8 @@ static const Shape shapes[] = {
      .experts = 10,
      .slots = 8,
      .x_pairs = 1},
-    {.m.k = 96, .m.n_segments = 1, .m.segments = {{DT_Q4_1, 33}}, .experts = 3, .slots = 2, .x_pairs = 1},
 };
-enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_VARIANTS = 4, TOKENS = 16 };
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_FEW = 6, N_VARIANTS = 4, TOKENS = 16 };
 
 /* 16 rows first: its bits are what the others must give. Experts do without x_shared. */
 static const Shape variants[N_VARIANTS] = {
@@ -248,12 +255,12 @@ static void check_shape(Lab *l, const Shape *shape, const Built *built, double w
     free_problem(l, &p);
 }
 
-static void check(Lab *l, uint64_t seed) {
+static void check(Lab *l, int n_shapes, uint64_t seed) {
     static Shape all[N_SHAPES * N_VARIANTS];
     static Built built[N_SHAPES * N_VARIANTS];
     double worst[DT_COUNT] = {0};
     printf("seed %llu\n", (unsigned long long)seed);
-    for (int i = 0; i < N_SHAPES * N_VARIANTS; i++) {
+    for (int i = 0; i < n_shapes * N_VARIANTS; i++) {
         const Shape *v = &variants[i % N_VARIANTS];
         all[i] = shapes[i / N_VARIANTS];
         all[i].m.tiles = v->m.tiles;
@@ -268,10 +275,10 @@ static void check(Lab *l, uint64_t seed) {
         const int multiprocessors = dev_info(l->device)->multiprocessors;
         all[i].tail &= shape_grid(&all[i], multiprocessors) <= multiprocessors; /* all at once */
     }
-    lab_build(l, all, N_SHAPES * N_VARIANTS, built);
-    for (int i = 0; i < N_SHAPES; i++)
+    lab_build(l, all, n_shapes * N_VARIANTS, built);
+    for (int i = 0; i < n_shapes; i++)
         check_shape(l, &shapes[i], &built[i * N_VARIANTS], worst, &seed);
-    for (int i = 0; i < N_SHAPES * N_VARIANTS; i++)
+    for (int i = 0; i < n_shapes * N_VARIANTS; i++)
         dev_module_free(built[i].module);
     for (int t = 0; t < DT_COUNT; t++)
         if (worst[t] > 0)
@@ -285,7 +292,8 @@ int main(int argc, char **argv) {
     if (i < argc && !strcmp(argv[i], "rates"))
         lab_rates(&l);
     else
-        check(&l, i + 1 < argc ? strtoull(argv[i + 1], NULL, 0) : 20240817);
+        check(&l, i < argc && !strcmp(argv[i], "few") ? N_FEW : N_SHAPES,
+              i + 1 < argc ? strtoull(argv[i + 1], NULL, 0) : 20240817);
     lab_close(&l);
     return failures != 0;
 }
