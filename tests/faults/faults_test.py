@@ -2,8 +2,10 @@
 """What the machine may refuse or break while a model is loaded on a GPU: memory, libraries, disk, the process itself.
 
     faults_test.py LAP DRIVER NVRTC COMPILER [TEST..]
+    faults_test.py LAP --gpu [TEST..]
 
-On the emulated GPU, which has 2 GiB; exit 77 without the C++ compiler that it needs. Each function test_* is one test. A
+On the emulated GPU, which has 2 GiB, exit 77 without the C++ compiler that it needs; or on the machine's own, which must
+have less than 100. Each function test_* is one test. A
 message says what was refused and what to do, the exit code is 3, and nothing half-made stays behind.
 """
 import os
@@ -19,16 +21,23 @@ REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(REPO, "tests", "models"))
 import make_headers  # noqa: E402
 
-LAP, DRIVER, NVRTC, COMPILER = (os.path.abspath(x) for x in sys.argv[1:5])
+LAP = os.path.abspath(sys.argv[1])
+REAL = sys.argv[2] == "--gpu"
+DRIVER, NVRTC, COMPILER = (None, None, None) if REAL else (os.path.abspath(x) for x in sys.argv[2:5])
+NAMED = sys.argv[3:] if REAL else sys.argv[5:]
 TMP = tempfile.mkdtemp(prefix="lap-faults-")
 TINY = os.path.join(TMP, "tiny.gguf")
 WARM = os.path.join(TMP, "warm")  # every kernel of RUN
 RUN = ["run", TINY, "-p", "the", "-n", "6", "--greedy", "--set", "L=1", "--chunk", "16", "--context", "128"]
-GPU = ["--device", "gpu", "--driver", DRIVER]
+GPU = ["--device", "gpu"] + ([] if REAL else ["--driver", DRIVER])
+
+
+def compiler(nvrtc):
+    return ["--nvrtc", nvrtc] if nvrtc else []
 
 
 def command(args, cache, nvrtc=NVRTC):
-    return [LAP] + [str(a) for a in args] + GPU + ["--nvrtc", nvrtc, "--kernel-cache", cache]
+    return [LAP] + [str(a) for a in args] + GPU + compiler(nvrtc) + ["--kernel-cache", cache]
 
 
 def lap(args, cache, code=0, nvrtc=NVRTC, before=()):
@@ -42,7 +51,7 @@ def lap(args, cache, code=0, nvrtc=NVRTC, before=()):
 def refused(part, args, cache=None, nvrtc=NVRTC, options=GPU):
     """The error, its first line, must hold `part`; gives what follows."""
     cache = cache or os.path.join(TMP, "none")
-    r = subprocess.run([LAP] + [str(a) for a in args] + options + ["--nvrtc", nvrtc, "--kernel-cache", cache],
+    r = subprocess.run([LAP] + [str(a) for a in args] + options + compiler(nvrtc) + ["--kernel-cache", cache],
                        capture_output=True, timeout=300)
     err = r.stderr.decode()
     assert r.returncode == 3 and r.stdout == b"", "exit code %d: %s\n%s" % (r.returncode, args, err)
@@ -103,7 +112,7 @@ def test_bundle_ended_while_compiling():
     cache, folder = os.path.join(TMP, "bundle-kernels"), os.path.join(TMP, "bundle")
     os.mkdir(folder)
     begin = [LAP, "compile", os.path.join(REPO, "models", "gemma3.lap"), "--weights", TINY, "--arch", "sm_90a", "--set", "L=1",
-             "--nvrtc", NVRTC, "--kernel-cache", cache, "-o", os.path.join(folder, "tiny.facet"), "-q"]
+             *compiler(NVRTC), "--kernel-cache", cache, "-o", os.path.join(folder, "tiny.facet"), "-q"]
     code, err, seconds = start_and_stop(cache, 2, signal.SIGINT, begin)
     assert code == 130 and err == "interrupted; nothing is written\n" and seconds < 10, (code, err, seconds)
     code, _, _ = start_and_stop(cache, 2, signal.SIGKILL, begin)
@@ -178,7 +187,9 @@ def test_no_driver():
         f.write("no library")
     rest = refused("no NVIDIA driver found", RUN, options=["--device", "gpu", "--driver", text])
     assert "%s: file too short" % text in rest or "invalid ELF header" in rest, rest
-    refused("this is no NVIDIA driver", RUN, options=["--device", "gpu", "--driver", os.path.join(NVRTC, "libnvrtc.so.13")])
+    if not REAL:
+        other = os.path.join(NVRTC, "libnvrtc.so.13")
+        refused("this is no NVIDIA driver", RUN, options=["--device", "gpu", "--driver", other])
 
 
 def test_no_nvrtc():
@@ -196,10 +207,10 @@ def test_no_nvrtc():
 # ==== Device memory ====
 
 def test_out_of_device_memory():
-    free = (r"error: out of device memory: %s: needed [\d.]+ [GM]iB, free [\d.]+ [GM]iB of 2.00 GiB on GPU 0 "
-            r"\(emulated GPU\)\nnote: %s\n")
+    free = (r"error: out of device memory: %s: needed [\d.]+ [GM]iB, free [\d.]+ [GM]iB of [\d.]+ GiB on GPU 0 "
+            r"\((?:emulated GPU|NVIDIA .*)\)\nnote: %s\n")
     big = os.path.join(TMP, "big.gguf")
-    make_headers.gemma4("gemma4-e2b").write(big)
+    make_headers.gemma4("gemma4-31b" if REAL else "gemma4-e2b").write(big)
     ids = os.path.join(TMP, "ids.txt")
     with open(ids, "w") as f:
         f.write("2 3 4")
@@ -207,6 +218,8 @@ def test_out_of_device_memory():
              (["run", big, "--tokens-file", ids], "the weights", "Use a smaller model .*, or --device cpu."),
              (["run", big, "--tokens-file", ids, "--chunk", 65536, "--context", 65536], "activations|intermediate results",
               "A smaller --chunk needs less.")]
+    if REAL:
+        cases = [(["run", big, "--tokens-file", ids, "--context", 1 << 20], "the (key|value) caches", cases[0][2])]
     for args, what, advice in cases:
         start = time.time()
         _, err = lap(args, os.path.join(TMP, "none"), code=3)
@@ -216,10 +229,10 @@ def test_out_of_device_memory():
 
 
 def main():
-    if not os.path.exists(COMPILER):
+    if not REAL and not os.path.exists(COMPILER):
         print("the emulated GPU needs g++")
         sys.exit(77)
-    tests = {n: f for n, f in globals().items() if n.startswith("test_") and (not sys.argv[5:] or n in sys.argv[5:])}
+    tests = {n: f for n, f in globals().items() if n.startswith("test_") and (not NAMED or n in NAMED)}
     failed = 0
     try:
         subprocess.run([sys.executable, os.path.join(REPO, "examples", "tiny", "make_tiny.py"), TINY], check=True)
