@@ -32,11 +32,13 @@ typedef struct RowValue {
 typedef struct RowLoop {
     bool open;
     int64_t n;
-    bool scalar; /* a lane has one element, not four neighbours */
-    bool keeps;  /* it writes to shared memory */
-    int n_loads;
-    int load_weight;                               /* numbers that an element's reads have under way */
-    Buf declared, loads, variables, lines, stores; /* its text by place */
+    bool scalar;                         /* a lane has one element, not four neighbours */
+    bool keeps;                          /* it writes to shared memory */
+    int n_loads, first_load;             /* arrays of what is read: in the program, before this loop */
+    bool may_be_ahead;                   /* its reads may stand at the program's start */
+    int ahead_before;                    /* the last loop before it of which that is so; 0: none */
+    int load_weight, heaviest;           /* numbers that an element's reads have under way, and one of them */
+    Buf loads, variables, lines, stores; /* its text by place */
     Buf square_lines, square_stores;
 } RowLoop;
 
@@ -46,8 +48,9 @@ typedef struct RowWriter {
     RowProgram *out;
     RowValue *of; /* by node */
     int values;
-    Buf top, body, ahead; /* the function's start; finished loops and statistics; tail_ahead() */
-    NameMap *tops;        /* statements of top and ahead that are there already */
+    Buf top, starts, body, ahead; /* the function's start; sizes and reads of loops; finished loops and statistics;
+                                   * tail_ahead() */
+    NameMap *tops;                /* statements of top and ahead that are there already */
     RowLoop loop;
     int loops;
     bool statistics;

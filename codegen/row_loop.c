@@ -1,11 +1,15 @@
 /* row_loop.c - loops of a row program: values that are computed element by element of one size share a loop.
  *
  * A lane has W neighbours of an element, and U rounds at once: what the loop reads from memory is asked for in all U
- * rounds before the first value is computed.
+ * rounds before the first value is computed. Where a later loop has all its rounds at once and registers are left, that
+ * is at the start of the program (AHEAD): none of it depends on what the program computes, and each loop would wait
+ * for memory anew.
  *
+ *   float x0[U][W];                                       declared
+ *   for u: load_values<W>(x0[u], p4 + e);                 loads, if AHEAD
+ *   ..
  *   for (r = 0; r < ROUNDS; r += U) {
- *       float x0[U][W];                                   declared
- *       for u: load_values<W>(x0[u], p4 + e);             loads
+ *       for u: load_values<W>(x0[u], p4 + e);             loads, else
  *       for u {
  *           float square3 = 0;                            square_lines
  *           float v3[W];                                  variables
@@ -16,19 +20,21 @@
  *   }
  */
 #include "codegen/row_int.h"
+#include <stdio.h>
 
 enum { LANES = 32 };
 
 void row_loop_clear(RowLoop *l) {
-    l->declared.n = l->loads.n = l->variables.n = l->lines.n = l->stores.n = 0;
+    l->loads.n = l->variables.n = l->lines.n = l->stores.n = 0;
+    l->first_load = l->n_loads;
+    l->heaviest = 0;
     l->square_lines.n = l->square_stores.n = 0;
     l->load_weight = 0;
     l->open = false;
 }
 
 void row_loop_free(RowLoop *l) {
-    Buf *const bufs[] = {&l->declared, &l->loads,        &l->variables,    &l->lines,
-                         &l->stores,   &l->square_lines, &l->square_stores};
+    Buf *const bufs[] = {&l->loads, &l->variables, &l->lines, &l->stores, &l->square_lines, &l->square_stores};
     for (size_t i = 0; i < COUNTOF(bufs); i++)
         buf_free(bufs[i]);
 }
@@ -52,8 +58,8 @@ void row_loop_leave(RowWriter *p, NodeId operand) {
 
 int row_loop_load(RowWriter *p, int weight) {
     const int k = p->loop.n_loads++;
-    buf_printf(&p->loop.declared, "            float x%d[U][W];\n", k);
     p->loop.load_weight += weight;
+    p->loop.heaviest = weight > p->loop.heaviest ? weight : p->loop.heaviest;
     return k;
 }
 
@@ -69,31 +75,62 @@ static const char *text_of(const Buf *b) {
     return b->n ? b->s : "";
 }
 
-static void write_loop(const RowLoop *l, Buf *to) {
-    static const char place[] =
-        "                const int b = first + W * ((int)threadIdx.x + (r + u) * TAIL_THREADS);\n"
-        "                [[maybe_unused]] const int e = b;\n";
-    const long long n = l->n;
-    const int ahead = rounds_ahead(l);
-    buf_printf(
-        to,
-        "    {\n        constexpr int W = %d, ROUNDS = (span(%lld) + W * TAIL_THREADS - 1) / (W * TAIL_THREADS);\n"
-        "        constexpr int U = ROUNDS < %d ? ROUNDS : %d;\n"
-        "#pragma unroll 1\n        for (int r = 0; r < ROUNDS; r += U) {\n%s",
-        l->scalar ? 1 : 4, n, ahead, ahead, text_of(&l->declared));
+static const char lane_place[] =
+    "                const int b = first + W * ((int)threadIdx.x + (r + u) * TAIL_THREADS);\n"
+    "                [[maybe_unused]] const int e = b;\n";
+
+static void write_loads(const RowLoop *l, Buf *to) {
     if (l->loads.n)
         buf_printf(
             to,
             "#pragma unroll\n            for (int u = 0; u < U; u++) {\n%s                if (b < end(%lld)) {\n%s"
             "                }\n            }\n",
-            place, n, l->loads.s);
+            lane_place, (long long)l->n, l->loads.s);
+}
+
+/* The loop's sizes and arrays, and what it reads if that is to be ahead. Not for the first loop, which comes at once,
+ * and not for sums of planes: they need more registers on the way. */
+static void write_start(RowLoop *l, int number, Buf *to) {
+    const int most = rounds_ahead(l), loads = l->n_loads - l->first_load;
+    buf_printf(to,
+               "    constexpr int W%d = %d, ROUNDS%d = (span(%lld) + W%d * TAIL_THREADS - 1) / (W%d * TAIL_THREADS);\n"
+               "    constexpr int U%d = ROUNDS%d < %d ? ROUNDS%d : %d;\n",
+               number, l->scalar ? 1 : 4, number, (long long)l->n, number, number, number, number, most, number, most);
+    for (int k = l->first_load; k < l->n_loads; k++)
+        buf_printf(to, "    float x%d[U%d][W%d];\n", k, number, number);
+    l->may_be_ahead = number > 1 && loads && l->heaviest == 1;
+    if (!l->may_be_ahead)
+        return;
+    char left[32] = "ROW_AHEAD"; /* registers that the loops before have left */
+    if (l->ahead_before)
+        snprintf(left, sizeof left, "LEFT%d", l->ahead_before);
+    l->ahead_before = number;
+    buf_printf(to,
+               "    constexpr bool AHEAD%d = U%d == ROUNDS%d && %d * U%d * W%d <= %s;\n"
+               "    [[maybe_unused]] constexpr int LEFT%d = %s - AHEAD%d * %d * U%d * W%d;\n"
+               "    if constexpr (AHEAD%d) {\n        constexpr int W = W%d, U = U%d, r = 0;\n",
+               number, number, number, loads, number, number, left, number, left, number, loads, number, number, number,
+               number, number);
+    write_loads(l, to);
+    buf_str(to, "    }\n");
+}
+
+static void write_loop(const RowLoop *l, int number, Buf *to) {
+    const long long n = l->n;
+    buf_printf(to,
+               "    {\n        constexpr int W = W%d, ROUNDS = ROUNDS%d, U = U%d;\n"
+               "#pragma unroll 1\n        for (int r = 0; r < ROUNDS; r += U) {\n",
+               number, number, number);
+    if (l->may_be_ahead)
+        buf_printf(to, "            if constexpr (!AHEAD%d)\n", number);
+    write_loads(l, to);
     buf_printf(to,
                "#pragma unroll\n            for (int u = 0; u < U; u++) {\n%s%s                if (b < end(%lld)) {\n%s"
                "#pragma unroll\n                    for (int i = 0; i < W; i++) {\n"
                "                        [[maybe_unused]] const int e = b + i;\n%s                    }\n%s"
                "                }\n%s            }\n        }\n    }\n",
-               place, text_of(&l->square_lines), n, text_of(&l->variables), text_of(&l->lines), text_of(&l->stores),
-               text_of(&l->square_stores));
+               lane_place, text_of(&l->square_lines), n, text_of(&l->variables), text_of(&l->lines),
+               text_of(&l->stores), text_of(&l->square_stores));
     if (l->keeps)
         buf_str(to, "    block_sync();\n");
 }
@@ -101,7 +138,8 @@ static void write_loop(const RowLoop *l, Buf *to) {
 void row_loop_close(RowWriter *p) {
     if (!p->loop.open)
         return;
-    write_loop(&p->loop, &p->body);
+    write_start(&p->loop, p->loops, &p->starts);
+    write_loop(&p->loop, p->loops, &p->body);
     row_loop_clear(&p->loop);
     for (int id = 1; id < p->g->g->nodes.n; id++) {
         RowValue *v = &p->of[id];

@@ -28,9 +28,9 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
         v->at = v->factor = -1;
     }
     p->tops = namemap_new(p->a);
-    p->top.n = p->body.n = p->ahead.n = 0;
+    p->top.n = p->starts.n = p->body.n = p->ahead.n = 0;
+    p->loop.n_loads = p->loop.ahead_before = 0;
     row_loop_clear(&p->loop);
-    p->loop.n_loads = 0;
     p->again = p->statistics = false;
     p->loops = p->values = 0;
     p->out->params.n = 0;
@@ -63,6 +63,7 @@ static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
                     "constexpr auto span = [](int n) { return n; };\n    block_sync();\n");
     }
     buf_bytes(to, p->top.s, p->top.n);
+    buf_bytes(to, p->starts.s, p->starts.n);
     buf_bytes(to, p->body.s, p->body.n);
     buf_str(to, "}\n\nDEVICE void tail_ahead([[maybe_unused]] int thread TAIL_PARAMETERS) {\n");
     buf_bytes(to, p->ahead.s, p->ahead.n);
@@ -118,6 +119,7 @@ bool row_program(Gen *g, const NodeId *nodes, int n, RowProgram *out) {
     if (!g->failed)
         finish(&p, elems);
     buf_free(&p.top);
+    buf_free(&p.starts);
     buf_free(&p.body);
     buf_free(&p.ahead);
     row_loop_free(&p.loop);

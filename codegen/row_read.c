@@ -280,7 +280,9 @@ const char *row_lane(RowWriter *p, NodeId id, RowIndex at) {
     RowIndex in = skipped(p, r.at, r.skip - (external ? address_skip(n, l, &r) : 0));
     in = external ? segment_index(p, l, type_row_elems(&n->type), in) : in;
     if ((!external && !weight) || !in.contiguous) {
-        p->loop.scalar |= (external || weight) && strcmp(in.text, "0") != 0;
+        if (strcmp(in.text, "0") == 0)
+            return row_early(p, id, at.text);
+        p->loop.scalar |= external || weight;
         return row_read(p, id, at);
     }
     const int k = row_loop_load(p, external && l->planes > 1 ? l->planes : 1);
