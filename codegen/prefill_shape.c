@@ -1,5 +1,6 @@
 /* prefill_shape.c - see prefill_shape.h. */
 #include "codegen/prefill_shape.h"
+#include <limits.h>
 
 /* Best first; the first that fits is taken. */
 static const PrefillCut cuts[] = {
@@ -18,9 +19,11 @@ int64_t prefill_shared(const MatmulShape *s, const PrefillCut *c) {
 }
 
 const PrefillCut *prefill_cut_fit(const MatmulShape *s, int64_t shared) {
-    enum { STATIC = 1 << 10 };
+    enum { STATIC = 1 << 10, ONE_RECORD_TOKENS = 64 };
+    /* With one record the next panel's addresses stand beside all sums: more tokens, and registers spill. */
+    const int tokens = s->k <= RECORD_K ? ONE_RECORD_TOKENS : INT_MAX;
     for (size_t i = 0; i < COUNTOF(cuts); i++)
-        if (prefill_shared(s, &cuts[i]) + STATIC <= shared)
+        if (cuts[i].tokens <= tokens && prefill_shared(s, &cuts[i]) + STATIC <= shared)
             return &cuts[i];
     return NULL;
 }
