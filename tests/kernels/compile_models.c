@@ -3,9 +3,12 @@
  *
  * compile_models [--all] FOLDER [ARCH..]; exit 77 without NVRTC. FOLDER holds GGUF files of which only metadata is read
  * (tests/models/make_headers.py): each is compiled with the built-in text of its architecture, as `lap run` does by
- * default. Kernels that several models have in common are compiled once. For the architectures of `whole_archs`, and
- * with --all for every one, all of them; for the others one of each kind: of each template with each set of storage
- * types, and of each other choice that selects code (`kind_macros`), the first that a plan for that architecture has.
+ * default. Kernels that several models have in common are compiled once.
+ *
+ * For the first architecture all kernels. For each further one those whose text none before it had, and one of each
+ * kind: of each template with each set of storage types, and of each other choice that selects code (`kind_macros`),
+ * the first that a plan for it has. So every text is compiled for some architecture, and every kind for every one. With
+ * --all every kernel for every one.
  */
 #include "codegen/plan.h"
 #include "frontend/frontend.h"
@@ -23,8 +26,6 @@
 enum { MOST_MODELS = 64, MOST_HEAD = 4096 };
 
 /* ==== What is compiled ==== */
-
-static const char *const whole_archs[] = {"sm_90a"};
 
 /* Macros whose values select code, and not only sizes. */
 static const char *const kind_macros[] = {
@@ -49,6 +50,9 @@ static const struct {
      "in the tail of E4B's per_layer_model_proj, once a step behind 55 MB of weights; none without the tail"},
     {"sm_100a", "matmul_prefill.cu", "X(0, Q4_K, 1408)", 24,
      "of experts in tiles of 128 tokens, by NVRTC 13.0 and not by nvcc 13.0 for the same text"},
+    {"sm_100a", "matmul_prefill.cu", "X(0, Q4_K, 256)\n", 24,
+     "E2B's and E4B's gate of per-layer inputs, a single panel"},
+    {"sm_100a", "matmul_prefill.cu", "PF_K 256\n", 20, "E2B's and E4B's matrix behind that gate, a single record"},
 };
 
 static bool is_among(const char *s, const char *const *list, size_t n) {
@@ -129,9 +133,25 @@ typedef struct Jobs {
     int distinct;
 } Jobs;
 
+/* Of architecture after architecture. */
+typedef struct Matrix {
+    const Nvrtc *nvrtc;
+    Models models;
+    NameMap *compiled; /* texts */
+    bool all;
+} Matrix;
+
 /* The text behind the line that defines the kernel's name: equal for kernels that differ in it only. */
 static const char *behind_name(const PlanKernel *k) {
     return strchr(k->text, '\n') + 1;
+}
+
+/* Of that text. */
+static const char *text_key(Arena *a, const PlanKernel *k) {
+    const char *text = behind_name(k);
+    const size_t n = strlen(text);
+    return arena_printf(a, "%016llx%016llx", (unsigned long long)hash_bytes(text, n, 1),
+                        (unsigned long long)hash_bytes(text, n, 2));
 }
 
 /* "matmul_decode.cu MM_FORMS(X) X(Q4_K) MM_NT 1 ..": the template and those lines of its head. */
@@ -158,20 +178,23 @@ static bool is_new(NameMap *map, const char *key) {
     return unknown;
 }
 
-static void collect(Jobs *jobs, const Plan *plan, const char *model, bool whole) {
+static void collect(Matrix *m, Jobs *jobs, const Plan *plan, const char *model) {
     for (int i = 0; i < plan->kernels.n; i++) {
         const PlanKernel *k = &plan->kernels.v[i];
-        if (!is_new(jobs->texts, behind_name(k)))
+        const char *text = text_key(m->models.arena, k);
+        if (!is_new(jobs->texts, text))
             continue;
         jobs->distinct++;
-        if (!is_new(jobs->kinds, kind_of(jobs->arena, k)) && !whole)
+        const bool new_kind = is_new(jobs->kinds, kind_of(jobs->arena, k)), new_text = is_new(m->compiled, text);
+        if (!new_kind && !new_text && !m->all)
             continue;
         Job job = {*k, model, arena_printf(jobs->arena, "%s %s", model, k->name)};
         vec_push(jobs->arena, &jobs->v, job);
     }
 }
 
-static bool collect_all(Jobs *jobs, const Models *models, const char *arch, bool whole) {
+static bool collect_all(Matrix *m, Jobs *jobs, const char *arch) {
+    const Models *models = &m->models;
     PlanTarget target;
     const PassOptions p = pass_options_default();
     const PlanOptions o = {.slots = 1, .context = p.context, .chunk = p.chunk, .wanted = p.rows};
@@ -186,7 +209,7 @@ static bool collect_all(Jobs *jobs, const Models *models, const char *arch, bool
             printf("%s: no plan for %s\n", models->v[i].name, arch);
             return false;
         }
-        collect(jobs, plan, models->v[i].name, whole);
+        collect(m, jobs, plan, models->v[i].name);
     }
     return true;
 }
@@ -246,15 +269,15 @@ static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs)
     return ok;
 }
 
-static bool compile_arch(const Nvrtc *nvrtc, const Models *models, const char *arch, bool whole) {
-    if (!nvrtc_supports(nvrtc, arch)) {
+static bool compile_arch(Matrix *m, const char *arch) {
+    if (!nvrtc_supports(m->nvrtc, arch)) {
         printf("%s: this NVRTC does not know it\n", arch);
         return true;
     }
     Jobs jobs = {.arena = arena_new()};
     jobs.texts = namemap_new(jobs.arena);
     jobs.kinds = namemap_new(jobs.arena);
-    const bool ok = collect_all(&jobs, models, arch, whole) && compile_jobs(nvrtc, arch, &jobs);
+    const bool ok = collect_all(m, &jobs, arch) && compile_jobs(m->nvrtc, arch, &jobs);
     arena_free(jobs.arena);
     return ok;
 }
@@ -267,17 +290,19 @@ int main(int argc, char **argv) {
         printf("compile_models [--all] FOLDER [ARCH..]\n");
         return 2;
     }
-    Models models = {.arena = arena_new(), .diag = diag_new()};
-    if (!add_models(&models, argv[1 + all]))
+    Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}, .all = all};
+    m.compiled = namemap_new(m.models.arena);
+    if (!add_models(&m.models, argv[1 + all]))
         return 1;
     Nvrtc *nvrtc = programs_nvrtc();
+    m.nvrtc = nvrtc;
     const char *const *archs = argc > 2 + all ? (const char *const *)argv + 2 + all : program_archs;
     const int n = argc > 2 + all ? argc - 2 - all : n_program_archs;
     bool ok = true;
     for (int i = 0; i < n; i++)
-        ok &= compile_arch(nvrtc, &models, archs[i], all || is_among(archs[i], whole_archs, COUNTOF(whole_archs)));
+        ok &= compile_arch(&m, archs[i]);
     nvrtc_close(nvrtc);
-    diag_free(models.diag);
-    arena_free(models.arena);
+    diag_free(m.models.diag);
+    arena_free(m.models.arena);
     return ok ? 0 : 1;
 }

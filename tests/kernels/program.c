@@ -69,7 +69,7 @@ bool programs_compile(const Nvrtc *n, const char *arch, Program *programs, const
 
 /* ==== Programs that compile ==== */
 
-const char *const program_archs[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"};
+const char *const program_archs[] = {"sm_90a", "sm_89", "sm_80", "sm_86", "sm_100a", "sm_120a"};
 const int n_program_archs = COUNTOF(program_archs);
 
 Nvrtc *programs_nvrtc(void) {

@@ -20,7 +20,7 @@ bool programs_compile(const Nvrtc *n, const char *arch, Program *programs, const
 
 /* ==== Programs that compile and need no GPU ==== */
 
-/* One of each kind that is released. */
+/* One of each kind that is released; what is compiled for one only is compiled for the first that has it. */
 extern const char *const program_archs[];
 extern const int n_program_archs;
 /* NVRTC of the machine, or what scripts/fetch_nvrtc.py got; else ends the program, with 77 when there is none. */
