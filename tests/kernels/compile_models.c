@@ -29,9 +29,9 @@ enum { MOST_MODELS = 64, MOST_HEAD = 4096 };
 
 /* Macros whose values select code, and not only sizes. */
 static const char *const kind_macros[] = {
-    "MM_FORMS",   "MM_NT",     "MM_GROUPS", "MM_TAIL",  "MM_X_SHARED", "EX_X_PAIRS",     "PF_FORMS",
-    "PF_GROUPED", "ATT_K_DIM", "ATT_TYPE",  "ATT_RING", "ATT_STORE",   "ATT_QUERY_ROWS", "ATT_ROWS",
-    "ATT_SCORE",  "ATT_SINK",  "ATT_TILE",  "ATT_KEYS", "ATT_CAUSAL",  "IN_GATHER",      "REPACK_TYPE",
+    "LAUNCH_EARLY", "LAUNCH_LATE", "EX_EARLY_IDS", "MM_FORMS",  "MM_NT",    "MM_GROUPS",  "MM_TAIL",   "MM_X_SHARED",
+    "EX_X_PAIRS",   "PF_FORMS",    "PF_GROUPED",   "ATT_K_DIM", "ATT_TYPE", "ATT_RING",   "ATT_STORE", "ATT_QUERY_ROWS",
+    "ATT_ROWS",     "ATT_SCORE",   "ATT_SINK",     "ATT_TILE",  "ATT_KEYS", "ATT_CAUSAL", "IN_GATHER", "REPACK_TYPE",
 };
 
 /* Templates in which no thread may keep registers in memory. */
@@ -48,11 +48,8 @@ static const struct {
 } allowed_spills[] = {
     {"", "matmul_decode.cu", "X(0, PLAIN, 10752)", 32,
      "in the tail of E4B's per_layer_model_proj, once a step behind 55 MB of weights; none without the tail"},
-    {"sm_100a", "matmul_prefill.cu", "X(0, Q4_K, 1408)", 24,
-     "of experts in tiles of 128 tokens, by NVRTC 13.0 and not by nvcc 13.0 for the same text"},
-    {"sm_100a", "matmul_prefill.cu", "X(0, Q4_K, 256)\n", 24,
-     "E2B's and E4B's gate of per-layer inputs, a single panel"},
-    {"sm_100a", "matmul_prefill.cu", "PF_K 256\n", 20, "E2B's and E4B's matrix behind that gate, a single record"},
+    {"sm_100a", "matmul_prefill.cu", "", 72,
+     "the addresses of the stage that is filled again beside all sums; none on sm_90a"},
 };
 
 static bool is_among(const char *s, const char *const *list, size_t n) {
