@@ -32,11 +32,14 @@ static bool reads_ahead(const Gen *g, const NodeVec *nodes) {
     return false;
 }
 
+/* LAUNCH_EARLY of the current group's launch. */
+static int launch_early(const Gen *g, const NodeVec *nodes) {
+    if (gen_early(g) != EARLY_MAIN)
+        return 0;
+    return reads_ahead(g, nodes) ? 1 : 2;
+}
+
 const char *gen_order(Gen *g, const NodeVec *nodes) {
-    const bool main = gen_early(g) == EARLY_MAIN;
-    return arena_printf(g->arena, "#define LAUNCH_EARLY %d\n#define LAUNCH_LATE %d\n",
-                        !main                   ? 0
-                        : reads_ahead(g, nodes) ? 1
-                                                : 2,
+    return arena_printf(g->arena, "#define LAUNCH_EARLY %d\n#define LAUNCH_LATE %d\n", launch_early(g, nodes),
                         early(g, g->group + 1) != EARLY_NONE);
 }

@@ -206,10 +206,10 @@ static bool parse_attend(Parser *p, const char *phase, AttendChoice *c) {
 }
 
 /* `early`, `early ids`, or nothing. */
-static bool parse_early(Parser *p, Early *early) {
-    if (p_accept_word(p, "early"))
-        *early = p_accept_word(p, "ids") ? EARLY_IDS : EARLY_MAIN;
-    return true;
+static Early parse_early(Parser *p) {
+    if (!p_accept_word(p, "early"))
+        return EARLY_NONE;
+    return p_accept_word(p, "ids") ? EARLY_IDS : EARLY_MAIN;
 }
 
 static bool parse_group(Parser *p, GraphParser *gp) {
@@ -234,7 +234,10 @@ static bool parse_group(Parser *p, GraphParser *gp) {
     number = ir_group_new(gp->g, f, at);
     Group *group = &gp->g->groups.v[number - 1];
     if (!parse_warps(p, group) || !parse_attend(p, "decode", &group->decode) ||
-        !parse_attend(p, "prefill", &group->prefill) || !parse_early(p, &group->early) || !p_end_line(p, &place))
+        !parse_attend(p, "prefill", &group->prefill))
+        return false;
+    group->early = parse_early(p);
+    if (!p_end_line(p, &place))
         return false;
     p_remember(p, gp->g, OF_GROUP, gp->g->groups.n - 1, place);
     return true;

@@ -267,6 +267,8 @@ static void check_early(Checker *c) {
             (group->family != family || k == 1 || !of_matmuls(g, k - 1) || g->groups.v[k - 2].early == EARLY_MAIN))
             breach(c, group->loc, "group g%d cannot be early", k);
     }
+    if (!c->ok)
+        return;
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
         const Early early = n->group ? g->groups.v[n->group - 1].early : EARLY_NONE;

@@ -99,16 +99,16 @@ static bool order_pairs(const Chains *c, int *order) {
 
 static bool overlap_graph(Module *m, int number, Arena *scratch) {
     Graph *g = m->graphs.v[number];
-    if (!g->groups.n)
-        return false;
+    if (!g->groups.n || !graph_in_order(g))
+        return false; /* not scheduled */
     const Chains c = chains_of(g, scratch);
     int *order = arena_array(scratch, (size_t)g->groups.n, sizeof *order);
     bool changed = order_pairs(&c, order);
     if (changed)
         m->graphs.v[number] = g = graph_regrouped(g, order, g->groups.n, scratch);
-    for (int k = 2; k <= g->groups.n; k++) {
+    for (int k = 1; k <= g->groups.n; k++) {
         Group *group = &g->groups.v[k - 1];
-        const bool may = of_matmuls(g, k) && of_matmuls(g, k - 1) && g->groups.v[k - 2].early != EARLY_MAIN;
+        const bool may = k > 1 && of_matmuls(g, k) && of_matmuls(g, k - 1) && g->groups.v[k - 2].early != EARLY_MAIN;
         const Early e = may ? early(g, k, k - 1) : EARLY_NONE;
         changed = changed || group->early != e;
         group->early = e;

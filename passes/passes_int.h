@@ -14,6 +14,9 @@ NodeId graph_view_base(const Graph *g, NodeId id);
  * each after those it waits for. schedule.c */
 Graph *graph_regrouped(const Graph *g, const int *order, int count, Arena *scratch);
 
+/* True when every node is in a group, groups stand one after another, and are numbered in that order. schedule.c */
+bool graph_in_order(const Graph *g);
+
 /* ==== Fusing (fuse.c): how every fusing pass grows a group ====
  * A pass starts groups and says which nodes it would take; the fuser takes those that can be taken
  * without a group waiting for itself.

@@ -76,8 +76,7 @@ static Graph *rebuild(Fuser *f) {
     return graph_regrouped(f->g, order, count, f->scratch);
 }
 
-/* True when the nodes already stand as rebuild() would put them. */
-static bool in_order(const Graph *g) {
+bool graph_in_order(const Graph *g) {
     int last = 0;
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         int group = ir_get(g, id)->group;
@@ -96,7 +95,7 @@ bool pass_schedule(Module *m, const PassOptions *o) {
     for (int i = 0; i < m->graphs.n; i++) {
         Fuser f = fuser_begin(m->graphs.v[i]);
         bool grouped = group_leftovers(&f);
-        if (!in_order(m->graphs.v[i])) {
+        if (!graph_in_order(m->graphs.v[i])) {
             m->graphs.v[i] = rebuild(&f);
             changed = true;
         }

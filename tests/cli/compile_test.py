@@ -78,7 +78,7 @@ def check_without_builtins(library, tmp, options):
     alone, empty, cache = (os.path.join(tmp, name) for name in ("alone", "empty", "none"))
     os.mkdir(alone)
     os.mkdir(empty)
-    linked = os.path.join(alone, re.match(r"libnvrtc\.so\.\d+", os.path.basename(library)).group())
+    linked = os.path.join(alone, re.match(r"libnvrtc\.so(\.\d+)?", os.path.basename(library)).group())
     os.symlink(library, linked)
     for builtins in pathlib.Path(library).parent.glob("libnvrtc-builtins.so.*"):
         pathlib.Path(empty, builtins.name).touch()

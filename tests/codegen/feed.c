@@ -7,8 +7,8 @@
  *   --apart N              of each call the rows 0, N, 2 N .. are wanted, not all
  *   --tap NAME             the tap's rows, all of them, go to OUT.tap
  *   IDS                    file of token ids, separated by white space
- *   CALLS=OUT              rows of each call, "3" or "1+2+5", begun again when they are used up; all wanted logits go
- * to OUT, f32, row-major. Each begins with an empty sequence.
+ *   CALLS=OUT              rows of each call, "3" or "1+2+5", begun again when they are used up. All wanted logits go
+ *                          to OUT, f32, row-major. Each begins with an empty sequence.
  */
 #include "runtime/engine/session.h"
 

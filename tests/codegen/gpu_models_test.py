@@ -149,7 +149,10 @@ class Case:
         T and R differ. A call of each phase: many rows with many wanted, and with few; up to 16 rows, up to 8."""
         info = run([self.o.lap, "print", self.text(), "--weights", self.weights, "--taps", "--after", "none"])
         calls, tokens = "34+20+12+3", (self.tokens * 2)[:69]
-        for tap, rows in re.findall(r"^  tap (\S+) = %(\S+)", info, re.M):
+        found = re.findall(r"^  tap (\S+) = %(\S+)", info, re.M)
+        if not found:
+            self.fail("the model has no taps")
+        for tap, rows in found:
             width = int(re.search(r"^  %%%s = .* : f32\[T, (\d+)\]" % re.escape(rows), info, re.M)[1])
             more = ["--tap", tap, "--apart", "2"]
             got = self.feed(self.gpu(), tokens, calls, more=more)[0]

@@ -3,7 +3,7 @@
 
 A dense layer takes 5 launches, one with per-layer inputs 7, one with experts 8, in both phases of decoding; one layer, which
 computes keys and values for all rows and the rest for those wanted, one more. Each group is one launch; besides the
-layers there are few.
+layers there are few. Which launches start and wait late is looked at in their kernels' texts.
 """
 import pathlib
 import re
@@ -59,6 +59,46 @@ def check(name, plan):
     return wrong
 
 
+# What the kernels of a layer with experts say, in order: LAUNCH_EARLY, LAUNCH_LATE, EX_EARLY_IDS.
+ORDER = [(0, 0, 0), None, (0, 0, 0), (0, 1, 0), (2, 0, 0), (0, 1, 0), (0, 1, 1), (1, 0, 0)]
+
+
+def orders(plan, kernels):
+    """phase -> [(what ORDER has, scratch places among the arguments)] of the launches."""
+    phases, launches = {}, None
+    for line in plan.splitlines():
+        head = re.match(r"phase (\w+) of step ", line)
+        if head:
+            launches = phases.setdefault(head[1], [])
+        found = re.match(r"  launch (\w+) \((.*?)\)", line)
+        if found and launches is not None:
+            text = (kernels / (found[1] + ".cu")).read_text()
+            said = [re.search(r"^#define %s (\d)$" % m, text, re.M) for m in ("LAUNCH_EARLY", "LAUNCH_LATE", "EX_EARLY_IDS")]
+            order = tuple(int(m[1]) if m else 0 for m in said) if said[0] else None
+            launches.append((order, set(re.findall(r"\bb2(?:\+\d+)?(?=,|$)", found[2]))))
+    return phases
+
+
+def check_order(name, plan, kernels):
+    """Buffer 2 is the scratch."""
+    wrong = [] if re.search(r"^buffer b2 scratch scratch ", plan, re.M) else ["%s: buffer 2 is no scratch" % name]
+    for phase, launches in orders(plan, kernels).items():
+        said = [order for order, _ in launches]
+        if phase.startswith("decode") and kind_of(name) == "experts":
+            for layer in range(29):
+                got = said[1 + 8 * layer:9 + 8 * layer]
+                if got != ORDER:
+                    wrong.append("%s %s: layer %d is ordered %s" % (name, phase, layer, got))
+        if phase.startswith("prefill") and kind_of(name) == "dense" and any(o and any(o) for o in said):
+            wrong.append("%s %s: a launch is early or late though its neighbour has many rows" % (name, phase))
+        if phase.startswith("decode") and kind_of(name) == "dense" and sum(bool(o and o[0]) for o in said) != 1:
+            wrong.append("%s %s: k and v of the last layer are not early" % (name, phase))
+        for (_, before), (order, places) in zip(launches, launches[1:]):
+            if order and order[0] and before & places:
+                wrong.append("%s %s: an early launch writes where the one ahead has %s" % (name, phase, before & places))
+    return wrong
+
+
 def main():
     lap, scratch = sys.argv[1], pathlib.Path(sys.argv[2])
     scratch.mkdir(parents=True, exist_ok=True)
@@ -67,6 +107,11 @@ def main():
         weights = scratch / f"{name}.gguf"
         make_headers.model(name).write(weights)
         wrong += check(name, run(lap, "print", REPO / "models" / (name.split("-")[0] + ".lap"), "--weights", weights, "--plan"))
+        if name in ("gemma4-26b-a4b", "gemma4-31b"):
+            kernels = scratch / (name + "-kernels")
+            plan = run(lap, "print", REPO / "models" / "gemma4.lap", "--weights", weights, "--plan", "--arch", "sm_90a", "--kernels",
+                       kernels)
+            wrong += check_order(name, plan, kernels)
         weights.unlink()
     for text in wrong:
         print("FAILED", text)
