@@ -5,9 +5,8 @@
  * (tests/models/make_headers.py): each is compiled with the built-in text of its architecture, as `lap run` does by
  * default. Kernels that several models have in common are compiled once.
  *
- * For the first architecture all kernels. For each further one those whose text none before it had, and one of each
- * kind: of each template with each set of storage types, and of each other choice that selects code (`kind_macros`),
- * the first that a plan for it has. So every text is compiled for some architecture, and every kind for every one. With
+ * For the first architecture all kernels. For each further one a kernel of each kind: of each template with each set of
+ * storage types, and of each other choice that selects code (`kind_macros`), the first that a plan for it has. With
  * --all every kernel for every one.
  */
 #include "codegen/plan.h"
@@ -127,6 +126,7 @@ typedef struct Jobs {
     Arena *arena;
     VEC(Job) v;
     NameMap *texts, *kinds;
+    bool whole; /* not only one of each kind */
     int distinct;
 } Jobs;
 
@@ -134,8 +134,6 @@ typedef struct Jobs {
 typedef struct Matrix {
     const Nvrtc *nvrtc;
     Models models;
-    NameMap *compiled; /* texts */
-    bool all;
 } Matrix;
 
 /* The text behind the line that defines the kernel's name: equal for kernels that differ in it only. */
@@ -182,8 +180,8 @@ static void collect(Matrix *m, Jobs *jobs, const Plan *plan, const char *model) 
         if (!is_new(jobs->texts, text))
             continue;
         jobs->distinct++;
-        const bool new_kind = is_new(jobs->kinds, kind_of(jobs->arena, k)), new_text = is_new(m->compiled, text);
-        if (!new_kind && !new_text && !m->all)
+        const bool new_kind = is_new(jobs->kinds, kind_of(jobs->arena, k));
+        if (!new_kind && !jobs->whole)
             continue;
         Job job = {*k, model, arena_printf(jobs->arena, "%s %s", model, k->name)};
         vec_push(jobs->arena, &jobs->v, job);
@@ -266,12 +264,12 @@ static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs)
     return ok;
 }
 
-static bool compile_arch(Matrix *m, const char *arch) {
+static bool compile_arch(Matrix *m, const char *arch, bool whole) {
     if (!nvrtc_supports(m->nvrtc, arch)) {
         printf("%s: this NVRTC does not know it\n", arch);
         return true;
     }
-    Jobs jobs = {.arena = arena_new()};
+    Jobs jobs = {.arena = arena_new(), .whole = whole};
     jobs.texts = namemap_new(jobs.arena);
     jobs.kinds = namemap_new(jobs.arena);
     const bool ok = collect_all(m, &jobs, arch) && compile_jobs(m->nvrtc, arch, &jobs);
@@ -287,8 +285,7 @@ int main(int argc, char **argv) {
         printf("compile_models [--all] FOLDER [ARCH..]\n");
         return 2;
     }
-    Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}, .all = all};
-    m.compiled = namemap_new(m.models.arena);
+    Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}};
     if (!add_models(&m.models, argv[1 + all]))
         return 1;
     Nvrtc *nvrtc = programs_nvrtc();
@@ -297,7 +294,7 @@ int main(int argc, char **argv) {
     const int n = argc > 2 + all ? argc - 2 - all : n_program_archs;
     bool ok = true;
     for (int i = 0; i < n; i++)
-        ok &= compile_arch(&m, archs[i]);
+        ok &= compile_arch(&m, archs[i], all || i == 0);
     nvrtc_close(nvrtc);
     diag_free(m.models.diag);
     arena_free(m.models.arena);
