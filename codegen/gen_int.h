@@ -174,8 +174,6 @@ void gen_sampler(Gen *g);
 
 /* Where a node with a place of its own in the slab stands. */
 Loc slab_loc(const Gen *g, NodeId id);
-/* Views share their operand's bytes. */
-NodeId gen_base(const Graph *g, NodeId id);
 /* For use in file names and labels: "blk.0.attn_q.weight + 2". */
 const char *weights_label(Gen *g, const NodeVec *mains);
 

@@ -64,7 +64,7 @@ static bool only_attention_reads(const Gen *g, NodeId main) {
     for (NodeId id = main + 1; id < (NodeId)g->g->nodes.n; id++) {
         const Node *n = ir_get(g->g, id);
         for (int i = 0; i < n->n_in; i++)
-            if (n->group != g->group && gen_base(g->g, n->in[i]) == main &&
+            if (n->group != g->group && ir_view_base(g->g, n->in[i]) == main &&
                 (n->group == 0 || g->g->groups.v[n->group - 1].family != FAM_ATTENTION))
                 return false;
     }
@@ -127,7 +127,7 @@ NodeVec gen_tail_nodes(Gen *g, const Members *m) {
 }
 
 bool gen_input_rows(Gen *g, const Node *main, Loc *x) {
-    *x = g->loc[gen_base(g->g, main->in[0])];
+    *x = g->loc[ir_view_base(g->g, main->in[0])];
     if (x->kind == LOC_ROWS)
         return true;
     gen_fail(g, main, "the input of this matmul is no computed row");

@@ -7,7 +7,7 @@
 static bool few(const Gen *g, int group) {
     for (NodeId id = 1; id < (NodeId)g->g->nodes.n; id++) {
         const Node *n = ir_get(g->g, id);
-        if (n->group == group && (n->op == OP_LINEAR || n->op == OP_LINEAR_EXPERTS))
+        if (n->group == group && ir_is_matmul(n))
             return gen_few(g, n->type.dim[0]);
     }
     return false;
@@ -26,7 +26,7 @@ static bool reads_ahead(const Gen *g, const NodeVec *nodes) {
     for (int i = 0; i < nodes->n; i++) {
         const Node *n = ir_get(g->g, nodes->v[i]);
         for (int k = 0; k < n->n_in; k++)
-            if (ir_get(g->g, gen_base(g->g, n->in[k]))->group == g->group - 1)
+            if (ir_get(g->g, ir_view_base(g->g, n->in[k]))->group == g->group - 1)
                 return true;
     }
     return false;

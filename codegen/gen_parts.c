@@ -98,7 +98,7 @@ int64_t gen_scratch(Gen *g, int64_t bytes, int last) {
     bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
     int64_t at = 0;
     int where = 0, kept = 0;
-    const int oldest = g->group - (g->group > 0 && g->g->groups.v[g->group - 1].early == EARLY_MAIN);
+    const int oldest = g->group - ir_runs_beside(g->g, g->group);
     for (int i = 0; i < g->scratch.n; i++)
         if (g->scratch.v[i].last >= oldest)
             g->scratch.v[kept++] = g->scratch.v[i];

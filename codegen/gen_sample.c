@@ -56,7 +56,7 @@ void gen_sampler(Gen *g) {
     const NodeId output = ir_find_output(g->g, OUT_EMIT, "logits");
     if (!output || !plain_inputs(g->g))
         return;
-    const NodeId logits = gen_base(g->g, output);
+    const NodeId logits = ir_view_base(g->g, output);
     const Type *t = ir_type(g->g, output);
     if (t->rank != 2 || t->dtype != DT_F32 || t->dim[0] != DIM_R || t->dim[1] > MOST_VOCAB)
         return;

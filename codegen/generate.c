@@ -68,12 +68,6 @@ CountKind gen_count(int64_t dim) {
 
 /* ==== Groups ==== */
 
-NodeId gen_base(const Graph *g, NodeId id) {
-    while (op_info(ir_get(g, id)->op)->flags & OPF_VIEW)
-        id = ir_get(g, id)->in[0];
-    return id;
-}
-
 Loc slab_loc(const Gen *g, NodeId id) {
     const Node *n = ir_get(g->g, id);
     const int64_t elems = type_row_elems(&n->type);
@@ -104,12 +98,12 @@ static void find_last_reads(Gen *g) {
     for (NodeId id = 1; id < (NodeId)g->g->nodes.n; id++) {
         const Node *n = ir_get(g->g, id);
         for (int i = 0; i < n->n_in; i++) {
-            NodeId base = gen_base(g->g, n->in[i]);
+            NodeId base = ir_view_base(g->g, n->in[i]);
             g->last_read[base] = n->group > g->last_read[base] ? n->group : g->last_read[base];
         }
     }
     for (int i = 0; i < g->g->outputs.n; i++)
-        g->last_read[gen_base(g->g, g->g->outputs.v[i].node)] = g->g->groups.n + 1;
+        g->last_read[ir_view_base(g->g, g->g->outputs.v[i].node)] = g->g->groups.n + 1;
 }
 
 /* ==== Phases ==== */
@@ -119,7 +113,7 @@ static void phase_outputs(Gen *g) {
         const Output *o = &g->g->outputs.v[i];
         if (o->kind == OUT_KEEP)
             continue;
-        const Node *n = ir_get(g->g, gen_base(g->g, o->node));
+        const Node *n = ir_get(g->g, ir_view_base(g->g, o->node));
         if (n->slab < 0) {
             gen_fail(g, n, "output %s is no computed value", o->name);
             return;

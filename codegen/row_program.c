@@ -97,7 +97,7 @@ static int64_t prepare(RowWriter *p, const NodeId *nodes, int n) {
     int64_t most = 0;
     for (int i = 0; i < n; i++) {
         const Node *node = ir_get(p->g->g, nodes[i]);
-        const bool main = node->op == OP_LINEAR || node->op == OP_LINEAR_EXPERTS;
+        const bool main = ir_is_matmul(node);
         const int64_t elems = type_row_elems(&node->type);
         p->of[nodes[i]].member = !main; /* a main's result is in memory already */
         p->of[nodes[i]].main = main;

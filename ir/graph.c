@@ -271,6 +271,12 @@ bool ir_is_const(const Graph *g, NodeId id, double *value) {
     return true;
 }
 
+NodeId ir_view_base(const Graph *g, NodeId id) {
+    while (op_info(ir_get(g, id)->op)->flags & OPF_VIEW)
+        id = ir_get(g, id)->in[0];
+    return id;
+}
+
 int ir_cache_of(const Graph *g, NodeId kv) {
     const Node *n = ir_get(g, kv);
     while (n->op == OP_KV_STORE)

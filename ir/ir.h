@@ -118,6 +118,10 @@ typedef struct FamilyInfo {
 } FamilyInfo;
 
 const FamilyInfo *family_info(Family f);
+/* Its main op multiplies by weights. */
+static inline bool family_of_matmuls(Family f) {
+    return f == FAM_MATMUL || f == FAM_EXPERTS;
+}
 Family family_from_name(Str name); /* FAM_COUNT when unknown */
 
 /* How an attention goes over the keys. */
@@ -280,6 +284,16 @@ static inline const Type *ir_type(const Graph *g, NodeId id) {
     return &g->nodes.v[id].type;
 }
 bool ir_is_const(const Graph *g, NodeId id, double *value); /* CONST node: its value */
+/* The node whose bytes a view shares; the node itself when it is no view. */
+NodeId ir_view_base(const Graph *g, NodeId id);
+/* The node multiplies by weights. */
+static inline bool ir_is_matmul(const Node *n) {
+    return n->op == OP_LINEAR || n->op == OP_LINEAR_EXPERTS;
+}
+/* The group is early as a whole: what it computes is written while the group ahead runs. */
+static inline bool ir_runs_beside(const Graph *g, int group) {
+    return group > 1 && g->groups.v[group - 1].early == EARLY_MAIN;
+}
 /* The cache a kv value is a state of: index in module->caches. */
 int ir_cache_of(const Graph *g, NodeId kv);
 

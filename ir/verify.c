@@ -206,12 +206,6 @@ static void check_cache_use(Checker *c) {
 
 /* ==== Groups ==== */
 
-static NodeId view_base(const Graph *g, NodeId id) {
-    while (op_info(ir_get(g, id)->op)->flags & OPF_VIEW)
-        id = ir_get(g, id)->in[0];
-    return id;
-}
-
 static bool check_members(Checker *c, const int *mains) {
     const Graph *g = c->g;
     for (int i = 0; i < g->groups.n; i++) {
@@ -233,14 +227,14 @@ static void check_choices(Checker *c) {
     int *tile_k = arena_array(c->scratch, (size_t)g->groups.n + 1, sizeof *tile_k);
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
-        if (n->op != OP_LINEAR && n->op != OP_LINEAR_EXPERTS)
+        if (!ir_is_matmul(n))
             continue;
         int k = dtype_info(ir_type(g, n->in[1])->dtype)->tile_k;
         tile_k[n->group] = k > tile_k[n->group] ? k : tile_k[n->group];
     }
     for (int i = 0; i < g->groups.n; i++) {
         const Group *group = &g->groups.v[i];
-        bool matmul = group->family == FAM_MATMUL || group->family == FAM_EXPERTS;
+        bool matmul = family_of_matmuls(group->family);
         bool columns_ok = group->columns == 64 || group->columns == 128 || group->columns == 256;
         if ((group->warps || group->columns) &&
             (!matmul || group->warps < 1 || !columns_ok || group->columns < tile_k[i + 1]))
@@ -253,18 +247,14 @@ static void check_choices(Checker *c) {
     }
 }
 
-static bool of_matmuls(const Graph *g, int k) {
-    return g->groups.v[k - 1].family == FAM_MATMUL || g->groups.v[k - 1].family == FAM_EXPERTS;
-}
-
 /* What a group does early reads nothing of the group ahead, which does not run beside the one before. */
 static void check_early(Checker *c) {
     const Graph *g = c->g;
     for (int k = 1; k <= g->groups.n; k++) {
         const Group *group = &g->groups.v[k - 1];
         const Family family = group->early == EARLY_MAIN ? FAM_MATMUL : FAM_EXPERTS;
-        if (group->early &&
-            (group->family != family || k == 1 || !of_matmuls(g, k - 1) || g->groups.v[k - 2].early == EARLY_MAIN))
+        if (group->early && (group->family != family || k == 1 || !family_of_matmuls(g->groups.v[k - 2].family) ||
+                             g->groups.v[k - 2].early == EARLY_MAIN))
             breach(c, group->loc, "group g%d cannot be early", k);
     }
     if (!c->ok)
@@ -272,10 +262,9 @@ static void check_early(Checker *c) {
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
         const Early early = n->group ? g->groups.v[n->group - 1].early : EARLY_NONE;
-        const bool main = n->op == OP_LINEAR || n->op == OP_LINEAR_EXPERTS;
-        if (!early || !main)
+        if (!early || !ir_is_matmul(n))
             continue;
-        const int from = ir_get(g, view_base(g, n->in[early == EARLY_IDS ? 2 : 0]))->group;
+        const int from = ir_get(g, ir_view_base(g, n->in[early == EARLY_IDS ? 2 : 0]))->group;
         if (from && from == n->group - 1)
             breach(c, n->loc, "%s is early and reads what group g%d computes", label(n), from);
     }
@@ -350,18 +339,18 @@ static Region *value_lives(const Graph *g, Arena *a) {
     group_bounds(g, first, last);
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
-        const bool early = n->group > 1 && g->groups.v[n->group - 1].early == EARLY_MAIN;
+        const bool early = ir_runs_beside(g, n->group);
         r[id] =
             (Region){0, n->group ? -1 : 0, id, n->group ? first[n->group - early] : id, n->group ? last[n->group] : id};
         for (int i = 0; i < n->n_in; i++) {
-            NodeId base = view_base(g, n->in[i]), until = n->group ? last[n->group] : id;
+            NodeId base = ir_view_base(g, n->in[i]), until = n->group ? last[n->group] : id;
             r[base].last = until > r[base].last ? until : r[base].last;
             if (ir_get(g, base)->group != n->group)
                 r[base].end = 0;
         }
     }
     for (int i = 0; i < g->outputs.n; i++) {
-        Region *out = &r[view_base(g, g->outputs.v[i].node)];
+        Region *out = &r[ir_view_base(g, g->outputs.v[i].node)];
         out->last = (NodeId)g->nodes.n;
         out->end = 0;
     }

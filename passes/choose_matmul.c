@@ -67,7 +67,7 @@ static int matrices(const Graph *g, int group, int64_t *k, DType types[MAX_MATRI
     *k = 0;
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *node = ir_get(g, id);
-        if (node->group != group || (node->op != OP_LINEAR && node->op != OP_LINEAR_EXPERTS))
+        if (node->group != group || !ir_is_matmul(node))
             continue;
         const Type *w = ir_type(g, node->in[1]);
         *k = w->dim[w->rank - 1] > *k ? w->dim[w->rank - 1] : *k;

@@ -29,7 +29,7 @@ static bool in_expert_tile(const Fuser *f, const Node *n) {
 static bool matmul_reads(const Fuser *f, NodeId id) {
     for (NodeId u = id + 1; u < (NodeId)f->g->nodes.n; u++) {
         const Node *n = ir_get(f->g, u);
-        for (int i = 0; (n->op == OP_LINEAR || n->op == OP_LINEAR_EXPERTS) && i < n->n_in; i++)
+        for (int i = 0; ir_is_matmul(n) && i < n->n_in; i++)
             if (n->in[i] == id)
                 return true;
     }
@@ -44,7 +44,7 @@ static bool picks(const Fuser *f, const Node *n) {
 static void fuse(Fuser *f) {
     for (int k = 1; k <= f->g->groups.n; k++) {
         Family family = f->g->groups.v[k - 1].family;
-        if (family != FAM_MATMUL && family != FAM_EXPERTS)
+        if (!family_of_matmuls(family))
             continue;
         fuser_grow_down(f, k, family == FAM_EXPERTS ? in_expert_tile : in_tile);
         fuser_grow_up(f, k, picks);

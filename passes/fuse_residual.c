@@ -31,7 +31,7 @@ static bool on_row(const Fuser *f, const Node *n) {
 static void fuse(Fuser *f) {
     for (int k = 1; k <= f->g->groups.n; k++) {
         Family family = f->g->groups.v[k - 1].family;
-        if (family == FAM_MATMUL || family == FAM_EXPERTS)
+        if (family_of_matmuls(family))
             fuser_grow_down(f, k, on_row);
     }
 }

@@ -1,4 +1,4 @@
-/* liveness.c - which nodes a graph's outputs need, and whose bytes a view shares. */
+/* liveness.c - which nodes a graph's outputs need. */
 #include "passes/passes_int.h"
 
 void graph_mark_live(const Graph *g, bool *live) {
@@ -7,10 +7,4 @@ void graph_mark_live(const Graph *g, bool *live) {
         for (int i = 0; live[id] && i < n->n_in; i++)
             live[n->in[i]] = true;
     }
-}
-
-NodeId graph_view_base(const Graph *g, NodeId id) {
-    while (op_info(ir_get(g, id)->op)->flags & OPF_VIEW)
-        id = ir_get(g, id)->in[0];
-    return id;
 }

@@ -27,7 +27,7 @@ typedef struct Chains {
 } Chains;
 
 static int group_of(const Graph *g, NodeId id) {
-    return ir_get(g, graph_view_base(g, id))->group;
+    return ir_get(g, ir_view_base(g, id))->group;
 }
 
 static Chains chains_of(const Graph *g, Arena *scratch) {
@@ -43,15 +43,11 @@ static Chains chains_of(const Graph *g, Arena *scratch) {
     return c;
 }
 
-static bool is_main(const Node *n) {
-    return n->op == OP_LINEAR || n->op == OP_LINEAR_EXPERTS;
-}
-
 /* True when the group reads the other, or only its mains' operand `operand` does (-1: all nodes and operands). */
 static bool reads(const Graph *g, int group, int other, int operand) {
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
-        if (n->group != group || (operand >= 0 && !is_main(n)))
+        if (n->group != group || (operand >= 0 && !ir_is_matmul(n)))
             continue;
         for (int i = operand < 0 ? 0 : operand; i < (operand < 0 ? n->n_in : operand + 1); i++)
             if (group_of(g, n->in[i]) == other)
@@ -75,7 +71,7 @@ static Early early(const Graph *g, int k, int ahead) {
 }
 
 static bool of_matmuls(const Graph *g, int k) {
-    return family_of(g, k) == FAM_MATMUL || family_of(g, k) == FAM_EXPERTS;
+    return family_of_matmuls(family_of(g, k));
 }
 
 /* The order of groups: neighbours change places where neither needs the other and the longer chain comes second. */
@@ -108,7 +104,7 @@ static bool overlap_graph(Module *m, int number, Arena *scratch) {
         m->graphs.v[number] = g = graph_regrouped(g, order, g->groups.n, scratch);
     for (int k = 1; k <= g->groups.n; k++) {
         Group *group = &g->groups.v[k - 1];
-        const bool may = k > 1 && of_matmuls(g, k) && of_matmuls(g, k - 1) && g->groups.v[k - 2].early != EARLY_MAIN;
+        const bool may = k > 1 && of_matmuls(g, k) && of_matmuls(g, k - 1) && !ir_runs_beside(g, k - 1);
         const Early e = may ? early(g, k, k - 1) : EARLY_NONE;
         changed = changed || group->early != e;
         group->early = e;

@@ -7,9 +7,6 @@
 /* live[id] is set for what is wanted (array of nodes.n); sets it for everything that needs. liveness.c */
 void graph_mark_live(const Graph *g, bool *live);
 
-/* The node whose bytes a view shares; the node itself when it is no view. liveness.c */
-NodeId graph_view_base(const Graph *g, NodeId id);
-
 /* The graph again with its groups, and so its nodes, in another order; every node is in one. `order`: the old numbers,
  * each after those it waits for. schedule.c */
 Graph *graph_regrouped(const Graph *g, const int *order, int count, Arena *scratch);

@@ -61,14 +61,14 @@ static NodeId *last_reads(const Graph *g, const NodeId *group_last, Arena *scrat
         if (!n->group)
             last[id] = id;
         for (int i = 0; i < n->n_in; i++) {
-            NodeId base = graph_view_base(g, n->in[i]);
+            NodeId base = ir_view_base(g, n->in[i]);
             bool inside = n->group && ir_get(g, base)->group == n->group;
             if (!inside && until > last[base])
                 last[base] = until;
         }
     }
     for (int i = 0; i < g->outputs.n; i++)
-        last[graph_view_base(g, g->outputs.v[i].node)] = (NodeId)g->nodes.n;
+        last[ir_view_base(g, g->outputs.v[i].node)] = (NodeId)g->nodes.n;
     return last;
 }
 
@@ -82,7 +82,7 @@ static SpanVec find_spans(const Graph *g, Rows most, Arena *scratch) {
         const Node *n = ir_get(g, id);
         if (!needs_place(n) || !last[id])
             continue;
-        const bool early = n->group > 1 && g->groups.v[n->group - 1].early == EARLY_MAIN;
+        const bool early = ir_runs_beside(g, n->group);
         NodeId from = n->group ? first[n->group - early] : id, until = n->group ? end[n->group] : id;
         Span s = {id, from, last[id] > until ? last[id] : until, value_bytes(&n->type, most), -1};
         vec_push(scratch, &spans, s);
