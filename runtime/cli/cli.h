@@ -90,6 +90,8 @@ SampleOptions cli_sampling(const Cli *c, const ModelFile *file);
 extern volatile bool cli_interrupted;
 /* From now on Ctrl-C sets the flag once; the next one kills. */
 void cli_catch_interrupt(void);
+/* Whether Ctrl-C ends a read that waits (EINTR); off unless said. Writes always go on. */
+void cli_interrupt_reads(bool on);
 
 /* ==== Progress on stderr: only on a terminal, only after a second (progress.c) ==== */
 

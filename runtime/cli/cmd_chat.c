@@ -50,7 +50,9 @@ static char *read_line(const Chat *chat) {
         return readline("> ");
     char *line = NULL;
     size_t cap = 0;
+    cli_interrupt_reads(true);
     ssize_t n = getline(&line, &cap, stdin);
+    cli_interrupt_reads(false);
     if (n < 0) {
         free(line);
         return NULL;

@@ -58,6 +58,7 @@ bool cli_read(Cli *c, const char *path, Buf *out) {
     }
     char block[65536];
     size_t n;
+    cli_interrupt_reads(true);
     while ((n = fread(block, 1, sizeof block, f)) > 0 && out->n <= MAX_INPUT)
         buf_bytes(out, block, n);
     bool failed = ferror(f);
@@ -65,6 +66,7 @@ bool cli_read(Cli *c, const char *path, Buf *out) {
         diag_error(c->diag, NO_LOC, "cannot read %s: %s", name, strerror(errno));
     else if (out->n > MAX_INPUT)
         diag_error(c->diag, NO_LOC, "%s is larger than %zu MiB", name, MAX_INPUT >> 20);
+    cli_interrupt_reads(false);
     if (!is_stdin)
         fclose(f);
     return !failed && out->n <= MAX_INPUT;
@@ -289,6 +291,16 @@ void cli_catch_interrupt(void) {
     cli_interrupted = false;
     struct sigaction a = {.sa_handler = on_interrupt};
     sigemptyset(&a.sa_mask);
-    a.sa_flags = (int)SA_RESETHAND; /* the second one has its usual effect */
+    /* The second one has its usual effect. Restarting: a reply is written to a terminal that reads it slowly, and a
+     * write given up half way would be a reply cut short and an error of output. */
+    a.sa_flags = (int)SA_RESETHAND | SA_RESTART;
+    sigaction(SIGINT, &a, NULL);
+}
+
+void cli_interrupt_reads(bool on) {
+    struct sigaction a;
+    if (sigaction(SIGINT, NULL, &a) || a.sa_handler != on_interrupt)
+        return;
+    a.sa_flags = on ? a.sa_flags & ~SA_RESTART : a.sa_flags | SA_RESTART;
     sigaction(SIGINT, &a, NULL);
 }

@@ -258,14 +258,18 @@ class Terminal:
         while text not in self.seen:
             assert time.time() < end, "no %r in %r" % (text, self.seen[-500:])
             if select.select([self.main], [], [], 1)[0]:
-                self.seen += os.read(self.main, 65536)
+                try:
+                    self.seen += os.read(self.main, 65536)
+                except OSError:
+                    raise AssertionError("it ended with %s before %r: %r" % (self.p.wait(), text, self.seen[-500:]))
         self.seen = self.seen.split(text, 1)[1]
 
     def type(self, text):
         os.write(self.main, text)
 
 
-def test_chat_in_a_terminal():
+def chat_in_a_terminal(seconds):
+    """seconds: how long the terminal reads nothing before the reply is given up."""
     t = Terminal("chat", TINY, "-n", "1000000", "--context", "60000")
     t.wait(b"/help lists commands")
     t.wait(b"> ")
@@ -277,7 +281,7 @@ def test_chat_in_a_terminal():
     t.type(b"hello\n")
     t.wait(b"hello\r\n")
     t.wait(b" ")
-    time.sleep(0.2)
+    time.sleep(seconds)
     t.type(b"\x03")  # Ctrl-C ends the reply
     t.wait(b"[interrupted]")
     t.wait(b"> ")
@@ -287,6 +291,14 @@ def test_chat_in_a_terminal():
     t.type(b"\x04")  # Ctrl-D
     assert t.p.wait(timeout=60) == 0
     os.close(t.main)
+
+
+def test_chat_in_a_terminal():
+    chat_in_a_terminal(0.05)
+
+
+def test_chat_in_a_slow_terminal():
+    chat_in_a_terminal(2)  # the terminal's buffer is full: Ctrl-C comes while the reply waits to be written
 
 
 def test_no_prompt_at_a_terminal():
