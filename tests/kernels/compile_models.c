@@ -1,13 +1,13 @@
 /* compile_models.c - the kernels of every model compile for every architecture, and the hot ones spill no registers. No
  * GPU needed.
  *
- * compile_models [--all] FOLDER [ARCH..]; exit 77 without NVRTC. FOLDER holds GGUF files of which only metadata is read
- * (tests/models/make_headers.py): each is compiled with the built-in text of its architecture, as `lap run` does by
- * default. Kernels that several models have in common are compiled once.
+ * compile_models [--all | --model NAME] FOLDER [ARCH..]; exit 77 without NVRTC. FOLDER holds GGUF files of which only
+ * metadata is read (tests/models/make_headers.py): each is compiled with the built-in text of its architecture, as `lap
+ * run` does by default. Kernels that several models have in common are compiled once.
  *
- * For the first architecture all kernels. For each further one a kernel of each kind: of each template with each set of
- * storage types, and of each other choice that selects code (`kind_macros`), the first that a plan for it has. With
- * --all every kernel for every one.
+ * For the first architecture all kernels. For each further one all of one model, drawn anew each time unless --model
+ * names it, and of the others a kernel of each kind: of each template with each set of storage types, and of each other
+ * choice that selects code (`kind_macros`), the first that a plan for it has. With --all every kernel for every one.
  */
 #include "codegen/plan.h"
 #include "frontend/frontend.h"
@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { MOST_MODELS = 64, MOST_HEAD = 4096 };
 
@@ -69,7 +70,7 @@ typedef struct Models {
     Arena *arena;
     Diag *diag;
     Model v[MOST_MODELS];
-    int n;
+    int n, drawn; /* drawn: which of them is compiled whole for every architecture */
 } Models;
 
 /* As `lap run` compiles it for a GPU. */
@@ -173,7 +174,7 @@ static bool is_new(NameMap *map, const char *key) {
     return unknown;
 }
 
-static void collect(Matrix *m, Jobs *jobs, const Plan *plan, const char *model) {
+static void collect(Matrix *m, Jobs *jobs, const Plan *plan, const char *model, bool whole) {
     for (int i = 0; i < plan->kernels.n; i++) {
         const PlanKernel *k = &plan->kernels.v[i];
         const char *text = text_key(m->models.arena, k);
@@ -181,7 +182,7 @@ static void collect(Matrix *m, Jobs *jobs, const Plan *plan, const char *model) 
             continue;
         jobs->distinct++;
         const bool new_kind = is_new(jobs->kinds, kind_of(jobs->arena, k));
-        if (!new_kind && !jobs->whole)
+        if (!new_kind && !whole)
             continue;
         Job job = {*k, model, arena_printf(jobs->arena, "%s %s", model, k->name)};
         vec_push(jobs->arena, &jobs->v, job);
@@ -198,13 +199,14 @@ static bool collect_all(Matrix *m, Jobs *jobs, const char *arch) {
         return false;
     }
     for (int i = 0; i < models->n; i++) {
-        const Plan *plan = plan_generate(jobs->arena, models->v[i].module, &target, &o);
+        const Model *model = &models->v[(models->drawn + i) % models->n]; /* the drawn one first: what it has is new */
+        const Plan *plan = plan_generate(jobs->arena, model->module, &target, &o);
         if (!plan) {
             diag_print(models->diag, stdout, false);
-            printf("%s: no plan for %s\n", models->v[i].name, arch);
+            printf("%s: no plan for %s\n", model->name, arch);
             return false;
         }
-        collect(m, jobs, plan, models->v[i].name);
+        collect(m, jobs, plan, model->name, jobs->whole || i == 0);
     }
     return true;
 }
@@ -279,19 +281,34 @@ static bool compile_arch(Matrix *m, const char *arch, bool whole) {
 
 /* ==== Main ==== */
 
+/* The model that is named, or any; false: none is called so. */
+static bool draw(Models *m, const char *name) {
+    if (!name)
+        m->drawn = (int)(time(NULL) % m->n);
+    while (name && m->drawn < m->n && strcmp(m->v[m->drawn].name, name) != 0)
+        m->drawn++;
+    if (m->drawn < m->n)
+        printf("all kernels of %s (--model %s)\n", m->v[m->drawn].name, m->v[m->drawn].name);
+    else
+        printf("%s: none of the models\n", name);
+    return m->drawn < m->n;
+}
+
 int main(int argc, char **argv) {
-    const bool all = argc > 1 && strcmp(argv[1], "--all") == 0;
-    if (argc < 2 + all) {
-        printf("compile_models [--all] FOLDER [ARCH..]\n");
+    const bool all = argc > 1 && strcmp(argv[1], "--all") == 0, named = argc > 2 && strcmp(argv[1], "--model") == 0;
+    const int first = all ? 2 : named ? 3 : 1;
+    if (argc < first + 1) {
+        printf("compile_models [--all | --model NAME] FOLDER [ARCH..]\n");
         return 2;
     }
     Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}};
-    if (!add_models(&m.models, argv[1 + all]))
+    if (!add_models(&m.models, argv[first]) || !draw(&m.models, named ? argv[2] : NULL))
         return 1;
     Nvrtc *nvrtc = programs_nvrtc();
     m.nvrtc = nvrtc;
-    const char *const *archs = argc > 2 + all ? (const char *const *)argv + 2 + all : program_archs;
-    const int n = argc > 2 + all ? argc - 2 - all : n_program_archs;
+    const bool some = argc > first + 1;
+    const char *const *archs = some ? (const char *const *)argv + first + 1 : program_archs;
+    const int n = some ? argc - first - 1 : n_program_archs;
     bool ok = true;
     for (int i = 0; i < n; i++)
         ok &= compile_arch(&m, archs[i], all || i == 0);
