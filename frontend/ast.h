@@ -3,7 +3,7 @@
  * Lives in the arena of the compilation. Nothing is looked up here: names are names, numbers are
  * numbers. lower*.c walks it with values in hand and makes graphs.
  *
- *   file  := "model" NAME ["from" NAME STRING] ["uses" "target" ":" NAME] "{" item* "}"
+ *   file  := "model" NAME ["from" NAME STRING ("or" STRING)*] ["uses" "target" ":" NAME] "{" item* "}"
  *   item  := param | variant | fn | entry | chat
  *   see docs/language.md for the whole grammar
  */
@@ -187,10 +187,10 @@ typedef struct ChatField {
 
 typedef struct ModelDecl {
     Name name;
-    Name format;      /* "gguf"; s NULL: no `from` */
-    const char *arch; /* "gemma3" */
-    SrcLoc arch_loc;
-    Name target; /* uses target: NAME; s NULL none */
+    Name format;             /* "gguf"; s NULL: no `from` */
+    VEC(const char *) archs; /* "gemma3"; more than one: from gguf "a" or "b" */
+    SrcLoc arch_loc;         /* of the first */
+    Name target;             /* uses target: NAME; s NULL none */
     VEC(ParamDecl) params;
     VEC(FnDecl) fns;
     VEC(VariantDecl) variants;

@@ -286,21 +286,26 @@ static bool known_format(const char *s) {
     return strcmp(s, "gguf") == 0 || strcmp(s, "safetensors") == 0;
 }
 
-void fe_model(Parser *p, Name name, Name format, Expr *arch, Name target) {
+/* One of the architectures of the head. */
+static void add_arch(Parser *p, ModelDecl *m, const Expr *arch) {
+    const StrPart *part = &arch->u.parts.v[0];
+    if (arch->kind != EX_STRING || arch->u.parts.n != 1 || part->expr)
+        diag_error(p->diag, arch->loc, "the name of the architecture is written out, without {..}");
+    else
+        vec_push(p->arena, &m->archs, arena_strndup(p->arena, part->text.s, part->text.n));
+}
+
+void fe_model(Parser *p, Name name, Name format, ExprList archs, Name target) {
     if (format.s && !known_format(format.s))
         diag_error(p->diag, format.loc, "unknown format '%s'; a model is from gguf or from safetensors", format.s);
     ModelDecl *m = arena_alloc(p->arena, sizeof *m);
     m->name = name;
     m->format = format;
     m->target = target;
-    if (arch) {
-        const StrPart *part = &arch->u.parts.v[0];
-        if (arch->kind != EX_STRING || arch->u.parts.n != 1 || part->expr)
-            diag_error(p->diag, arch->loc, "the name of the architecture is written out, without {..}");
-        else
-            m->arch = arena_strndup(p->arena, part->text.s, part->text.n);
-        m->arch_loc = arch->loc;
-    }
+    if (archs.n)
+        m->arch_loc = archs.v[0]->loc;
+    for (int i = 0; i < archs.n; i++)
+        add_arch(p, m, archs.v[i]);
     p->model = m;
 }
 

@@ -332,22 +332,27 @@ static void lower_entry(Lower *L, const EntryDecl *e) {
 
 /* ==== The program ==== */
 
-/* "gemma4-assistant" and "gemma4_assistant" are the same. */
-static bool same_arch(const char *a, const char *b) {
-    for (;; a++, b++) {
-        char x = *a == '_' ? '-' : *a, y = *b == '_' ? '-' : *b;
-        x = x >= 'A' && x <= 'Z' ? (char)(x + 32) : x;
-        y = y >= 'A' && y <= 'Z' ? (char)(y + 32) : y;
-        if (x != y || !x)
-            return x == y;
-    }
+/* The file's architecture is one of those the text is for, or either says none. */
+static bool takes_file(const ModelDecl *d, const ModelFile *f) {
+    bool found = !f || !f->arch || !f->arch[0] || d->archs.n == 0;
+    for (int i = 0; i < d->archs.n && !found; i++)
+        found = fe_same_arch(d->archs.v[i], f->arch);
+    return found;
+}
+
+/* "'a', 'b' or 'c'" */
+static const char *arch_list(Lower *L, const ModelDecl *d) {
+    const char *all = "";
+    for (int i = 0; i < d->archs.n; i++)
+        all = arena_printf(L->arena, "%s%s'%s'", all, i == 0 ? "" : i + 1 == d->archs.n ? " or " : ", ", d->archs.v[i]);
+    return all;
 }
 
 static void check_inputs(Lower *L) {
     const ModelDecl *d = L->program->model;
     const ModelFile *f = L->in->file;
-    if (f && d->arch && f->arch && f->arch[0] && !same_arch(d->arch, f->arch)) {
-        l_error(L, d->arch_loc, "this text is for weights of architecture '%s'", d->arch);
+    if (!takes_file(d, f)) {
+        l_error(L, d->arch_loc, "this text is for weights of architecture %s", arch_list(L, d));
         l_note(L, l_file(L, f), "the file is of architecture '%s'", f->arch);
     }
     if (d->target.s && L->in->target && strcmp(L->in->target->name, d->target.s) != 0)
@@ -360,7 +365,7 @@ Module *l_program(Arena *arena, Diag *diag, const Program *program, const FeInpu
     const ModelDecl *d = program->model;
     int errors = diag_errors(diag);
     Lower L = {.arena = arena, .diag = diag, .in = in, .program = program, .errors = errors};
-    L.m = module_new(arena, diag, d->name.s, d->arch);
+    L.m = module_new(arena, diag, d->name.s, d->archs.n ? d->archs.v[0] : NULL);
     L.m->target = d->target.s;
     check_inputs(&L);
     l_params(&L);

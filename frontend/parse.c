@@ -46,35 +46,57 @@ static const char *read_string(Arena *arena, Lexer *l) {
     return t.kind == TK_STRING_END ? s : NULL;
 }
 
-bool fe_head(Arena *arena, const char *text, size_t len, const char **name, const char **arch) {
+/* `from FORMAT "A" or "B"`, behind the word from; *t is then what follows. */
+static bool read_archs(Arena *arena, Lexer *l, Token *t, FeHead *out) {
+    if (!read_name(l, t))
+        return false;
+    do {
+        const char *arch = read_string(arena, l);
+        if (!arch)
+            return false;
+        vec_push(arena, &out->archs, arch);
+        fe_lex(l, t);
+    } while (t->kind == TK_OR);
+    return true;
+}
+
+static bool read_head(Arena *arena, Lexer *l, FeHead *out) {
+    Token t;
+    Token name;
+    if (!read_kind(l, &t, TK_MODEL) || !read_name(l, &name))
+        return false;
+    out->name = name.val.name.s;
+    fe_lex(l, &t);
+    if (t.kind == TK_FROM && !read_archs(arena, l, &t, out))
+        return false;
+    if (t.kind == TK_USES && read_kind(l, &t, TK_TARGET) && read_kind(l, &t, TK_COLON) && read_name(l, &t))
+        out->target = t.val.name.s;
+    return true;
+}
+
+bool fe_head(Arena *arena, const char *text, size_t len, FeHead *out) {
+    *out = (FeHead){0};
     if (len > MAX_TEXT)
         return false;
     Lexer *l = fe_lexer_new(arena, 0, text, len, false);
-    Token t;
-    Token model;
-    const char *string = NULL;
-    if (read_kind(l, &t, TK_MODEL) && read_name(l, &model) && read_kind(l, &t, TK_FROM) && read_name(l, &t))
-        string = read_string(arena, l);
-    if (string) {
-        *name = model.val.name.s;
-        *arch = string;
-    }
+    const bool found = read_head(arena, l, out);
     fe_lexer_free(l);
-    return string != NULL;
+    return found;
 }
 
-const char *fe_target(Arena *arena, const char *text, size_t len) {
-    if (len > MAX_TEXT)
-        return NULL;
-    Lexer *l = fe_lexer_new(arena, 0, text, len, false);
-    Token t;
-    bool found = read_kind(l, &t, TK_MODEL) && read_name(l, &t);
-    fe_lex(l, &t);
-    if (found && t.kind == TK_FROM) {
-        found = read_name(l, &t) && read_string(arena, l);
-        fe_lex(l, &t);
+bool fe_same_arch(const char *a, const char *b) {
+    for (;; a++, b++) {
+        char x = *a == '_' ? '-' : *a, y = *b == '_' ? '-' : *b;
+        x = x >= 'A' && x <= 'Z' ? (char)(x + 32) : x;
+        y = y >= 'A' && y <= 'Z' ? (char)(y + 32) : y;
+        if (x != y || !x)
+            return x == y;
     }
-    found = found && t.kind == TK_USES && read_kind(l, &t, TK_TARGET) && read_kind(l, &t, TK_COLON) && read_name(l, &t);
-    fe_lexer_free(l);
-    return found ? t.val.name.s : NULL;
+}
+
+bool fe_head_takes(const FeHead *h, const char *arch) {
+    for (int i = 0; i < h->archs.n; i++)
+        if (fe_same_arch(h->archs.v[i], arch))
+            return true;
+    return false;
 }

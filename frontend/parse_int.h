@@ -120,7 +120,7 @@ void fe_too_deep(Parser *p, SrcLoc at);
 
 /* ==== Building the tree (build.c) ==== */
 
-void fe_model(Parser *p, Name name, Name format, Expr *arch, Name target);
+void fe_model(Parser *p, Name name, Name format, ExprList archs, Name target);
 void fe_param(Parser *p, Name name, Name type, Expr *length, Expr *value);
 void fe_fn(Parser *p, Name name, NameList params, Expr *body);
 void fe_entry(Parser *p, Name name, EntryParamList params, StmtList body);

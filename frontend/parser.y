@@ -54,7 +54,7 @@
 %precedence ELSE
 
 %type <name> name from_format target chat_param chat_in
-%type <expr> from_arch string length fn_body expr either both negated compared sum product signed postfix primary
+%type <expr> string length fn_body expr either both negated compared sum product signed postfix primary
 %type <expr> block_expr index chained_pair
 %type <stmt> stmt
 %type <arg> arg
@@ -62,7 +62,7 @@
 %type <op> compare
 %type <names> names name_list names_opt
 %type <entry_params> entry_params entry_param_list
-%type <exprs> exprs expr_list
+%type <exprs> exprs expr_list from_archs
 %type <args> args arg_list args_opt
 %type <stmts> block stmts
 %type <parts> parts
@@ -71,11 +71,13 @@
 
 file: head "{" items close ;
 
-head: "model" name target                       { fe_model(p, $name, (Name){0}, NULL, $target); }
-    | "model" name from_format from_arch target { fe_model(p, $name, $from_format, $from_arch, $target); }
+head: "model" name target                        { fe_model(p, $name, (Name){0}, (ExprList){0}, $target); }
+    | "model" name from_format from_archs target { fe_model(p, $name, $from_format, $from_archs, $target); }
     ;
 from_format: "from" name  { $$ = $name; } ;
-from_arch: string ;
+from_archs: string                    { $$ = fe_exprs(p, (ExprList){0}, $1); }
+          | from_archs "or" string    { $$ = fe_exprs(p, $1, $3); }
+          ;
 target: %empty                      { $$ = (Name){0}; }
       | "uses" "target" ":" name    { $$ = $name; }
       ;

@@ -52,10 +52,10 @@ void cli_unbind(Bound *b) {
 }
 
 Module *cli_compile(Cli *c, const Bound *b, const TextSource *t) {
-    const char *target = fe_target(c->arena, t->text, t->len);
-    if (target && !b->target) {
+    FeHead head;
+    if (fe_head(c->arena, t->text, t->len, &head) && head.target && !b->target) {
         diag_error(c->diag, NO_LOC, "%s works for a target, \"%s\": give the target's weights with --target TW",
-                   t->name, target);
+                   t->name, head.target);
         return NULL;
     }
     FeInput in = b->in;

@@ -42,16 +42,16 @@ bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *o
     Buf known = {0};
     for (int i = 0; i < n_model_texts; i++) {
         const EmbeddedText *t = &model_texts[i];
-        const char *name;
-        const char *arch;
-        if (!fe_head(a, t->text, t->len, &name, &arch) || !arch)
+        FeHead head;
+        if (!fe_head(a, t->text, t->len, &head))
             continue;
-        if (strcmp(arch, file->arch) == 0) {
+        if (fe_head_takes(&head, file->arch)) {
             *out = (TextSource){t->name, t->text, t->len};
             buf_free(&known);
             return true;
         }
-        buf_printf(&known, "%s\"%s\"", known.n ? ", " : "", arch);
+        for (int k = 0; k < head.archs.n; k++)
+            buf_printf(&known, "%s\"%s\"", known.n ? ", " : "", head.archs.v[k]);
     }
     diag_error(diag, NO_LOC, "%s: no built-in model text for architecture \"%s\"", file->path, file->arch);
     diag_note(diag, NO_LOC, "built in are %s; give a text of your own with %s FILE.lap", known.n ? known.s : "none",

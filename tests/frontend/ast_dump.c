@@ -216,7 +216,9 @@ static void dump_chat(Buf *b, const ModelDecl *m) {
 void ast_dump(Buf *b, const ModelDecl *m) {
     buf_printf(b, "model %s", m->name.s);
     if (m->format.s)
-        buf_printf(b, " from %s \"%s\"", m->format.s, m->arch ? m->arch : "");
+        buf_printf(b, " from %s", m->format.s);
+    for (int i = 0; i < m->archs.n; i++)
+        buf_printf(b, "%s\"%s\"", i ? " or " : " ", m->archs.v[i]);
     if (m->target.s)
         buf_printf(b, " uses %s", m->target.s);
     buf_char(b, '\n');

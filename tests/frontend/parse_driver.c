@@ -47,13 +47,14 @@ static bool run_format(const char *name, const char *text, size_t len) {
 static bool run_head(const char *name, const char *text, size_t len) {
     (void)name;
     Arena *arena = arena_new();
-    const char *model = NULL;
-    const char *arch = NULL;
-    bool ok = fe_head(arena, text, len, &model, &arch);
-    if (ok)
-        printf("%s %s\n", model, arch);
-    else
-        printf("no head\n");
+    FeHead head;
+    bool ok = fe_head(arena, text, len, &head);
+    printf("%s", ok ? head.name : "no head");
+    for (int i = 0; ok && i < head.archs.n; i++)
+        printf(" %s", head.archs.v[i]);
+    if (ok && head.target)
+        printf(" for %s", head.target);
+    putchar('\n');
     arena_free(arena);
     return ok;
 }

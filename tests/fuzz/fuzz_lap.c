@@ -55,10 +55,8 @@ static void check_layout(const char *text, size_t len, const Buf *tree) {
 
 static void check_head(const char *text, size_t len) {
     Arena *arena = arena_new();
-    const char *name = NULL;
-    const char *arch = NULL;
-    require(fe_head(arena, text, len, &name, &arch) == (name && arch));
-    fe_target(arena, text, len);
+    FeHead head;
+    require(!fe_head(arena, text, len, &head) || head.name);
     arena_free(arena);
 }
 
