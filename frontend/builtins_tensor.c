@@ -115,6 +115,16 @@ Value call_experts(Call *c) {
     return make(c, OP_LINEAR_EXPERTS, in, 3, NULL);
 }
 
+Value call_linear_at(Call *c) {
+    Want want = {.rank = 2, .dim = {-1}};
+    NodeId in[3];
+    if (!arg_tensor(c, 0, &in[0]) || !arg_tensor(c, 2, &in[2]))
+        return value_poison();
+    want_last_dim(c, &want, 1, in[0]);
+    in[1] = arg_weight(c, 1, &want);
+    return make(c, OP_LINEAR_AT, in, 3, NULL);
+}
+
 Value call_combine(Call *c) {
     NodeId in[2];
     if (!arg_tensor(c, 0, &in[0]) || !arg_tensor(c, 1, &in[1]))
@@ -165,6 +175,24 @@ Value call_gather(Call *c) {
     if (!arg_tensor(c, 0, &in[0]) || !arg_tensor(c, 1, &in[1]))
         return value_poison();
     return make(c, OP_GATHER, in, 2, NULL);
+}
+
+Value call_lookup(Call *c) {
+    Want want = {.rank = 1, .dim = {-1}};
+    NodeId in[2];
+    Attr n;
+    if (!arg_tensor(c, 0, &in[0]) || !arg_int(c, 2, &n.i))
+        return value_poison();
+    in[1] = arg_weight(c, 1, &want);
+    return make(c, OP_LOOKUP, in, 2, &n);
+}
+
+Value call_scatter(Call *c) {
+    NodeId in[3];
+    Attr n;
+    if (!arg_tensor(c, 0, &in[0]) || !arg_tensor(c, 1, &in[1]) || !arg_int(c, 2, &n.i) || !arg_tensor(c, 3, &in[2]))
+        return value_poison();
+    return make(c, OP_SCATTER, in, 3, &n);
 }
 
 /* rope(x, pos, base, dims = whole head, factors = none, scale = 1.0) */

@@ -1,4 +1,4 @@
-/* eval_linear.c - matrices: linear, linear_experts, embed, and the dot product under them.
+/* eval_linear.c - matrices: linear, linear_experts, linear_at, embed, and the dot product under them.
  *
  * A stored row is decoded once for all rows of the call that meet it, two at a time into a buffer
  * that stays in the first-level cache, and multiplied with four rows of x at a time.
@@ -314,5 +314,49 @@ bool eval_embed(EvalRun *r, NodeId id) {
             return run_fail(r, n, "token %d of row %lld is not in the vocabulary of %lld", (int)e.ids[t], (long long)t,
                             (long long)e.m.n);
     run_parts(r, rows, (double)rows * (double)e.m.k, embed_row, &e);
+    return true;
+}
+
+/* ==== Chosen rows of a matrix ==== */
+
+typedef struct Chosen {
+    Matrix m;
+    const uint8_t *w;
+    const float *x;
+    const int32_t *ids;
+    int64_t choices; /* of a row of x */
+    float *rows;     /* [threads][k]: a decoded row */
+    float *out;
+} Chosen;
+
+static void multiply_chosen(const void *ctx, int64_t part, int thread) {
+    const Chosen *c = ctx;
+    float *row = c->rows + thread * c->m.k;
+    for (int64_t i = part * PANEL; i < (part + 1) * PANEL && i < c->choices; i++) {
+        dequant_row(c->m.type, c->w + (size_t)c->ids[i] * c->m.row_bytes, row, c->m.k);
+        c->out[i] = eval_dot(row, c->x, c->m.k);
+    }
+}
+
+bool eval_linear_at(EvalRun *r, NodeId id) {
+    const Node *n = ir_get(r->g, id);
+    const float *x = run_f32(r, n, 0);
+    const int32_t *ids = run_i32(r, n, 2);
+    float *out = run_out(r, id);
+    Chosen c = {.choices = n->type.dim[1]};
+    c.w = stored_matrix(r, n, 1, &c.m);
+    c.rows = run_scratch(r, n, pool_threads(r->e->pool) * c.m.k, sizeof *c.rows);
+    if (!x || !ids || !c.rows)
+        return false;
+    const int64_t rows = run_dim(r, &n->type, 0);
+    for (int64_t i = 0; i < rows * c.choices; i++)
+        if (ids[i] < 0 || ids[i] >= c.m.n)
+            return run_fail(r, n, "row %d is not one of %lld", (int)ids[i], (long long)c.m.n);
+    for (int64_t t = 0; t < rows; t++) {
+        c.x = x + t * c.m.k;
+        c.ids = ids + t * c.choices;
+        c.out = out + t * c.choices;
+        run_parts(r, (c.choices + PANEL - 1) / PANEL, (double)c.choices * (double)c.m.k * 2, multiply_chosen, &c);
+    }
     return true;
 }

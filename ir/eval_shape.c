@@ -1,4 +1,4 @@
-/* eval_shape.c - ops that move numbers without computing (slice, concat, rows, gather), and the two
+/* eval_shape.c - ops that move numbers without computing (slice, concat, rows, gather, lookup, scatter), and the two
  * that go with choosing experts (top_k, combine). reshape is a view and lives in eval.c.
  */
 #include "ir/eval_int.h"
@@ -83,6 +83,43 @@ bool eval_gather(EvalRun *r, NodeId id) {
         if (ids[i] < 0 || ids[i] >= from)
             return run_fail(r, n, "index %d is not one of %lld", (int)ids[i], (long long)from);
         out[i] = x[i / k * step + ids[i]];
+    }
+    return true;
+}
+
+bool eval_lookup(EvalRun *r, NodeId id) {
+    const Node *n = ir_get(r->g, id);
+    const int32_t *ids = run_i32(r, n, 0), *from = run_i32(r, n, 1);
+    int32_t *out = run_out(r, id);
+    if (!ids || !from)
+        return false;
+    const int64_t count = run_elems(r, ir_type(r->g, n->in[0])), len = n->attr[0].i;
+    const int64_t rows = run_elems(r, ir_type(r->g, n->in[1])) / len;
+    for (int64_t i = 0; i < count; i++) {
+        if (ids[i] < 0 || ids[i] >= rows)
+            return run_fail(r, n, "index %d is not one of %lld", (int)ids[i], (long long)rows);
+        memcpy(out + i * len, from + ids[i] * len, (size_t)len * sizeof *out);
+    }
+    return true;
+}
+
+bool eval_scatter(EvalRun *r, NodeId id) {
+    const Node *n = ir_get(r->g, id);
+    const float *x = run_f32(r, n, 0), *rest = run_f32(r, n, 2);
+    const int32_t *ids = run_i32(r, n, 1);
+    float *out = run_out(r, id);
+    if (!x || !rest || !ids)
+        return false;
+    const int64_t rows = run_rows(r, &n->type), len = run_last(r, &n->type), k = run_last(r, ir_type(r->g, n->in[0]));
+    for (int64_t t = 0; t < rows; t++) {
+        float *to = out + t * len;
+        for (int64_t i = 0; i < len; i++)
+            to[i] = rest[t];
+        for (int64_t i = t * k; i < (t + 1) * k; i++) {
+            if (ids[i] < 0 || ids[i] >= len)
+                return run_fail(r, n, "index %d is not one of %lld", (int)ids[i], (long long)len);
+            to[ids[i]] = x[i];
+        }
     }
     return true;
 }

@@ -159,6 +159,18 @@ static bool infer_linear_experts(const Rule *r) {
     return give(r, DT_F32, 3, (int64_t[]){ids->dim[0], ids->dim[1], w->dim[1]});
 }
 
+static bool infer_linear_at(const Rule *r) {
+    if (!need_floats(r, 0, 2) || !need_matrix(r, 1, 2) || !need_ids(r, 2, 2))
+        return false;
+    const Type *x = operand(r, 0), *w = operand(r, 1), *ids = operand(r, 2);
+    if (x->rank != 2 || x->dim[0] != ids->dim[0])
+        return fail(r, "needs rows [T, K] and indices [T, k]");
+    if (last_dim(x) != w->dim[1])
+        return fail(r, "rows have %lld elements, but the matrix takes %lld", (long long)last_dim(x),
+                    (long long)w->dim[1]);
+    return give(r, DT_F32, 2, ids->dim);
+}
+
 static bool infer_combine(const Rule *r) {
     if (!need_floats(r, 0, 3) || !need_floats(r, 1, 2))
         return false;
@@ -223,6 +235,36 @@ static bool infer_gather(const Rule *r) {
             return fail(r, "indices and values must agree in all but the last dimension");
     }
     return give(r, DT_F32, ids->rank, ids->dim);
+}
+
+static bool infer_lookup(const Rule *r) {
+    const Type *ids = operand(r, 0);
+    if (!is_ids(ids) || ids->rank < 1 || ids->rank == MAX_DIMS)
+        return fail(r, "operand 1 must be i32 indices of at most %d dimensions", MAX_DIMS - 1);
+    const int64_t n = r->n->attr[0].i;
+    if (!need_ids(r, 1, 1))
+        return false;
+    if (n < 1 || operand(r, 1)->dim[0] % n)
+        return fail(r, "the table cannot be cut into parts of %lld", (long long)n);
+    Type t = *ids;
+    t.dim[t.rank] = n;
+    return give(r, DT_I32, t.rank + 1, t.dim);
+}
+
+static bool infer_scatter(const Rule *r) {
+    if (!need_floats(r, 0, 1) || !need_floats(r, 2, 1))
+        return false;
+    const Type *x = operand(r, 0), *ids = operand(r, 1), *rest = operand(r, 2);
+    if (!is_ids(ids) || ids->rank != x->rank || rest->rank != x->rank || last_dim(rest) != 1)
+        return fail(r, "needs values [.., k], i32 indices [.., k] and the rest [.., 1]");
+    for (int i = 0; i < x->rank; i++)
+        if (x->dim[i] != ids->dim[i] || (i + 1 < x->rank && x->dim[i] != rest->dim[i]))
+            return fail(r, "values, indices and the rest must agree in their dimensions");
+    if (last_dim(x) > r->n->attr[0].i)
+        return fail(r, "%lld values do not fit in %lld places", (long long)last_dim(x), (long long)r->n->attr[0].i);
+    Type t = *x;
+    t.dim[t.rank - 1] = r->n->attr[0].i;
+    return give_like(r, &t);
 }
 
 static bool infer_rope(const Rule *r) {

@@ -56,6 +56,12 @@ static InputPlan *find_roles(const Graph *g, Arena *scratch) {
             meet(&plan[n->in[0]], ROLE_INDEX, ir_type(g, n->in[1])->dim[0]);
         else if (n->op == OP_LINEAR_EXPERTS)
             meet(&plan[n->in[2]], ROLE_INDEX, ir_type(g, n->in[1])->dim[0]);
+        else if (n->op == OP_LINEAR_AT)
+            meet(&plan[n->in[2]], ROLE_INDEX, ir_type(g, n->in[1])->dim[0]);
+        else if (n->op == OP_LOOKUP)
+            meet(&plan[n->in[0]], ROLE_INDEX, ir_type(g, n->in[1])->dim[0] / n->attr[0].i);
+        else if (n->op == OP_SCATTER)
+            meet(&plan[n->in[1]], ROLE_INDEX, n->attr[0].i);
         else if (n->op == OP_GATHER)
             meet(&plan[n->in[1]], ROLE_INDEX, ir_type(g, n->in[0])->dim[ir_type(g, n->in[0])->rank - 1]);
         else if (n->op == OP_ROPE)

@@ -283,13 +283,21 @@ static void wrong_calls_are_told(void **unused) {
 
 static void wrong_indices_are_told(void **unused) {
     (void)unused;
-    for (int kind = 0; kind < 3; kind++) {
+    for (int kind = 0; kind < 6; kind++) {
         Lab *l = lab_new(2, 1);
         NodeId x = lab_floats(l, "x", DIMS(DIM_T, 4)), ids = lab_ints(l, "ids", 0, 2, DIMS(DIM_T, 2));
         NodeId w = lab_weight(l, "w", DT_F32, DIMS(3, 5, 4)), out = 0;
         ((int32_t *)lab_in(l, "ids"))[2] = kind == 1 ? -1 : 4;
         if (kind == 2)
             out = op(l, OP_LINEAR_EXPERTS, 3, (NodeId[]){x, w, ids}, NULL);
+        else if (kind == 3)
+            out = op(l, OP_LINEAR_AT, 3, (NodeId[]){x, lab_weight(l, "m", DT_F32, DIMS(3, 4)), ids}, NULL);
+        else if (kind == 4)
+            out = op(l, OP_LOOKUP, 2, (NodeId[]){ids, lab_ints(l, "table", 0, 9, DIMS(6))}, (Attr[]){{.i = 2}});
+        else if (kind == 5)
+            out = op(l, OP_SCATTER, 3,
+                     (NodeId[]){lab_floats(l, "y", DIMS(DIM_T, 2)), ids, lab_floats(l, "rest", DIMS(DIM_T, 1))},
+                     (Attr[]){{.i = 3}});
         else
             out = op(l, OP_GATHER, 2, (NodeId[]){x, ids}, NULL);
         ir_output(l->g, OUT_EMIT, "out", out, NO_LOC);
@@ -297,8 +305,9 @@ static void wrong_indices_are_told(void **unused) {
         EvalCall call = lab_call(l);
         call.outputs = &o;
         call.n_outputs = 1;
-        static const char *const parts[] = {"index 4 is not one of 4", "index -1 is not one of 4",
-                                            "expert 4 of row 1 is not one of 3"};
+        static const char *const parts[] = {"index 4 is not one of 4",           "index -1 is not one of 4",
+                                            "expert 4 of row 1 is not one of 3", "row 4 is not one of 3",
+                                            "index 4 is not one of 3",           "index 4 is not one of 3"};
         lab_expect_error(l, &call, parts[kind]);
         lab_free(l);
     }

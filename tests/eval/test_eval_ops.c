@@ -115,6 +115,23 @@ static void check_linear_experts(Lab *l) {
     }
 }
 
+static void check_linear_at(Lab *l) {
+    static const DType types[] = {DT_F32, DT_BF16, DT_Q8_0, DT_Q6_K};
+    for (size_t i = 0; i < COUNTOF(types); i++) {
+        int64_t n = some_size(), k = dtype_info(types[i])->block_elems * lab_int(1, 3), c = lab_int(1, 70);
+        const char *xn = arena_printf(l->arena, "x.%zu", i), *wn = arena_printf(l->arena, "w.%zu", i);
+        const char *idn = arena_printf(l->arena, "ids.%zu", i);
+        NodeId in[3] = {lab_floats(l, xn, DIMS(DIM_T, k)), lab_weight(l, wn, types[i], DIMS(n, k)),
+                        lab_ints(l, idn, 0, n - 1, DIMS(DIM_T, c))};
+        const float *x = lab_in(l, xn), *w = lab_weight_values(l, wn);
+        const int32_t *id = lab_in(l, idn);
+        double *want = lab_doubles(l, l->T * c), *size = lab_doubles(l, l->T * c);
+        for (int64_t p = 0; p < l->T * c; p++)
+            dot_rows(want + p, size + p, x + p / c * k, w + id[p] * k, 1, k);
+        lab_expect_sized(l, node(l, OP_LINEAR_AT, 3, in, NULL), want, size, 1e-6);
+    }
+}
+
 static void check_combine(Lab *l) {
     int64_t k = lab_int(1, 5), d = some_size();
     NodeId in[2] = {lab_floats(l, "y", DIMS(DIM_T, k, d)), lab_floats(l, "c", DIMS(DIM_T, k))};
@@ -218,6 +235,29 @@ static void check_gather(Lab *l) {
     }
     lab_expect(l, node(l, OP_GATHER, 2, (NodeId[]){x, ids}, NULL), want, 0);
     lab_expect(l, node(l, OP_GATHER, 2, (NodeId[]){table, ids}, NULL), want_table, 0);
+}
+
+static void check_lookup(Lab *l) {
+    int64_t e = some_size(), n = lab_int(1, 9), k = lab_int(1, 6);
+    NodeId in[2] = {lab_ints(l, "ids", 0, e - 1, DIMS(DIM_T, k)), lab_ints(l, "table", -5, 1 << 20, DIMS(e * n))};
+    const int32_t *id = lab_in(l, "ids"), *table = lab_in(l, "table");
+    const int32_t *got = lab_eval(l, node(l, OP_LOOKUP, 2, in, (Attr[]){{.i = n}}));
+    for (int64_t i = 0; i < l->T * k * n; i++)
+        assert_int_equal(got[i], table[id[i / n] * n + i % n]);
+}
+
+static void check_scatter(Lab *l) {
+    int64_t n = some_size(), k = lab_int(1, n < 9 ? n : 9); /* some places meet more than one value */
+    NodeId in[3] = {lab_floats(l, "x", DIMS(DIM_T, k)), lab_ints(l, "ids", 0, n - 1, DIMS(DIM_T, k)),
+                    lab_floats(l, "rest", DIMS(DIM_T, 1))};
+    const float *x = lab_in(l, "x"), *rest = lab_in(l, "rest");
+    const int32_t *id = lab_in(l, "ids");
+    double *want = lab_doubles(l, l->T * n);
+    for (int64_t i = 0; i < l->T * n; i++)
+        want[i] = rest[i / n];
+    for (int64_t i = 0; i < l->T * k; i++)
+        want[i / k * n + id[i]] = x[i];
+    lab_expect(l, node(l, OP_SCATTER, 3, in, (Attr[]){{.i = n}}), want, 0);
 }
 
 static void check_rope(Lab *l) {
