@@ -16,6 +16,7 @@
 #include "ir/kv.h"
 #include "ir/modelfile.h"
 #include "ir/scalar.h"
+#include <string.h>
 
 /* ==== Types ==== */
 
@@ -254,6 +255,18 @@ Graph *module_graph(const Module *m, const char *name); /* NULL when absent */
 int module_add_weight(Module *m, Weight w);
 int module_add_cache(Module *m, Cache c);
 int module_add_variant(Module *m, Variant v);
+
+/* The name of a weight's tensor in the file it belongs to: in front of that of another model stands "target." or
+ * "draft.". */
+static inline const char *weight_tensor(const Weight *w) {
+    return w->from ? strchr(w->name, '.') + 1 : w->name;
+}
+
+/* Puts the graphs of a drafter into its target's module, neither through any pass yet and both of one arena: then one
+ * set of passes, plans and caches serves both. What the drafter has of the target becomes the target's own; its weights
+ * are called "draft.NAME" there and are `from` it, as are its caches and variants called. False after errors in the
+ * target's diag: it works for another model, or both have an entry of one name. (ir/link.c) */
+bool module_link(Module *target, const Module *drafter);
 
 /* ==== Building (ir/graph.c; shape rules in ir/infer.c) ==== */
 
