@@ -4,7 +4,7 @@
  * numbers. lower*.c walks it with values in hand and makes graphs.
  *
  *   file  := "model" NAME ["from" NAME STRING ("or" STRING)*] ["uses" "target" ":" NAME] "{" item* "}"
- *   item  := param | variant | fn | entry | chat
+ *   item  := param | variant | fn | entry | chat | drafts
  *   see docs/language.md for the whole grammar
  */
 #ifndef LAP_FRONTEND_AST_H
@@ -195,6 +195,8 @@ typedef struct ModelDecl {
     VEC(FnDecl) fns;
     VEC(VariantDecl) variants;
     VEC(EntryDecl) entries;
+    Name drafts; /* drafts chain(most = 4): s NULL none */
+    ArgList drafts_args;
     VEC(ChatField) chat;
     SrcLoc chat_loc;
 } ModelDecl;

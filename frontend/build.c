@@ -396,6 +396,16 @@ void fe_variant_end(Parser *p) {
     vec_push(p->arena, &p->model->variants, p->variant);
 }
 
+void fe_drafts(Parser *p, Name way, ArgList args) {
+    if (p->model->drafts.s) {
+        diag_error(p->diag, way.loc, "a second 'drafts'; a model has one");
+        diag_note(p->diag, p->model->drafts.loc, "first here");
+        return;
+    }
+    p->model->drafts = way;
+    p->model->drafts_args = args;
+}
+
 void fe_chat_begin(Parser *p, SrcLoc loc) {
     if (p->model->chat_loc.file) {
         diag_error(p->diag, loc, "a second 'chat'; a model has one");

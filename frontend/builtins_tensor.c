@@ -85,6 +85,28 @@ Value call_weight(Call *c) {
     return weight_node(c->L, l_weight(c->L, name, c->target, c->at[0], c->has[1] ? &want : NULL), c->at[0]);
 }
 
+/* target.tapped("layer.3"): what the target's entry shows under that name, for the rows of this call; an input. */
+Value call_tapped(Call *c) {
+    Lower *L = c->L;
+    const Module *t = L->in->target;
+    const Graph *step = t ? module_graph(t, "step") : NULL;
+    Str name;
+    if (!l_in_entry(L, c->loc, "what a target computes") || !arg_string(c, 0, &name))
+        return value_poison();
+    if (!step)
+        return l_error(L, c->loc, "the target ('%s') is needed here", L->m->target);
+    const char *tap = arena_strndup(L->arena, name.s, name.n);
+    const NodeId node = ir_find_output(step, OUT_TAP, tap);
+    if (!node) {
+        Nearest near = nearest_new(name);
+        for (int i = 0; i < step->outputs.n; i++)
+            if (step->outputs.v[i].kind == OUT_TAP)
+                nearest_try(&near, step->outputs.v[i].name);
+        return l_error(L, c->at[0], "the target has no tap '%s'%s", tap, near_text(L->arena, &near));
+    }
+    return value_tensor(ir_input(L->g, arena_printf(L->arena, "target.%s", tap), *ir_type(step, node), c->loc));
+}
+
 Value call_embed(Call *c) {
     Want want = {.rank = 2, .dim = {-1, -1}};
     NodeId in[2];

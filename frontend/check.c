@@ -287,6 +287,10 @@ static void check_call(Checker *c, const Expr *e) {
             unknown_function(c, name);
         return;
     }
+    if (!f && !v && strchr(b->flags, 'O')) {
+        diag_error(c->diag, name->loc, "only a target can be asked for '%s': target.%s(..)", name->s, name->s);
+        return;
+    }
     Signature s = f ? signature_of_fn(f) : v ? signature_of_variant(v) : signature_of_builtin(b);
     check_signature(c, &s, name, &e->u.call.args, f ? f->name.loc : v ? v->name.loc : NO_LOC);
 }

@@ -81,6 +81,19 @@ static void check_body(Checker *c, const BodyRule *rule, const Name *params, int
     check_close(c);
 }
 
+/* Values whose names differ. */
+static void check_named(Checker *c, const ArgList *args, const char *nameless) {
+    for (int i = 0; i < args->n; i++) {
+        const Arg *a = &args->v[i];
+        check_value(c, a->value);
+        if (!a->name.s)
+            diag_error(c->diag, a->value->loc, "%s", nameless);
+        for (int j = 0; a->name.s && j < i; j++)
+            if (args->v[j].name.s && strcmp(args->v[j].name.s, a->name.s) == 0)
+                diag_error(c->diag, a->name.loc, "'%s' is given twice", a->name.s);
+    }
+}
+
 static void check_variant(Checker *c, const VariantDecl *v) {
     static const BodyRule visible = {"visible", "visible(q, k) or visible(q, k, h)", 2, 3};
     static const BodyRule score = {"score", "score(s, q, k) or score(s, q, k, h)", 1, 4};
@@ -95,15 +108,7 @@ static void check_variant(Checker *c, const VariantDecl *v) {
     check_body(c, &visible, v->visible.params.v, v->visible.params.n, v->visible.body, v->visible.loc);
     check_body(c, &score, v->score.params.v, v->score.params.n, v->score.body, v->score.loc);
     check_body(c, &sink, v->sink.params.v, v->sink.params.n, v->sink.body, v->sink.loc);
-    for (int i = 0; i < v->sparse_args.n; i++) {
-        const Arg *a = &v->sparse_args.v[i];
-        check_value(c, a->value);
-        if (!a->name.s)
-            diag_error(c->diag, a->value->loc, "arguments of a sparse method have names, as in alpha = 0.12");
-        for (int j = 0; a->name.s && j < i; j++)
-            if (v->sparse_args.v[j].name.s && strcmp(v->sparse_args.v[j].name.s, a->name.s) == 0)
-                diag_error(c->diag, a->name.loc, "'%s' is given twice", a->name.s);
-    }
+    check_named(c, &v->sparse_args, "arguments of a sparse method have names, as in alpha = 0.12");
     check_close(c);
 }
 
@@ -152,6 +157,57 @@ static void check_entry(Checker *c, const EntryDecl *e) {
         check_declare(c, e->params.v[i].name, NAME_PARAM);
     check_block(c, &e->body);
     check_close(c);
+}
+
+/* ==== Drafts ==== */
+
+static const struct DraftWay {
+    const char *name;
+    const char *args[3];
+} draft_ways[] = {{"chain", {"most"}}, {"block", {"most", "mask"}}};
+
+static void check_draft_args(Checker *c, const struct DraftWay *way) {
+    const ModelDecl *m = c->p->model;
+    for (size_t k = 0; way->args[k]; k++) {
+        bool given = false;
+        for (int i = 0; i < m->drafts_args.n; i++)
+            given |= m->drafts_args.v[i].name.s && strcmp(m->drafts_args.v[i].name.s, way->args[k]) == 0;
+        if (!given)
+            diag_error(c->diag, m->drafts.loc, "'drafts %s' lacks '%s'", way->name, way->args[k]);
+    }
+    for (int i = 0; i < m->drafts_args.n; i++) {
+        const Name *name = &m->drafts_args.v[i].name;
+        Nearest n = nearest_new((Str){name->s, name->s ? strlen(name->s) : 0});
+        bool known = !name->s;
+        for (size_t k = 0; way->args[k] && !known; k++) {
+            known = strcmp(way->args[k], name->s) == 0;
+            nearest_try(&n, way->args[k]);
+        }
+        if (!known)
+            diag_error(c->diag, name->loc, "'drafts %s' has no '%s'%s", way->name, name->s, near_text(c->arena, &n));
+    }
+}
+
+static void check_drafts(Checker *c) {
+    const ModelDecl *m = c->p->model;
+    if (!m->drafts.s)
+        return;
+    CheckScope scope;
+    check_open(c, &scope);
+    check_named(c, &m->drafts_args, "arguments of 'drafts' have names, as in most = 4");
+    check_close(c);
+    if (!m->target.s)
+        diag_error(c->diag, m->drafts.loc, "what drafts works for a target: say `uses target: NAME` in the head");
+    Nearest n = nearest_new((Str){m->drafts.s, strlen(m->drafts.s)});
+    for (size_t i = 0; i < COUNTOF(draft_ways); i++) {
+        if (strcmp(draft_ways[i].name, m->drafts.s) == 0) {
+            check_draft_args(c, &draft_ways[i]);
+            return;
+        }
+        nearest_try(&n, draft_ways[i].name);
+    }
+    diag_error(c->diag, m->drafts.loc, "there is no way to draft called '%s'; there are chain and block%s", m->drafts.s,
+               near_text(c->arena, &n));
 }
 
 /* ==== Chat ==== */
@@ -230,6 +286,7 @@ bool check_program(Arena *arena, Diag *diag, const Program *p) {
         check_variant(&c, &m->variants.v[i]);
     for (int i = 0; i < m->entries.n; i++)
         check_entry(&c, &m->entries.v[i]);
+    check_drafts(&c);
     check_chat(&c);
     if (!m->entries.n)
         diag_error(diag, m->name.loc, "model '%s' has no entry: nothing can be called", m->name.s);

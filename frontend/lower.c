@@ -378,6 +378,8 @@ Module *l_program(Arena *arena, Diag *diag, const Program *program, const FeInpu
     if (diag_errors(diag) == errors)
         l_check_caches(&L);
     if (!L.stop)
+        l_drafts(&L);
+    if (!L.stop)
         l_chat(&L);
     flush_trail(&L);
     return diag_errors(diag) == errors ? L.m : NULL;

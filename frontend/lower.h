@@ -4,7 +4,7 @@
  * conditions are run, what touches a tensor becomes a node. Reading order: value.h, check.h,
  * lower.c (statements, entries), lower_expr.c (expressions), builtins.c and builtins_tensor.c (what
  * can be called), lower_weight.c (binding to the file), lower_param.c, lower_attend.c,
- * lower_variant.c, lower_chat.c.
+ * lower_variant.c, lower_chat.c, lower_drafts.c.
  *
  * Mistakes: reported once per place and chain of calls, with the chain as notes. The result is
  * poison, which spreads silently, so that one run shows several independent mistakes.
@@ -197,5 +197,9 @@ Value l_scalar_index(Lower *L, Value table, Value index, SrcLoc loc);
 /* ==== lower_chat.c ==== */
 
 void l_chat(Lower *L);
+
+/* ==== lower_drafts.c ==== */
+
+void l_drafts(Lower *L);
 
 #endif

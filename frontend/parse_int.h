@@ -107,7 +107,7 @@ void fe_recovered(Parser *p);      /* the grammar has found its place again */
 /* The innermost open bracket, or NULL; how many '{' are open. */
 const Bracket *fe_innermost(const Parser *p);
 int fe_open_braces(const Parser *p);
-bool fe_begins_item(int kind); /* param variant fn entry chat */
+bool fe_begins_item(int kind); /* param variant fn entry chat drafts */
 bool fe_begins_stmt(int kind); /* let var for tap emit */
 
 /* ==== Messages (parse_error.c) ==== */
@@ -128,6 +128,7 @@ void fe_variant_begin(Parser *p, Name name, NameList params);
 void fe_variant_part(Parser *p, Name part, NameList params, Expr *body);
 void fe_variant_sparse(Parser *p, Name method, ArgList args);
 void fe_variant_end(Parser *p);
+void fe_drafts(Parser *p, Name way, ArgList args);
 void fe_chat_begin(Parser *p, SrcLoc loc);
 void fe_chat_field(Parser *p, Name name, Name param, Name in, Expr *value);
 

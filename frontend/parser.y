@@ -41,7 +41,7 @@
 %token COMMENT "a comment" STRAY_SEMI "a stray ';'"
 
 %token <name> MODEL "model" FROM "from" USES "uses" TARGET "target" SPARSE "sparse"
-%token PARAM "param" VARIANT "variant" FN "fn" ENTRY "entry" CHAT "chat"
+%token PARAM "param" VARIANT "variant" FN "fn" ENTRY "entry" CHAT "chat" DRAFTS "drafts"
 %token LET "let" VAR "var" FOR "for" IN "in" IF "if" THEN "then" ELSE "else" TAP "tap" EMIT "emit" CACHE "cache"
 %token AND "and" OR "or" NOT "not" TRUE "true" FALSE "false" NONE "none"
 
@@ -96,6 +96,7 @@ item: %empty
     | "entry" name "(" entry_params ")" block     { fe_entry(p, $name, $entry_params, $block); }
     | variant_head "{" variant_parts close        { fe_variant_end(p); }
     | chat_head "{" chat_fields close
+    | "drafts" name args_opt                      { fe_drafts(p, $name, $args_opt); }
     | error
     ;
 

@@ -231,6 +231,26 @@ typedef struct ChatFormat {
     Str hide[2];   /* begin and end of a part not shown and not kept in history; empty: none */
 } ChatFormat;
 
+/* How a drafter guesses the tokens behind the newest one, by its entry `draft`. */
+typedef enum DraftWay {
+    DRAFT_NONE,
+    DRAFT_CHAIN, /* one after the other: each from the one before and the vector `g` that came with it */
+    DRAFT_BLOCK, /* all at once, in the places of mask tokens; entry `absorb` takes what the target has read */
+    DRAFT_WAYS,
+} DraftWay;
+
+/* With the newest token in front, the rows of one call of the decode phase. */
+#define MAX_DRAFTS 15
+
+typedef struct Drafts {
+    DraftWay way;
+    int most;     /* tokens a round: 1..MAX_DRAFTS */
+    int32_t mask; /* DRAFT_BLOCK */
+} Drafts;
+
+const char *draft_way_name(DraftWay w);
+DraftWay draft_way_from_name(Str name); /* DRAFT_NONE when unknown */
+
 struct Module {
     Arena *arena;
     Diag *diag;
@@ -242,6 +262,7 @@ struct Module {
     VEC(Variant) variants;
     VEC(Graph *) graphs;
     ChatFormat chat;
+    Drafts drafts;         /* of a drafter, and of a target that it was linked to */
     NameMap *weight_index; /* name -> index in weights */
 };
 

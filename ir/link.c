@@ -135,6 +135,7 @@ bool module_link(Module *target, const Module *drafter) {
     link_weights(&l);
     link_caches(&l);
     link_variants(&l);
+    target->drafts = drafter->drafts;
     for (int i = 0; l.ok && i < drafter->graphs.n; i++)
         link_graph(&l, drafter->graphs.v[i]);
     return l.ok;

@@ -82,6 +82,22 @@ int module_add_variant(Module *m, Variant v) {
     return m->variants.n - 1;
 }
 
+/* ==== Drafts ==== */
+
+static const char *const draft_ways[DRAFT_WAYS] = {
+    [DRAFT_NONE] = "none", [DRAFT_CHAIN] = "chain", [DRAFT_BLOCK] = "block"};
+
+const char *draft_way_name(DraftWay w) {
+    return draft_ways[w];
+}
+
+DraftWay draft_way_from_name(Str name) {
+    for (int w = DRAFT_CHAIN; w < DRAFT_WAYS; w++)
+        if (str_eq(name, draft_ways[w]))
+            return (DraftWay)w;
+    return DRAFT_NONE;
+}
+
 /* ==== Types ==== */
 
 Type type_make(DType t, int rank, const int64_t *dim) {

@@ -388,8 +388,8 @@ static bool parse_head(Parser *p) {
 static const struct {
     const char *word;
     bool (*parse)(Parser *);
-} declarations[] = {
-    {"weight", p_weight}, {"cache", p_cache}, {"variant", p_variant}, {"chat", p_chat}, {"graph", parse_graph}};
+} declarations[] = {{"weight", p_weight}, {"cache", p_cache},   {"variant", p_variant},
+                    {"chat", p_chat},     {"drafts", p_drafts}, {"graph", parse_graph}};
 
 static bool at_declaration(const Parser *p) {
     for (size_t i = 0; i < COUNTOF(declarations); i++)
@@ -402,7 +402,7 @@ static bool parse_declaration(Parser *p) {
     for (size_t i = 0; i < COUNTOF(declarations); i++)
         if (p_accept_word(p, declarations[i].word))
             return declarations[i].parse(p);
-    return p_expected(p, "weight, cache, variant, chat or graph");
+    return p_expected(p, "weight, cache, variant, chat, drafts or graph");
 }
 
 /* After a mistake in a declaration: to the next line that begins one. */

@@ -1,4 +1,4 @@
-/* parse_decl.c - types and declarations of the text form of the IR: weights, caches, variants, chat.
+/* parse_decl.c - types and declarations of the text form of the IR: weights, caches, variants, chat, drafts.
  *
  * Every count and dimension is bounded here, so that what is computed from them later stays in 64 bits.
  */
@@ -235,4 +235,26 @@ bool p_chat(Parser *p) {
         return p_fail_at(p, p->at, "a module has one chat format");
     p->m->chat.present = true;
     return p_expect(p, "{") && p_end_line(p, &place) && p_block(p, chat_line, &p->m->chat);
+}
+
+/* ==== Drafts ==== */
+
+bool p_drafts(Parser *p) {
+    Drafts *d = &p->m->drafts;
+    int64_t most = 0, mask = 0;
+    SrcLoc at = p->at, place;
+    const char *way;
+    if (d->way)
+        return p_fail_at(p, p->at, "a module has one way to draft");
+    if (!p_name(p, "chain or block", &way))
+        return false;
+    d->way = draft_way_from_name((Str){way, strlen(way)});
+    if (!d->way)
+        return p_fail_at(p, at, "there is no way to draft called '%.60s'; there are chain and block", way);
+    if (!p_expect_word(p, "most") || !p_int(p, "the most tokens of a round", 1, MAX_DRAFTS, &most) ||
+        (d->way == DRAFT_BLOCK && (!p_expect_word(p, "mask") || !p_int(p, "the mask token", 0, INT32_MAX, &mask))))
+        return false;
+    d->most = (int)most;
+    d->mask = (int32_t)mask;
+    return p_end_line(p, &place);
 }

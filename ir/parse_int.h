@@ -26,5 +26,6 @@ bool p_weight(Parser *p);
 bool p_cache(Parser *p);
 bool p_variant(Parser *p);
 bool p_chat(Parser *p);
+bool p_drafts(Parser *p);
 
 #endif

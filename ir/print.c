@@ -125,6 +125,13 @@ static void print_texts(Buf *out, const char *field, const Str *text, int n, con
     buf_printf(out, "%s\n", after);
 }
 
+static void print_drafts(Buf *out, const Drafts *d) {
+    buf_printf(out, "drafts %s most %d", draft_way_name(d->way), d->most);
+    if (d->way == DRAFT_BLOCK)
+        buf_printf(out, " mask %d", d->mask);
+    buf_char(out, '\n');
+}
+
 static void print_chat(Buf *out, const ChatFormat *c) {
     buf_str(out, "chat {\n");
     print_texts(out, "user", c->user, 2, "");
@@ -271,6 +278,8 @@ void ir_print(Buf *out, const Module *m) {
         print_cache(out, m, &m->caches.v[i]);
     for (int i = 0; i < m->variants.n; i++)
         print_variant(out, m, &m->variants.v[i]);
+    if (m->drafts.way)
+        print_drafts(out, &m->drafts);
     if (m->chat.present)
         print_chat(out, &m->chat);
     for (int i = 0; i < m->graphs.n; i++)
