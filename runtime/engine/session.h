@@ -30,8 +30,12 @@ typedef struct SessionOptions {
     int threads;             /* 0: all processors */
     const char *device;      /* "auto", "cpu", "gpu" */
     GpuOptions gpu;          /* its plan options are filled from the others */
-    const char *const *taps; /* names of taps that calls will read, at most MAX_TAPS */
+    const char *const *taps; /* names of taps that calls will read; with those the drafter needs at most MAX_TAPS */
     int n_taps;
+    const char *draft;       /* weights of a drafter; NULL: none */
+    const char *draft_model; /* path of its text; NULL: built in, by architecture */
+    const FeSetting *draft_settings;
+    int n_draft_settings;
     bool verify_each; /* check every pass by evaluating before and after it */
 } SessionOptions;
 
@@ -111,6 +115,17 @@ StepResult session_pick(Session *s, int32_t *id);
 /* Appends that token, for which the context has room: the one behind it can be asked for. */
 void session_pick_feed(Session *s);
 void session_pick_end(Session *s);
+
+/* ==== Guesses of a drafter ====
+ *
+ * A drafter sees what every step reads and forgets what is forgotten; its guesses change nothing but speed. */
+
+/* How it works; way DRAFT_NONE: the session has none. */
+const Drafts *session_drafts(const Session *s);
+const char *session_drafter_name(const Session *s); /* "gemma4_mtp" */
+/* Guesses at most n >= 1 tokens that follow `newest`, itself not read yet and next in turn. Gives how many (0: it has
+ * nothing to go by), -1 after an error or when cancelled. */
+int session_draft(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel);
 
 /* ==== Going back ==== */
 

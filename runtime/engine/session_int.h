@@ -3,6 +3,7 @@
  * session_open.c  from a text or a bundle to a session
  * session.c       steps, going back
  * session_pick.c  tokens picked on the device
+ * session_draft.c a drafter beside the model
  */
 #ifndef LAP_ENGINE_SESSION_INT_H
 #define LAP_ENGINE_SESSION_INT_H
@@ -19,6 +20,19 @@ typedef struct Picks {
     bool held;  /* and not given out yet */
 } Picks;
 
+/* A drafter. What it needs of the target's last call is in the session's taps behind those of the options. */
+typedef struct SessionDraft {
+    Weights *weights; /* NULL: there is none */
+    TextSource text;
+    const Graph *draft, *absorb; /* absorb: of DRAFT_BLOCK */
+    int n_taps;
+    const char *tap_input[MAX_TAPS]; /* of absorb: "target.layer.3" */
+    float *taps[MAX_TAPS];           /* [chunk][width] */
+    int64_t from, rows;              /* positions that they are of */
+    float *logits;                   /* [most][vocab] */
+    float *g;                        /* DRAFT_CHAIN: [2][width] */
+} SessionDraft;
+
 struct Session {
     SessionOptions o;
     Diag *diag;
@@ -34,6 +48,9 @@ struct Session {
     Tokenizer *tokenizer;
     char *device; /* "gpu NVIDIA H100 80GB HBM3" */
     int vocab;
+    SessionDraft draft;
+    int n_taps; /* of the options and of the drafter */
+    const char *taps[MAX_TAPS];
     int64_t tap_width[MAX_TAPS];
     int32_t *tokens; /* [context] those stored */
     int32_t *pos;    /* [chunk] scratch */
@@ -48,6 +65,15 @@ int64_t session_rows_a_call(const Session *s, bool all);
 
 /* False after an error: n more tokens do not fit in the context. */
 bool session_fits(Session *s, int64_t n);
+
+/* Compiles the drafter of the options and puts it into the target's module, through no pass yet; the taps it needs
+ * become the session's. True too when there is none. */
+bool draft_compile(Session *s, Module *target);
+/* After the passes. */
+bool draft_open(Session *s);
+void draft_close(Session *s);
+/* The drafter's taps of a call that appended n rows are there; they are taken in. */
+bool draft_saw(Session *s, int64_t n, const volatile bool *cancel);
 
 /* The inputs of entry `step`. */
 typedef struct StepInputs {

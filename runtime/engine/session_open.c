@@ -12,8 +12,8 @@ enum { LEAST_WANTED = 16 };
 /* Every tap asked for must exist before passes drop what is not wanted. */
 static bool check_taps(const Session *s) {
     bool ok = true;
-    for (int i = 0; i < s->o.n_taps; i++) {
-        const char *name = s->o.taps[i];
+    for (int i = 0; i < s->n_taps; i++) {
+        const char *name = s->taps[i];
         if (ir_find_output(s->step, OUT_TAP, name))
             continue;
         ok = false;
@@ -44,10 +44,11 @@ static bool bind_data(Session *s) {
     s->data = arena_array(s->arena, (size_t)s->module->weights.n + 1, sizeof *s->data);
     for (int i = 0; i < s->module->weights.n; i++) {
         const Weight *w = &s->module->weights.v[i];
-        const TensorInfo *t = w->from ? NULL : modelfile_tensor(file, w->name);
+        const ModelFile *of = w->from && s->draft.weights ? weights_file(s->draft.weights) : file;
+        const TensorInfo *t = modelfile_tensor(of, weight_tensor(w));
         s->data[i] = t ? t->data : NULL;
         if (!s->data[i]) {
-            diag_error(s->diag, w->loc, "no data for weight \"%s\" in %s", w->name, file->path);
+            diag_error(s->diag, w->loc, "no data for weight \"%s\" in %s", w->name, of->path);
             return false;
         }
     }
@@ -78,10 +79,10 @@ static bool read_outputs(Session *s) {
         return false;
     }
     s->vocab = (int)t->dim[1];
-    for (int i = 0; i < s->o.n_taps; i++) {
-        const Type *tap = ir_type(s->step, ir_find_output(s->step, OUT_TAP, s->o.taps[i]));
+    for (int i = 0; i < s->n_taps; i++) {
+        const Type *tap = ir_type(s->step, ir_find_output(s->step, OUT_TAP, s->taps[i]));
         if (!type_has_rows(tap) || tap->dim[0] != DIM_T) {
-            diag_error(s->diag, s->step->loc, "tap \"%s\" has no row for each token: %s", s->o.taps[i],
+            diag_error(s->diag, s->step->loc, "tap \"%s\" has no row for each token: %s", s->taps[i],
                        type_text(s->arena, tap));
             return false;
         }
@@ -110,8 +111,8 @@ static bool run_pipeline(Session *s, Module *m) {
     p.pass.kv_k = s->o.kv_k == DT_COUNT ? s->backend->kv_type : s->o.kv_k;
     p.pass.kv_v = s->o.kv_v == DT_COUNT ? s->backend->kv_type : s->o.kv_v;
     p.pass.all_taps = false;
-    p.pass.taps = s->o.taps;
-    p.pass.n_taps = s->o.n_taps;
+    p.pass.taps = s->taps;
+    p.pass.n_taps = s->n_taps;
     p.verify_each = s->o.verify_each;
     p.data = s->data;
     p.out = stderr;
@@ -130,10 +131,10 @@ static bool compile(Session *s) {
                   .n_settings = s->o.n_settings};
     Module *m = fe_compile(s->arena, s->diag, &in);
     s->module = m;
-    if (!m || !read_module(s) || !run_pipeline(s, m))
+    if (!m || !draft_compile(s, m) || !read_module(s) || !run_pipeline(s, m))
         return false;
     s->step = module_graph(s->module, "step");
-    return true;
+    return draft_open(s);
 }
 
 /* ==== From a bundle ==== */
@@ -181,6 +182,7 @@ static bool check_meaning(const Session *s) {
         bool given;
     } rows[] = {{"--model", s->o.model != NULL},
                 {"--verify-each", s->o.verify_each},
+                {"--draft", s->o.draft != NULL},
                 {"--use-kernel", s->o.gpu.use_kernel != NULL},
                 {"--device cpu", strcmp(s->o.device, "cpu") == 0}};
     bool ok = true;
@@ -269,7 +271,9 @@ Session *session_open(const SessionOptions *o, Diag *diag) {
         return NULL;
     Arena *arena = arena_new();
     Session *s = arena_alloc(arena, sizeof *s);
-    *s = (Session){.o = *o, .diag = diag, .arena = arena, .backend = backend};
+    *s = (Session){.o = *o, .diag = diag, .arena = arena, .backend = backend, .n_taps = o->n_taps};
+    for (int i = 0; i < o->n_taps; i++)
+        s->taps[i] = o->taps[i];
     if (!s->o.facet && s->o.chunk > s->o.context)
         s->o.chunk = s->o.context;
     s->weights = weights_open(o->weights, diag);
@@ -289,6 +293,7 @@ void session_close(Session *s) {
         tokenizer_free(s->tokenizer);
     if (s->weights)
         weights_close(s->weights);
+    draft_close(s);
     facet_close(s->facet);
     arena_free(s->arena);
 }

@@ -1,0 +1,236 @@
+/* session_draft.c - a drafter beside the model: opened and linked to it, kept in step with what is read, asked.
+ *
+ * What a drafter reads of the target are taps of the target's calls. They come out of a call with all its rows, so the
+ * rows that a verification turns down are seen as well: a chain takes its first vector from the last row that stayed,
+ * and the cache of a block drafter is cut back with all others (session_rewind).
+ */
+#include "runtime/engine/session_int.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char tap_prefix[] = "target.";
+
+/* ==== Opening ==== */
+
+static bool add_tap(Session *s, const char *name) {
+    if (s->n_taps == MAX_TAPS) {
+        diag_error(s->diag, NO_LOC, "at most %d taps can be read at once; the drafter needs \"%s\" as well", MAX_TAPS,
+                   name);
+        return false;
+    }
+    s->taps[s->n_taps++] = name;
+    s->draft.n_taps++;
+    return true;
+}
+
+/* A chain begins with the target's `final`; a block drafter says what it takes. */
+static bool find_taps(Session *s) {
+    SessionDraft *d = &s->draft;
+    if (!d->absorb)
+        return add_tap(s, "final");
+    for (int i = 0; i < d->absorb->inputs.n; i++) {
+        const char *name = ir_get(d->absorb, d->absorb->inputs.v[i])->attr[0].s;
+        if (strncmp(name, tap_prefix, strlen(tap_prefix)) != 0)
+            continue;
+        if (!add_tap(s, name + strlen(tap_prefix)))
+            return false;
+        d->tap_input[d->n_taps - 1] = name;
+    }
+    return true;
+}
+
+static bool check_drafter(const Session *s, const Module *drafter) {
+    if (!drafter->drafts.way)
+        diag_error(s->diag, NO_LOC, "%s does not say how it drafts (a `drafts` line): it is no drafter",
+                   s->draft.text.name);
+    return drafter->drafts.way != DRAFT_NONE;
+}
+
+static void take_graphs(Session *s, const Module *m) {
+    s->draft.draft = module_graph(m, "draft");
+    s->draft.absorb = m->drafts.way == DRAFT_BLOCK ? module_graph(m, "absorb") : NULL;
+}
+
+bool draft_compile(Session *s, Module *target) {
+    SessionDraft *d = &s->draft;
+    if (!s->o.draft)
+        return true;
+    d->weights = weights_open(s->o.draft, s->diag);
+    if (!d->weights)
+        return false;
+    const ModelFile *file = weights_file(d->weights);
+    if (s->o.draft_model ? !text_read(s->arena, s->diag, s->o.draft_model, &d->text)
+                         : !text_for_weights(s->arena, s->diag, file, "--draft-model", &d->text))
+        return false;
+    const FeInput in = {.name = d->text.name,
+                        .text = d->text.text,
+                        .len = d->text.len,
+                        .file = file,
+                        .target_file = weights_file(s->weights),
+                        .target = target,
+                        .settings = s->o.draft_settings,
+                        .n_settings = s->o.n_draft_settings};
+    const Module *drafter = fe_compile(s->arena, s->diag, &in);
+    if (!drafter || !check_drafter(s, drafter) || !module_link(target, drafter))
+        return false;
+    take_graphs(s, target);
+    return find_taps(s);
+}
+
+/* Width of the vector that a chain hands on; 0: none, or not the target's. */
+static int64_t chain_width(const Session *s) {
+    const NodeId g = ir_find_output(s->draft.draft, OUT_EMIT, "g");
+    return g ? type_row_elems(ir_type(s->draft.draft, g)) : 0;
+}
+
+static bool check_entry(const Session *s) {
+    const NodeId logits = ir_find_output(s->draft.draft, OUT_EMIT, "logits");
+    const int64_t width = logits ? type_row_elems(ir_type(s->draft.draft, logits)) : 0;
+    if (width != s->vocab) {
+        diag_error(s->diag, s->draft.draft->loc, "entry \"draft\" must emit logits of the target's %d tokens%s",
+                   s->vocab, logits ? arena_printf(s->arena, ", not %lld", (long long)width) : "");
+        return false;
+    }
+    if (!s->draft.absorb && chain_width(s) != s->tap_width[s->o.n_taps]) {
+        diag_error(s->diag, s->draft.draft->loc,
+                   "entry \"draft\" must emit g with the %lld elements of the target's tap \"final\"",
+                   (long long)s->tap_width[s->o.n_taps]);
+        return false;
+    }
+    return true;
+}
+
+bool draft_open(Session *s) {
+    SessionDraft *d = &s->draft;
+    const int rows = s->module->drafts.most + 1; /* of a block, and of its verification */
+    if (!d->weights)
+        return true;
+    take_graphs(s, s->module);
+    if (!check_entry(s))
+        return false;
+    if (s->o.chunk < rows) {
+        diag_error(s->diag, NO_LOC, "drafter %s needs calls of %d rows, not %lld (see --chunk and --context)",
+                   d->text.name, rows, (long long)s->o.chunk);
+        return false;
+    }
+    bool ok = true;
+    for (int i = 0; i < d->n_taps; i++) {
+        d->taps[i] = malloc((size_t)(s->o.chunk * s->tap_width[s->o.n_taps + i]) * sizeof(float));
+        ok = ok && d->taps[i];
+    }
+    d->logits = malloc((size_t)s->vocab * (size_t)s->module->drafts.most * sizeof *d->logits);
+    d->g = malloc(2 * (size_t)s->tap_width[s->o.n_taps] * sizeof *d->g);
+    ok = ok && d->logits && d->g;
+    if (!ok)
+        diag_error(s->diag, NO_LOC, "out of memory for the drafter's results");
+    return ok;
+}
+
+void draft_close(Session *s) {
+    SessionDraft *d = &s->draft;
+    for (int i = 0; i < d->n_taps; i++)
+        free(d->taps[i]);
+    free(d->logits);
+    free(d->g);
+    if (d->weights)
+        weights_close(d->weights);
+}
+
+/* ==== Reading along ==== */
+
+bool draft_saw(Session *s, int64_t n, const volatile bool *cancel) {
+    SessionDraft *d = &s->draft;
+    if (!d->weights)
+        return true;
+    d->from = s->length;
+    d->rows = n;
+    if (!d->absorb)
+        return true;
+    EvalInput in[MAX_TAPS + 2] = {{"pos", s->pos}, {"rows", s->rows}};
+    EvalCall call = {.graph = d->absorb, .T = n, .R = 1, .inputs = in, .n_inputs = 2, .cancel = cancel};
+    for (int i = 0; i < d->n_taps; i++)
+        in[call.n_inputs++] = (EvalInput){d->tap_input[i], d->taps[i]};
+    return s->backend->call(s->state, &call, s->diag);
+}
+
+/* ==== Asking ==== */
+
+const Drafts *session_drafts(const Session *s) {
+    static const Drafts none;
+    return s->draft.weights ? &s->module->drafts : &none;
+}
+
+const char *session_drafter_name(const Session *s) {
+    return s->draft.text.name;
+}
+
+/* The place of the largest; -1 when there is no number. */
+static int32_t largest(const float *x, int n) {
+    int32_t best = -1;
+    for (int32_t i = 0; i < n; i++)
+        if (isfinite(x[i]) && (best < 0 || x[i] > x[best]))
+            best = i;
+    return best;
+}
+
+static bool call_draft(Session *s, EvalCall *call, const int32_t *tokens, const int32_t *pos, const float *g,
+                       const int32_t *rows, float *g_out) {
+    const EvalInput in[] = {{"tokens", tokens}, {"pos", pos}, {"rows", rows}, {"g", g}};
+    EvalOutput out[] = {{"logits", s->draft.logits}, {"g", g_out}};
+    call->graph = s->draft.draft;
+    call->inputs = in;
+    call->n_inputs = g ? 4 : 3;
+    call->outputs = out;
+    call->n_outputs = g ? 2 : 1;
+    return s->backend->call(s->state, call, s->diag);
+}
+
+static int draft_chain(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel) {
+    const SessionDraft *d = &s->draft;
+    const int64_t row = s->length - 1 - d->from, width = s->tap_width[s->o.n_taps];
+    const int32_t pos = (int32_t)s->length, first = 0;
+    if (row < 0 || row >= d->rows)
+        return 0; /* the target's vector is gone: it went back further than one call */
+    const float *g = d->taps[0] + row * width;
+    int32_t token = newest;
+    for (int i = 0; i < n; i++) {
+        float *next = d->g + i % 2 * width;
+        EvalCall call = {.T = 1, .R = 1, .cancel = cancel};
+        if (!call_draft(s, &call, &token, &pos, g, &first, next))
+            return -1;
+        token = out[i] = largest(d->logits, s->vocab);
+        if (token < 0)
+            return i;
+        g = next;
+    }
+    return n;
+}
+
+/* The whole block is computed, as it was trained to be: fewer masks would mean other guesses. */
+static int draft_block(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel) {
+    const Drafts *how = &s->module->drafts;
+    int32_t tokens[1 + MAX_DRAFTS], pos[1 + MAX_DRAFTS];
+    for (int i = 0; i <= how->most; i++) {
+        tokens[i] = i ? how->mask : newest;
+        pos[i] = (int32_t)(s->length + i);
+    }
+    EvalCall call = {.T = how->most + 1, .R = n, .cancel = cancel};
+    if (!call_draft(s, &call, tokens, pos, NULL, s->rows + 1, NULL))
+        return -1;
+    for (int i = 0; i < n; i++) {
+        out[i] = largest(s->draft.logits + (int64_t)i * s->vocab, s->vocab);
+        if (out[i] < 0)
+            return i;
+    }
+    return n;
+}
+
+int session_draft(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel) {
+    const Drafts *how = session_drafts(s);
+    if (n > how->most)
+        n = how->most;
+    if (s->length + how->most + 1 > s->o.context)
+        return 0;
+    return how->way == DRAFT_CHAIN ? draft_chain(s, newest, n, out, cancel) : draft_block(s, newest, n, out, cancel);
+}
