@@ -69,6 +69,8 @@ void cli_close_kernel_cache(const Cli *c, CubinCache *cache);
 DType cli_kv_type(const char *choice, DType automatic);
 /* --set as the front end wants it; false after a usage error, printed. */
 bool cli_settings(Cli *c, FeSetting **out, int *n);
+/* The same of another option that is repeated. */
+bool cli_parse_settings(Cli *c, const char *option, const TextList *given, FeSetting **out, int *n);
 /* --weights, and --target with its compiled text, for texts that are compiled without being run. */
 typedef struct Bound {
     Weights *weights, *target;   /* NULL: not given */
@@ -84,6 +86,17 @@ Module *cli_compile(Cli *c, const Bound *b, const TextSource *t);
 
 /* Options, else the file's hints, else the defaults. */
 SampleOptions cli_sampling(const Cli *c, const ModelFile *file);
+
+/* ==== Drafters (draft.c) ==== */
+
+/* What the options say of a drafter. Gives EXIT_FINE, or the exit code after errors in diag or printed. */
+int cli_draft_options(Cli *c, SessionOptions *so);
+/* The drafter is what --draft-method asks for; else an error in diag. */
+bool cli_check_method(Cli *c, const Session *s);
+void cli_draft_generate(const Cli *c, GenerateOptions *g);
+/* A line on stderr: rounds, how often guesses were right, where the time went. Nothing without a drafter. */
+void cli_print_drafts(const Session *s, const GenerateStats *g);
+json_t *cli_json_drafts(const Session *s, const GenerateStats *g);
 
 /* ==== Interrupt ==== */
 

@@ -128,6 +128,7 @@ static bool answer(Chat *chat) {
                          .ctx = chat,
                          .progress = on_progress,
                          .token = on_token};
+    cli_draft_generate(chat->c, &g);
     chat->reply.n = 0;
     chat->hidden = false;
     chat->raw = (Detokenizer){.t = chat->tokenizer, .show_control = true};
@@ -170,6 +171,8 @@ static void say_stats(const Chat *chat) {
     if (!session_gpu(chat->s))
         printf(", threads %d", session_threads(chat->s));
     putchar('\n');
+    cli_flush();
+    cli_print_drafts(chat->s, g);
 }
 
 static bool set_system(Chat *chat, const char *text) {

@@ -215,6 +215,7 @@ static void print_stats(const Run *r, const GenerateStats *g) {
     if (!session_gpu(r->s))
         fprintf(stderr, ", threads %d", session_threads(r->s));
     fputc('\n', stderr);
+    cli_print_drafts(r->s, g);
 }
 
 static json_t *json_ids(const TokenList *l) {
@@ -240,6 +241,8 @@ static void print_json(const Run *r, const GenerateStats *g) {
                   "decode_steps", (json_int_t)g->steps, "decode_seconds", g->decode_seconds, "decode_tokens_per_second",
                   rate(g->steps, g->decode_seconds));
     json_object_set_new(j, "timings", t);
+    if (session_drafts(r->s)->way)
+        json_object_set_new(j, "drafts", cli_json_drafts(r->s, g));
     json_print(j, false);
 }
 
@@ -279,11 +282,13 @@ static int run(Run *r) {
     }
     GenerateOptions g = {.sample = cli_sampling(c, session_file(r->s)),
                          .max_tokens = c->o.count,
+                         .ignore_stop = c->o.ignore_eos,
                          .cancel = &cli_interrupted,
                          .ctx = r,
                          .progress = on_progress,
                          .token = on_token,
                          .rows = c->o.logits || r->n_taps ? on_rows : NULL};
+    cli_draft_generate(c, &g);
     GenerateStats stats;
     r->progress = progress_start(c, "prompt");
     generate(r->s, r->prompt.v, r->prompt.n, &g, c->diag, &stats);

@@ -100,20 +100,24 @@ bool cli_parse_ids(Cli *c, const char *from, const char *text, size_t n, TokenLi
 
 /* ==== Sessions ==== */
 
-bool cli_settings(Cli *c, FeSetting **out, int *n) {
-    FeSetting *s = arena_array(c->arena, (size_t)c->o.set.n + 1, sizeof *s);
-    for (int i = 0; i < c->o.set.n; i++) {
-        const char *text = c->o.set.v[i];
+bool cli_parse_settings(Cli *c, const char *option, const TextList *given, FeSetting **out, int *n) {
+    FeSetting *s = arena_array(c->arena, (size_t)given->n + 1, sizeof *s);
+    for (int i = 0; i < given->n; i++) {
+        const char *text = given->v[i];
         const char *eq = strchr(text, '=');
         if (!eq || eq == text) {
-            cli_fail(c, EXIT_USAGE, "--set wants NAME=VALUE, not \"%s\"", text);
+            cli_fail(c, EXIT_USAGE, "%s wants NAME=VALUE, not \"%s\"", option, text);
             return false;
         }
         s[i] = (FeSetting){arena_strndup(c->arena, text, (size_t)(eq - text)), eq + 1};
     }
     *out = s;
-    *n = c->o.set.n;
+    *n = given->n;
     return true;
+}
+
+bool cli_settings(Cli *c, FeSetting **out, int *n) {
+    return cli_parse_settings(c, "--set", &c->o.set, out, n);
 }
 
 DType cli_kv_type(const char *choice, DType automatic) {
@@ -223,6 +227,9 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
         so.context = c->o.given[OPT_context] ? c->o.context : 0;
         so.chunk = c->o.given[OPT_chunk] ? c->o.chunk : 0;
     }
+    const int drafts = cli_draft_options(c, &so);
+    if (drafts != EXIT_FINE)
+        return drafts;
     double start = clock_seconds();
     line.progress = progress_start(c, "loading");
     Session *s = session_open(&so, c->diag);
@@ -232,7 +239,7 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
         fprintf(stderr, "interrupted\n");
         return EXIT_INTERRUPTED;
     }
-    if (!s)
+    if (!s || !cli_check_method(c, s))
         return EXIT_INPUT;
     if (context > session_context(s)) {
         diag_error(c->diag, NO_LOC, "%s was compiled for a context of %lld; %lld positions are needed", so.facet,

@@ -1,6 +1,6 @@
 /* generate.c - the generation loop. See generate.h. */
-#include "runtime/engine/generate.h"
 #include "runtime/engine/clock.h"
+#include "runtime/engine/generate_int.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -16,28 +16,17 @@ const char *stop_reason_text(StopReason r) {
     return "";
 }
 
-typedef struct Loop {
-    Session *s;
-    const GenerateOptions *o;
-    Diag *diag;
-    GenerateStats *stats;
-    Sampler *sampler;           /* NULL: on_device */
-    const Tokenizer *tokenizer; /* NULL: ids only */
-    Detokenizer detok;
-    Buf text;
-    float *logits;  /* [vocab] of the newest row */
-    bool on_device; /* tokens are picked there: no sampler, no logits */
-} Loop;
-
-static StopReason stop_of(StepResult r) {
+StopReason loop_stop(StepResult r) {
     return r == STEP_CANCELLED ? STOP_CANCELLED : r == STEP_STOPPED ? STOP_CALLER : STOP_ERROR;
 }
 
-static bool cancelled(const Loop *l) {
+bool loop_cancelled(const Loop *l) {
     return l->o->cancel && *l->o->cancel;
 }
 
 static bool is_stop(const Loop *l, int32_t id) {
+    if (l->o->ignore_stop)
+        return false;
     if (l->tokenizer && tokenizer_is_eos(l->tokenizer, id))
         return true;
     for (int i = 0; i < l->o->n_stop; i++)
@@ -58,17 +47,38 @@ static bool deliver(Loop *l, int32_t id) {
     return l->o->token(l->o->ctx, id, (Str){l->text.n ? l->text.s : "", l->text.n});
 }
 
+static bool unusable(const Loop *l, int64_t pos) {
+    diag_error(l->diag, NO_LOC, "the model gave no usable logits at position %lld (NaN or infinite)", (long long)pos);
+    return false;
+}
+
+bool loop_pick(Loop *l, const float *logits, int64_t pos, int32_t *id) {
+    *id = sampler_pick(l->sampler, logits);
+    return (*id >= 0 && *id < session_vocab(l->s) && isfinite(logits[*id])) || unusable(l, pos);
+}
+
 static bool pick(Loop *l, int32_t *id) {
-    if (l->on_device && session_pick(l->s, id) != STEP_OK)
-        return false;
+    const int64_t pos = session_length(l->s) - 1;
     if (!l->on_device)
-        *id = sampler_pick(l->sampler, l->logits);
-    if (*id < 0 || *id >= session_vocab(l->s) || (!l->on_device && !isfinite(l->logits[*id]))) {
-        diag_error(l->diag, NO_LOC, "the model gave no usable logits at position %lld (NaN or infinite)",
-                   (long long)session_length(l->s) - 1);
+        return loop_pick(l, l->logits, pos, id);
+    if (session_pick(l->s, id) != STEP_OK)
+        return false;
+    return (*id >= 0 && *id < session_vocab(l->s)) || unusable(l, pos);
+}
+
+bool loop_take(Loop *l, int32_t id, StopReason *stop) {
+    if (is_stop(l, id)) {
+        *stop = STOP_TOKEN;
         return false;
     }
-    return true;
+    if (l->sampler)
+        sampler_accept(l->sampler, id);
+    l->stats->new_tokens++;
+    *stop = STOP_CALLER;
+    if (!deliver(l, id))
+        return false;
+    *stop = STOP_COUNT; /* the last token needs no logits after it */
+    return l->o->max_tokens < 0 || l->stats->new_tokens < l->o->max_tokens;
 }
 
 /* Feeds one generated token. */
@@ -91,27 +101,19 @@ static StepResult step_one(Loop *l, int32_t id) {
 
 static StopReason decode(Loop *l) {
     for (;;) {
-        if (l->o->max_tokens >= 0 && l->stats->new_tokens >= l->o->max_tokens)
-            return STOP_COUNT;
-        if (cancelled(l))
+        if (loop_cancelled(l))
             return STOP_CANCELLED;
         int32_t id;
+        StopReason stop;
         if (!pick(l, &id))
             return STOP_ERROR;
-        if (is_stop(l, id))
-            return STOP_TOKEN;
-        if (l->sampler)
-            sampler_accept(l->sampler, id);
-        l->stats->new_tokens++;
-        if (!deliver(l, id))
-            return STOP_CALLER;
-        if (l->o->max_tokens >= 0 && l->stats->new_tokens >= l->o->max_tokens)
-            return STOP_COUNT; /* the last token needs no logits after it */
+        if (!loop_take(l, id, &stop))
+            return stop;
         if (session_length(l->s) >= session_context(l->s))
             return STOP_CONTEXT;
         StepResult r = step_one(l, id);
         if (r != STEP_OK)
-            return stop_of(r);
+            return loop_stop(r);
     }
 }
 
@@ -135,9 +137,11 @@ static StopReason run(Loop *l, const int32_t *prompt, int64_t n) {
     l->stats->prompt_seconds = prefilled - start;
     if (r != STEP_OK) {
         l->stats->prompt_tokens = session_length(l->s); /* as far as it came */
-        return stop_of(r);
+        return loop_stop(r);
     }
-    StopReason reason = decode(l);
+    StopReason reason = STOP_COUNT;
+    if (l->o->max_tokens != 0)
+        reason = session_drafts(l->s)->way ? speculate(l) : decode(l);
     l->stats->decode_seconds = clock_seconds() - prefilled;
     if (l->on_device)
         session_pick_end(l->s);
@@ -156,15 +160,16 @@ StopReason generate(Session *s, const int32_t *prompt, int64_t n, const Generate
     }
     Loop l = {.s = s, .o = o, .diag = diag, .stats = stats, .tokenizer = session_tokenizer(s, false)};
     l.detok = (Detokenizer){.t = l.tokenizer, .show_control = o->show_control};
-    l.on_device = session_picks(s) && !o->rows && o->max_tokens != 0;
+    const int drafts = session_drafts(s)->most;
+    l.on_device = session_picks(s) && !o->rows && o->max_tokens != 0 && !drafts;
     if (!l.on_device) {
         l.sampler = sampler_new(&o->sample, session_vocab(s));
-        l.logits = malloc((size_t)session_vocab(s) * sizeof *l.logits);
+        l.logits = malloc((size_t)session_vocab(s) * (size_t)(drafts + 1) * sizeof *l.logits);
     }
     if (l.on_device || l.logits)
         stats->reason = run(&l, prompt, n);
     else
-        diag_error(diag, NO_LOC, "out of memory for the logits of one row");
+        diag_error(diag, NO_LOC, "out of memory for the logits of %d rows", drafts + 1);
     free(l.logits);
     sampler_free(l.sampler);
     buf_free(&l.text);

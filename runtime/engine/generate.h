@@ -24,7 +24,10 @@ typedef struct GenerateOptions {
     int64_t max_tokens;  /* 0: only the prompt; -1: until something else stops it */
     const int32_t *stop; /* ids that end the reply, beside the file's end-of-sequence ids */
     int n_stop;
+    bool ignore_stop;  /* no token ends the reply */
     bool show_control; /* give control tokens as text */
+    int drafts;        /* most guesses of a round, with a drafter: 0: as many as it gives; fixed: always that many */
+    bool drafts_fixed;
     const volatile bool *cancel;
 
     void *ctx;
@@ -37,13 +40,22 @@ typedef struct GenerateOptions {
     bool (*rows)(void *ctx, int64_t pos, int64_t n, const float *logits, float *const *taps);
 } GenerateOptions;
 
+/* Of a drafter. A round is a call of the target that checks guesses, or that had none to check. */
+typedef struct DraftStats {
+    int64_t rounds;
+    int64_t guessed[MAX_DRAFTS], right[MAX_DRAFTS]; /* guess i: checked by the target, kept */
+    double draft_seconds, verify_seconds;
+    bool left_off; /* it did not pay, by what was measured */
+} DraftStats;
+
 typedef struct GenerateStats {
     int64_t prompt_tokens; /* of the prompt; when it was not read to its end, those read */
     int64_t reused_tokens; /* of these, not computed again */
     int64_t new_tokens;    /* generated, stop tokens not counted */
-    int64_t steps;         /* decode steps done: logits after the prompt's */
+    int64_t steps; /* tokens whose logits were computed after the prompt's, guesses that were wrong not counted */
     double prompt_seconds, decode_seconds;
     StopReason reason;
+    DraftStats drafts;
 } GenerateStats;
 
 /* n >= 1 prompt tokens. */

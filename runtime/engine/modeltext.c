@@ -60,6 +60,15 @@ bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *o
     return false;
 }
 
+bool text_drafts_for(Arena *a, const char *arch) {
+    for (int i = 0; i < n_model_texts; i++) {
+        FeHead head;
+        if (fe_head(a, model_texts[i].text, model_texts[i].len, &head) && head.target && fe_head_takes(&head, arch))
+            return true;
+    }
+    return false;
+}
+
 bool text_choose(Arena *a, Diag *diag, const char *path, const ModelFile *file, TextSource *out) {
     return path ? text_read(a, diag, path, out) : text_for_weights(a, diag, file, "--model", out);
 }

@@ -72,6 +72,8 @@ bool draft_compile(Session *s, Module *target) {
                         .settings = s->o.draft_settings,
                         .n_settings = s->o.n_draft_settings};
     const Module *drafter = fe_compile(s->arena, s->diag, &in);
+    if (!drafter)
+        diag_note(s->diag, NO_LOC, "while compiling the drafter, %s for %s", d->text.name, s->o.draft);
     if (!drafter || !check_drafter(s, drafter) || !module_link(target, drafter))
         return false;
     take_graphs(s, target);

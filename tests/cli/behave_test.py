@@ -308,6 +308,18 @@ def test_no_prompt_at_a_terminal():
     os.close(t.main)
 
 
+def test_ignore_eos():
+    """A draw that ends with the text goes on from there, the tokens before it the same."""
+    wild = ["run", TINY, "-p", "x", "--temp", "9", "--top-k", "0", "--top-p", "1", "--min-p", "0", "-n", "300", "--json"]
+    for seed in range(200):
+        ends = json.loads(lap(*wild, "-s", seed).stdout)
+        if ends["stopped"] == "end of text":
+            break
+    goes_on = json.loads(lap(*wild, "-s", seed, "--ignore-eos").stdout)
+    assert ends["stopped"] == "end of text" and goes_on["stopped"] == "token count reached"
+    assert len(goes_on["ids"]) == 300 > len(ends["ids"]) and goes_on["ids"][:len(ends["ids"])] == ends["ids"]
+
+
 # ==== print, fmt, tokenize ====
 
 def test_print_reads_back():

@@ -1,0 +1,138 @@
+/* speculate.c - the generation loop with a drafter: guess, check all guesses in one call of the target, keep those
+ * that are what the target's own pick would have been.
+ *
+ * The token behind each row is picked from the target's logits as without a drafter, in the same order and with the
+ * same draws, and a guess is kept if it is that token. So the tokens are those of plain generation, at any temperature.
+ * For a guess that is not itself drawn at random this keeps it as often as rejection sampling would: with the
+ * probability that the target gives it (Leviathan et al. 2023, section 2.3, with all of q on one token).
+ *
+ *   position   C        C+1     C+2     C+3
+ *   call       newest   guess   guess   guess        all rows wanted
+ *   pick       = guess  = guess other                two kept; rewind to C+3, "other" is the newest now
+ */
+#include "runtime/engine/clock.h"
+#include "runtime/engine/generate_int.h"
+#include "runtime/engine/width.h"
+
+typedef struct Round {
+    int n; /* guesses */
+    int32_t tokens[1 + MAX_DRAFTS];
+    int right; /* guesses kept */
+} Round;
+
+typedef struct Speculation {
+    Loop *l;
+    Width width;
+    DraftStats *stats;
+} Speculation;
+
+/* Guesses that there is room and use for. */
+static int most_guesses(const Speculation *p) {
+    const Loop *l = p->l;
+    int64_t k = p->width.most;
+    const int64_t room = session_context(l->s) - session_length(l->s) - 1;
+    const int64_t left = l->o->max_tokens - l->stats->new_tokens - 1; /* behind the newest, one comes without a guess */
+    k = room < k ? room : k;
+    k = l->o->max_tokens >= 0 && left < k ? left : k;
+    return k > 0 ? (int)k : 0;
+}
+
+/* False after an error, or when cancelled. */
+static bool guess(Speculation *p, Round *r) {
+    const int most = most_guesses(p), wished = p->l->o->drafts_fixed ? p->width.most : width_choose(&p->width);
+    const double start = clock_seconds();
+    r->n = wished < most ? wished : most;
+    if (r->n > 0)
+        r->n = session_draft(p->l->s, r->tokens[0], r->n, r->tokens + 1, p->l->o->cancel);
+    p->stats->draft_seconds += clock_seconds() - start;
+    return r->n >= 0;
+}
+
+static StepResult verify(Speculation *p, const Round *r) {
+    int32_t rows[1 + MAX_DRAFTS];
+    for (int i = 0; i <= r->n; i++)
+        rows[i] = i;
+    const double start = clock_seconds();
+    const StepCall c = {.tokens = r->tokens,
+                        .n = r->n + 1,
+                        .rows = rows,
+                        .n_rows = r->n + 1,
+                        .logits = p->l->logits,
+                        .cancel = p->l->o->cancel};
+    const StepResult result = session_step(p->l->s, &c);
+    p->stats->verify_seconds += clock_seconds() - start;
+    return result;
+}
+
+static void count(Speculation *p, const Round *r) {
+    p->stats->rounds++;
+    for (int i = 0; i < r->n && i <= r->right; i++) {
+        p->stats->guessed[i]++;
+        p->stats->right[i] += i < r->right;
+    }
+}
+
+/* Keeps what is right. False when generation ends, *stop says why; else *newest is the token picked last. */
+static bool accept(Speculation *p, Round *r, int64_t at, int32_t *newest, StopReason *stop) {
+    Loop *l = p->l;
+    for (r->right = 0;; r->right++) {
+        const float *logits = l->logits + (int64_t)r->right * session_vocab(l->s);
+        l->stats->steps++;
+        *stop = STOP_CALLER;
+        if (l->o->rows && !l->o->rows(l->o->ctx, at + r->right, 1, logits, NULL))
+            return false;
+        *stop = STOP_ERROR;
+        if (!loop_pick(l, logits, at + r->right, newest))
+            return false;
+        if (r->right == r->n || *newest != r->tokens[1 + r->right])
+            return true;
+        if (!loop_take(l, *newest, stop))
+            return false;
+    }
+}
+
+static bool one_round(Speculation *p, int32_t *newest, StopReason *stop) {
+    Round r = {.tokens = {*newest}};
+    const int64_t at = session_length(p->l->s);
+    const double start = clock_seconds();
+    const int errors = diag_errors(p->l->diag);
+    if (!guess(p, &r)) {
+        *stop = diag_errors(p->l->diag) > errors ? STOP_ERROR : STOP_CANCELLED;
+        return false;
+    }
+    const StepResult result = verify(p, &r);
+    if (result != STEP_OK) {
+        *stop = loop_stop(result);
+        return false;
+    }
+    const bool more = accept(p, &r, at, newest, stop);
+    const int64_t keep = at + 1 + r.right;
+    if (session_rewind(p->l->s, keep) != keep)
+        ICE("caches cannot go back from %lld rows to %lld", (long long)(at + 1 + r.n), (long long)keep);
+    count(p, &r);
+    width_measured(&p->width, r.n, r.right, clock_seconds() - start);
+    return more;
+}
+
+StopReason speculate(Loop *l) {
+    const int most = session_drafts(l->s)->most;
+    Speculation p = {.l = l, .stats = &l->stats->drafts};
+    p.width = width_start(l->o->drafts > 0 && l->o->drafts < most ? l->o->drafts : most);
+    StopReason stop;
+    int32_t newest;
+    if (!loop_pick(l, l->logits, session_length(l->s) - 1, &newest))
+        return STOP_ERROR;
+    do {
+        if (loop_cancelled(l))
+            stop = STOP_CANCELLED;
+        else if (!loop_take(l, newest, &stop))
+            break;
+        else if (session_length(l->s) >= session_context(l->s))
+            stop = STOP_CONTEXT;
+        else if (one_round(&p, &newest, &stop))
+            continue;
+        break;
+    } while (true);
+    p.stats->left_off = !l->o->drafts_fixed && !width_pays(&p.width);
+    return stop;
+}
