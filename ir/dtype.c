@@ -9,6 +9,7 @@ static const DTypeInfo infos[DT_COUNT] = {
 #include "ir/quants.def"
 #undef QUANT
     [DT_I32] = {.name = "i32", .gguf_id = 26, .block_elems = 1, .block_bytes = 4},
+    [DT_TQ3_0] = {.name = "tq3_0", .gguf_id = -1, .block_elems = 128, .block_bytes = 4 * (2 + 8 + 4)},
     [DT_KV] = {.name = "kv", .gguf_id = -1, .block_elems = 1},
 };
 

@@ -8,8 +8,9 @@ typedef enum DType {
 #define QUANT(name, ...) DT_##name,
 #include "ir/quants.def"
 #undef QUANT
-    DT_I32, /* token ids, positions, indices; GGUF id 26 */
-    DT_KV,  /* the state of a K/V cache: not a tensor, only flows from `cache` and `kv_store` */
+    DT_I32,   /* token ids, positions, indices; GGUF id 26 */
+    DT_TQ3_0, /* only in K/V caches, see kv_row.c; a block is its group of 128, in a basis of its own */
+    DT_KV,    /* the state of a K/V cache: not a tensor, only flows from `cache` and `kv_store` */
     DT_COUNT
 } DType;
 

@@ -1,4 +1,4 @@
-/* eval_int.h - what the files of the evaluator share. Private to ir/eval*.c (and ir/dequant.c).
+/* eval_int.h - what the files of the evaluator share. Private to ir/eval*.c (and ir/dequant.c, ir/kv_row.c).
  *
  * eval.c drives: it gives each node of a graph a place for its result and calls the op's function,
  * eval_<name> of ops.def. An op reads its operands with run_f32() / run_i32(), writes to run_out(),
@@ -36,7 +36,7 @@ void pool_run(Pool *p, int64_t parts, PartFn *f, const void *ctx);
 /* The planes of one sequence in one cache. A place is kv_slot() of a position; held[place] says
  * whose row is there. Planes grow as places come into use. */
 typedef struct KvSeq {
-    uint8_t *k, *v; /* [places][heads][dim] as the layout's types */
+    uint8_t *k, *v; /* [places][heads][dim] as the layout's types (kv_row.c) */
     int32_t *held;  /* [places]: absolute position; -1 nothing */
     int64_t places; /* allocated */
     int64_t end;    /* one past the largest position stored */
@@ -116,7 +116,7 @@ void eval_dots(const float *w, const float *const *x, int count, int64_t n, floa
 /* acc += scale[i] * x[i] for every i, in order; vectors of n. */
 void eval_add_scaled(float *acc, const float *const *x, const float *scale, int count, int64_t n);
 
-/* ==== Caches (eval_attend.c) ==== */
+/* ==== Caches (eval_cache.c) ==== */
 
 /* Fills e->layout; false after an error in m->diag. */
 bool kv_setup(Evaluator *e, const EvalOptions *o);
@@ -124,5 +124,7 @@ void kv_free(Evaluator *e);
 static inline KvSeq *kv_seq(const Evaluator *e, int cache, int slot) {
     return &e->seq[(int64_t)cache * e->slots + slot];
 }
+/* The place of a position, or -1 when it is not held. */
+int64_t kv_held(const KvLayout *l, const KvSeq *s, int64_t pos);
 
 #endif

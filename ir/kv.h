@@ -10,14 +10,14 @@
 #include "ir/dtype.h"
 
 typedef struct KvLayout {
-    DType k_type, v_type; /* element type of each plane */
+    DType k_type, v_type; /* element type of each plane, of kv.def */
     int heads;            /* K/V heads */
     int k_dim, v_dim;     /* elements of a head */
     bool planned;         /* plan-kv ran: the fields below are valid */
     bool ring;            /* capacity bounded by the look-back; else one slot a position */
     int64_t lookback;     /* largest q - k any reader may see; -1: no bound */
     int64_t capacity;     /* positions held */
-    int64_t k_row, v_row; /* bytes of one position in each plane: [heads, dim] */
+    int64_t k_row, v_row; /* bytes of one position in each plane: [heads, dim], heads without gaps */
     int64_t bytes;        /* both planes of one sequence: capacity * (k_row + v_row) */
 } KvLayout;
 
@@ -30,5 +30,23 @@ static inline int64_t kv_slot(const KvLayout *l, int64_t pos) {
 static inline int64_t kv_oldest(const KvLayout *l, int64_t last) {
     return last + 1 > l->capacity ? last + 1 - l->capacity : 0;
 }
+
+/* ==== Rows (kv_row.c) ==== */
+
+/* A plane may be of this type. */
+bool kv_storable(DType t);
+/* Those types, for messages: "f32, f16, .." */
+const char *kv_storable_names(Arena *a);
+
+/* n elements, whole blocks, to bytes and back. What is decoded is in the basis of the type. dst and src of bytes need
+ * no alignment. The bytes of a block depend on its elements alone. */
+void kv_encode(DType t, const float *src, uint8_t *dst, int64_t n);
+void kv_decode(DType t, const uint8_t *src, float *dst, int64_t n);
+
+/* Vectors of n elements, whole groups of 128, into the basis of a rotated type and back; in place. Lengths and dot
+ * products stay as they are, up to rounding. */
+bool kv_rotated(DType t);
+void kv_rotate(float *x, int64_t n);
+void kv_rotate_back(float *x, int64_t n);
 
 #endif

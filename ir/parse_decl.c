@@ -63,8 +63,8 @@ bool p_weight(Parser *p) {
     at = p->at;
     if (!p_name(p, "the name of a weight", &w.name) || !p_expect(p, ":") || !p_type(p, false, &w.type))
         return false;
-    if (w.type.dtype == DT_KV)
-        return p_fail_at(p, at, "a weight is a tensor, not kv");
+    if (dtype_info(w.type.dtype)->gguf_id < 0)
+        return p_fail_at(p, at, "a weight is a tensor of a type that files have, not %s", dtype_name(w.type.dtype));
     if (p_accept_word(p, "from") && !p_name(p, "the name of a model", &w.from))
         return false;
     if (!weight_file(p, &w))
@@ -88,8 +88,9 @@ static bool parse_plane(Parser *p, const char *word, DType *type, int *dim) {
     SrcLoc at = p->at;
     if (!p_type(p, false, &t))
         return false;
-    if (t.rank != 1 || !dtype_info(t.dtype)->is_float || t.dim[0] > MAX_HEAD_DIM)
-        return p_fail_at(p, at, "a plane of a cache is TYPE[elements of a head], of a float type");
+    if (t.rank != 1 || !kv_storable(t.dtype) || t.dim[0] > MAX_HEAD_DIM)
+        return p_fail_at(p, at, "a plane of a cache is TYPE[elements of a head], TYPE one of %s",
+                         kv_storable_names(p->m->arena));
     *type = t.dtype;
     *dim = (int)t.dim[0];
     return true;

@@ -36,7 +36,7 @@ static const char *label(const Node *n) {
 
 static void check_weight(Checker *c, const Weight *w) {
     const Type *t = &w->type;
-    if ((unsigned)t->dtype >= DT_COUNT || t->dtype == DT_KV || t->rank < 0 || t->rank > MAX_DIMS) {
+    if ((unsigned)t->dtype >= DT_COUNT || dtype_info(t->dtype)->gguf_id < 0 || t->rank < 0 || t->rank > MAX_DIMS) {
         breach(c, w->loc, "weight '%s' has no tensor type", w->name);
         return;
     }
@@ -59,8 +59,7 @@ static int64_t plane_row(int heads, DType t, int dim) {
 
 static void check_cache(Checker *c, const Cache *cache) {
     const KvLayout *l = &cache->layout;
-    if (l->heads < 1 || l->k_dim < 1 || l->v_dim < 1 || !dtype_info(l->k_type)->is_float ||
-        !dtype_info(l->v_type)->is_float) {
+    if (l->heads < 1 || l->k_dim < 1 || l->v_dim < 1 || !kv_storable(l->k_type) || !kv_storable(l->v_type)) {
         breach(c, cache->loc, "cache '%s' has no sound shape", cache->name);
         return;
     }

@@ -122,9 +122,9 @@ static bool options_ok(const Module *m, const PipelineOptions *o) {
                    (long long)p->context, (long long)p->chunk, (long long)p->rows, (long long)p->draft);
         ok = false;
     }
-    if (!dtype_info(p->kv_k)->is_float || !dtype_info(p->kv_v)->is_float) {
-        diag_error(m->diag, NO_LOC, "a cache of %s keys and %s values: must be float types", dtype_name(p->kv_k),
-                   dtype_name(p->kv_v));
+    if (!kv_storable(p->kv_k) || !kv_storable(p->kv_v)) {
+        diag_error(m->diag, NO_LOC, "a cache of %s keys and %s values: there are caches of %s", dtype_name(p->kv_k),
+                   dtype_name(p->kv_v), kv_storable_names(m->arena));
         ok = false;
     }
     return ok;

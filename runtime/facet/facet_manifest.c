@@ -137,7 +137,7 @@ static bool read_type(const Reader *r, const json_t *j, const char *name, DType 
     if (!read_string(r, j, name, &s))
         return false;
     *out = dtype_from_name((Str){s, strlen(s)});
-    return (*out != DT_COUNT && dtype_info(*out)->is_float) || wrong(r, "'%s' is no element type of a cache", name);
+    return kv_storable(*out) || wrong(r, "'%s' is no element type of a cache", name);
 }
 
 static bool read_options(const Reader *r, const json_t *j, FacetOptions *o) {

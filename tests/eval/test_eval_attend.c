@@ -507,25 +507,43 @@ static void bad_positions_are_errors(void **unused) {
     assert_false(eval_call(m.e, &call, m.l->diag));
     expect_message(&m, "row 1 is of sequence 3, but there are 3");
     machine_free(&m);
+}
 
-    KvLayout q8 = linear_layout();
-    q8.k_dim = q8.v_dim = 32;
-    q8.k_type = DT_Q8_0;
-    Lab *l = lab_new(1, 1);
-    module_add_cache(l->m, (Cache){.name = "kv.0", .layout = q8});
-    assert_null(eval_new(l->m, l->data, NULL));
-    assert_int_equal(diag_errors(l->diag), 1);
-    lab_free(l);
+/* Types that caches do not have, and heads that are not whole blocks though all heads together are. */
+static void layouts_that_hold_nothing_are_errors(void **unused) {
+    (void)unused;
+    static const struct {
+        KvLayout layout;
+        const char *says;
+    } cases[] = {
+        {{.heads = 2, .k_type = DT_Q4_K, .k_dim = 256, .v_dim = 256}, "heads of 256 elements as q4_k"},
+        {{.heads = 2, .v_type = DT_KV, .k_dim = 32, .v_dim = 32}, "heads of 32 elements as kv"},
+        {{.heads = 4, .k_type = DT_Q8_0, .k_dim = 40, .v_dim = 40}, "heads of 40 elements as q8_0"},
+        {{.heads = 2, .v_type = DT_TQ3_0, .k_dim = 64, .v_dim = 64}, "heads of 64 elements as tq3_0"},
+    };
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        Machine m = {.l = lab_new(1, 1)};
+        module_add_cache(m.l->m, (Cache){.name = "kv.0", .layout = cases[i].layout});
+        assert_null(eval_new(m.l->m, m.l->data, NULL));
+        expect_message(&m, cases[i].says);
+        lab_free(m.l);
+    }
 }
 
 int main(int argc, char **argv) {
     lab_seed(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(variants_match_the_definition),      cmocka_unit_test(large_logits_stay_finite),
-        cmocka_unit_test(chunks_and_threads_do_not_matter),   cmocka_unit_test(rings_are_like_linear_caches),
-        cmocka_unit_test(lost_positions_are_errors),          cmocka_unit_test(sequences_do_not_meet),
-        cmocka_unit_test(own_rows_are_seen_and_not_stored),   cmocka_unit_test(truncated_positions_are_forgotten),
-        cmocka_unit_test(small_types_round_and_nothing_else), cmocka_unit_test(bad_positions_are_errors),
+        cmocka_unit_test(variants_match_the_definition),
+        cmocka_unit_test(large_logits_stay_finite),
+        cmocka_unit_test(chunks_and_threads_do_not_matter),
+        cmocka_unit_test(rings_are_like_linear_caches),
+        cmocka_unit_test(lost_positions_are_errors),
+        cmocka_unit_test(sequences_do_not_meet),
+        cmocka_unit_test(own_rows_are_seen_and_not_stored),
+        cmocka_unit_test(truncated_positions_are_forgotten),
+        cmocka_unit_test(small_types_round_and_nothing_else),
+        cmocka_unit_test(bad_positions_are_errors),
+        cmocka_unit_test(layouts_that_hold_nothing_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """docs/ir.md against the program: every op of ops.def has a heading there with its attributes, every
-operator of scalar.def and storage type of quants.def is named, and every ```ir block is sound text."""
+operator of scalar.def and type of quants.def and kv.def is named, and every ```ir block is sound text."""
 import pathlib
 import re
 import subprocess
@@ -23,9 +23,10 @@ for name, attrs in rows:
 wrong += [f"entry {name} is no op" for name in entries if name not in dict(rows)]
 
 for kind, file, pattern in [("operator", "scalar.def", r'^SCALAR\(\w+,\s*\d,\s*"([^"]+)"'),
-                            ("type", "quants.def", r'^QUANT\(\s*\w+,\s*"([^"]+)"')]:
+                            ("type", "quants.def", r'^QUANT\(\s*\w+,\s*"([^"]+)"'),
+                            ("type of a cache", "kv.def", r'^KV_TYPE\(\s*(\w+),')]:
     for text in re.findall(pattern, (repo / "ir" / file).read_text(), re.M):
-        if f"`{text}`" not in doc:
+        if f"`{text.lower()}`" not in doc:
             wrong.append(f"{kind} {text} is not named")
 
 blocks = re.findall(r"^```ir\n(.*?)^```", doc, re.M | re.S)
