@@ -11,7 +11,8 @@
  * the context. A variant that may look forward, or whose reach cannot be bounded, needs the line; so
  * does a cache that nobody here reads, since its readers are in another module.
  *
- * The elements of own caches are of the types asked for, unless the model text says other ones than f32.
+ * The elements of own caches are of the types asked for, unless the model text says other ones than f32. The bytes of a
+ * position are those of its heads one behind another: whole blocks, without gaps (kv_row.c).
  *
  * requires  variants are final
  * keeps     the graphs
@@ -82,7 +83,8 @@ static bool plan_cache(Module *m, int i, const PassOptions *o) {
 
 bool pass_plan_kv(Module *m, const PassOptions *o) {
     bool changed = false;
-    for (int i = 0; i < m->caches.n; i++)
+    const int errors = diag_errors(m->diag);
+    for (int i = 0; i < m->caches.n && diag_errors(m->diag) == errors; i++) /* one layer says it for all */
         if (!m->caches.v[i].from)
             changed = plan_cache(m, i, o) || changed;
     return changed;

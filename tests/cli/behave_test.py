@@ -144,7 +144,12 @@ def test_types_of_the_cache():
     brief = logits_of(path, "-n", "0", "--device", "cpu", "--kv-k", "bf16", "--kv-v", "bf16")
     assert 0 < rms_difference(exact, half) < 2e-3, rms_difference(exact, half)
     assert rms_difference(exact, half) < rms_difference(exact, brief) < 2e-2, rms_difference(exact, brief)
-    lap("run", TINY, "-p", "the", "-n", "2", "-q", "--device", "cpu", "--kv-k", "f16", "--verify-each")
+    eight = logits_of(path, "-n", "0", "--device", "cpu", "--kv-k", "q8_0", "--kv-v", "q8_0")
+    four = logits_of(path, "-n", "0", "--device", "cpu", "--kv-k", "q8_0", "--kv-v", "q4_0")
+    assert rms_difference(exact, brief) < rms_difference(exact, eight) < 0.1, rms_difference(exact, eight)
+    assert rms_difference(exact, eight) < rms_difference(exact, four) < 0.8, rms_difference(exact, four)
+    for kv in "f16", "q8_0":
+        lap("run", TINY, "-p", "the", "-n", "2", "-q", "--device", "cpu", "--kv-k", kv, "--verify-each")
 
 
 def test_context_full():

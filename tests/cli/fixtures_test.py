@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """The evaluator against recorded outputs of the reference software, on tiny models.
 
-    fixtures_test.py LAP FOLDER KIND [--chunks]
+    fixtures_test.py LAP FOLDER KIND [--chunks | --types]
 
 FOLDER holds a folder a kind with model.gguf, golden.json and *.f32 arrays. Compares logits, hidden states
 and the final norm in one chunk; logits again in chunks of 1 and 20; 16 greedy tokens and the logits behind
 them; a longer run in rings that wrap several times against one whose caches hold every position; every
 pass against the graph before it. With --chunks only the logits, in chunks of every size from 1 to the
 prompt's length. Relative RMS must be at most 1e-4, the largest difference 2e-3 (logits) or 5e-4.
+With --types caches of every pair of types, in rings that wrap and in small chunks: the same bytes as in one call; and the
+logits as far from the recorded ones as is known.
 """
 import json
 import math
@@ -20,6 +22,16 @@ from array import array
 
 MOST_RMS = 1e-4
 MOST_ABS = {"logits": 2e-3, "other": 5e-4}
+# Types of keys and values: least and most relative RMS error of logits. Random weights make of a rounding nine times as much.
+KNOWN_TYPES = {
+    ("f16", "f16"): (8e-4, 3e-3),
+    ("bf16", "q8_0"): (0.012, 0.05),
+    ("q8_0", "q8_0"): (0.02, 0.07),
+    ("q4_0", "q4_0"): (0.3, 0.75),
+    ("tq3_0", "tq3_0"): (0.5, 1.0),
+    ("q8_0", "tq3_0"): (0.4, 0.9),
+    ("tq3_0", "f32"): (0.4, 0.9),
+}
 
 
 def floats(path):
@@ -109,6 +121,29 @@ class Kind:
         self.compare("300 positions, rings of %d" % max(capacity, default=0), floats(self.out("ring.f32")),
                      floats(self.out("linear.f32")), "logits")
 
+    def types(self):
+        """Keys and values of each pair of types. The prompt again and again, as in rings()."""
+        tokens = (self.tokens * 5)[:150]
+        with open(self.out("long.txt"), "w") as f:
+            f.write(" ".join(map(str, tokens)))
+        long = [self.lap, "run", self.path("model.gguf"), "--tokens-file", self.out("long.txt"), "-q", "-n", "0"]
+        for pair, (lowest, highest) in KNOWN_TYPES.items():
+            types = ["--kv-k", pair[0], "--kv-v", pair[1]]
+            self.run("-n", "0", "--logits", self.out("types.f32"), *types)
+            got, want = floats(self.out("types.f32")), floats(self.path("logits.f32"))
+            error = math.sqrt(sum((x - y) ** 2 for x, y in zip(got, want)) / sum(y * y for y in want))
+            bits = []
+            for chunk in 1, 7, len(tokens):
+                subprocess.run(long + ["--chunk", str(chunk), "--context", str(len(tokens)), "--logits",
+                                       self.out("chunk.f32")] + types, check=True)
+                with open(self.out("chunk.f32"), "rb") as f:
+                    bits.append(f.read())
+            bad = not lowest <= error <= highest or len(got) != len(want) or len(set(bits)) != 1
+            self.failed |= bad
+            print("%-6s K %-5s V %-5s relative RMS %.2e, known %.0e to %.0e; %s%s" %
+                  (self.name, *pair, error, lowest, highest, "chunks alike" if len(set(bits)) == 1 else "CHUNKS DIFFER",
+                   "  FAILED" if bad else ""), flush=True)
+
     def passes(self):
         out = self.run("-n", "4", "--greedy", "--verify-each")
         if [int(x) for x in out.split()] != self.golden["greedy_tokens"][:4]:
@@ -133,6 +168,8 @@ def main():
         kind = Kind(lap, folder, name, tmp)
         if "--chunks" in sys.argv[4:]:
             kind.chunks(range(1, len(kind.tokens) + 1))
+        elif "--types" in sys.argv[4:]:
+            kind.types()
         else:
             kind.whole()
             kind.chunks([1, 20])
