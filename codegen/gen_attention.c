@@ -15,8 +15,11 @@ static bool supported(Gen *g, const Attention *a) {
     if (a->attend->n_in > 3)
         gen_fail(g, a->attend, "attending to rows that are not stored is not supported on a GPU");
     else if ((l->k_type != DT_F16 && l->k_type != DT_BF16) || l->v_type != l->k_type)
-        gen_fail(g, a->attend, "a GPU holds K and V as f16 or as bf16, not %s and %s (see --kv-k)",
-                 dtype_name(l->k_type), dtype_name(l->v_type));
+        gen_fail(
+            g, a->attend,
+            "a GPU reads keys and values both as f16 or both as bf16, cache '%s' holds %s and %s: change --kv-k and "
+            "--kv-v, or k_type and v_type in the text",
+            g->m->caches.v[a->cache].name, dtype_name(l->k_type), dtype_name(l->v_type));
     else if (l->k_dim % 16 || l->v_dim % 16 || l->k_dim > MAX_DIM || l->v_dim > MAX_DIM)
         gen_fail(g, a->attend, "heads of %d and %d elements: a GPU attends to multiples of 16 up to %d", l->k_dim,
                  l->v_dim, MAX_DIM);

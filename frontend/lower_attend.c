@@ -5,7 +5,8 @@
  * cache c, variant, store = false) attends to the cache and to its own rows without storing them.
  * store(k, v, cache c) only stores. A cache is made by the first call that brings keys and values, and
  * every later use must agree with it; an entry stores in a cache at most once. Positions are those of
- * the entry's pos input.
+ * the entry's pos input. k_type = ".." and v_type = ".." of a call that stores say how the cache holds its rows; a
+ * plane of which no call says so is f32 here, and what plan-kv is asked for later.
  */
 #include "frontend/lower.h"
 
@@ -161,6 +162,73 @@ void l_check_caches(Lower *L) {
             l_error(L, L->first_read.v[i], "cache '%s' is read, but no entry stores in it", L->m->caches.v[i].name);
 }
 
+/* ==== Types of planes ==== */
+
+/* A plane of a cache, in a call that names its type. */
+typedef struct Plane {
+    const char *what;
+    DType *type;
+    NodeId rows;
+    int arg; /* of the call */
+} Plane;
+
+/* The type named by an argument; DT_F32: none. False after a report. */
+static bool arg_plane_type(Call *c, int i, DType *out) {
+    Lower *L = c->L;
+    Str name;
+    *out = DT_F32;
+    if (!c->has[i] || c->v[i].kind == VAL_NONE)
+        return true;
+    if (!arg_string(c, i, &name))
+        return false;
+    const DType t = dtype_from_name(name);
+    if (t == DT_F32)
+        l_error(L, c->at[i], "'%s' cannot ask for f32, which is what a cache holds when nothing asks for another type",
+                c->fn->param[i]);
+    else if (!kv_storable(t))
+        l_error(L, c->at[i], "a cache cannot hold \"%.*s\": there are caches of %s", (int)name.n, name.s,
+                kv_storable_names(L->arena));
+    *out = t;
+    return t != DT_F32 && kv_storable(t);
+}
+
+static bool name_plane(Call *c, const Cache *cache, const Plane *p) {
+    Lower *L = c->L;
+    DType t;
+    if (!arg_plane_type(c, p->arg, &t))
+        return false;
+    if (t == DT_F32)
+        return true;
+    const int block = dtype_info(t)->block_elems;
+    const int64_t dim = ir_type(L->g, p->rows)->dim[2];
+    if (dim % block) {
+        l_error(L, c->at[p->arg], "%s holds blocks of %d elements, these %s have heads of %lld", dtype_name(t), block,
+                p->what, (long long)dim);
+        l_note(L, ir_get(L->g, p->rows)->loc, "the %s come from here", p->what);
+        return false;
+    }
+    if (*p->type != DT_F32 && *p->type != t) {
+        l_error(L, c->at[p->arg], "cache '%s' holds its %s as %s, this says %s", cache->name, p->what,
+                dtype_name(*p->type), dtype_name(t));
+        l_note(L, cache->loc, "'%s' was made here", cache->name);
+        return false;
+    }
+    *p->type = t;
+    return true;
+}
+
+/* Takes k_type and v_type of a call that stores k and v, or says that they have no meaning (stores: false). */
+static bool name_types(Call *c, int cache, bool stores, NodeId k, NodeId v, int k_arg) {
+    for (int i = k_arg; i < k_arg + 2 && !stores; i++)
+        if (c->has[i]) {
+            l_error(c->L, c->at[i], "'%s' says how rows are stored, and this call stores none", c->fn->param[i]);
+            return false;
+        }
+    Cache *to = &c->L->m->caches.v[cache];
+    const Plane keys = {"keys", &to->layout.k_type, k, k_arg}, values = {"values", &to->layout.v_type, v, k_arg + 1};
+    return !stores || to->from || (name_plane(c, to, &keys) && name_plane(c, to, &values));
+}
+
 /* ==== store and attend ==== */
 
 static const CacheRef *arg_cache(Call *c, int i) {
@@ -170,16 +238,19 @@ static const CacheRef *arg_cache(Call *c, int i) {
     return NULL;
 }
 
+enum { Q, K, V, CACHE, VARIANT, SCALE, STORE, K_TYPE, V_TYPE }; /* parameters of attend */
+enum { STORE_K_TYPE = 3 };                                      /* of store; its v_type is behind it */
+
 Value call_store(Call *c) {
     NodeId k, v;
     const CacheRef *r;
     if (!arg_tensor(c, 0, &k) || !arg_tensor(c, 1, &v) || !(r = arg_cache(c, 2)))
         return value_poison();
     int cache = find_cache(c->L, r, k, v, c->loc);
-    return cache >= 0 && store_rows(c->L, cache, k, v, c->loc) ? value_none() : value_poison();
+    return cache >= 0 && name_types(c, cache, true, k, v, STORE_K_TYPE) && store_rows(c->L, cache, k, v, c->loc)
+               ? value_none()
+               : value_poison();
 }
-
-enum { Q, K, V, CACHE, VARIANT, SCALE, STORE }; /* parameters of attend */
 
 /* Positions of the queries: those of the entry, or of its wanted rows. */
 static NodeId query_positions(Lower *L, NodeId q, SrcLoc at) {
@@ -225,7 +296,8 @@ Value call_attend(Call *c) {
         return value_poison();
     int cache = find_cache(L, r, k, v, c->loc);
     NodeId pos = query_positions(L, q, c->loc);
-    if (cache < 0 || !pos || (rows && store && !store_rows(L, cache, k, v, c->loc)))
+    if (cache < 0 || !pos || !name_types(c, cache, rows && store, k, v, K_TYPE) ||
+        (rows && store && !store_rows(L, cache, k, v, c->loc)))
         return value_poison();
     attr[0].i = c->v[at_variant].u.variant;
     NodeId in[] = {q, cache_state(L, cache, c->loc), pos, k, v};

@@ -10,6 +10,7 @@ import math
 import os
 import pty
 import random
+import re
 import select
 import shutil
 import signal
@@ -150,6 +151,30 @@ def test_types_of_the_cache():
     assert rms_difference(exact, eight) < rms_difference(exact, four) < 0.8, rms_difference(exact, four)
     for kv in "f16", "q8_0":
         lap("run", TINY, "-p", "the", "-n", "2", "-q", "--device", "cpu", "--kv-k", kv, "--verify-each")
+
+
+def test_types_of_the_cache_in_the_text():
+    """A text that names the type of each cache is as the options; one that names some keeps those."""
+    ids, _ = ids_file(40, random.Random(SEED))
+    with open(os.path.join(REPO, "models", "gemma3.lap")) as f:
+        text = f.read()
+    before, end = "full, scale = scale", ")"
+    assert text.count(before + end) == 1
+    made = os.path.join(TMP, "typed.lap")
+
+    def of_text(named, *options):
+        with open(made, "w") as f:
+            f.write(text.replace(before + end, before + ", " + named + end))
+        return logits_of(ids, "-n", "0", "--device", "cpu", "--model", made, *options)
+
+    want = logits_of(ids, "-n", "0", "--device", "cpu", "--kv-k", "q8_0", "--kv-v", "q4_0")
+    assert want == of_text('k_type = "q8_0", v_type = "q4_0"')
+    assert want == of_text('k_type = "q8_0", v_type = none', "--kv-k", "bf16", "--kv-v", "q4_0")
+    mixed = of_text('k_type = i % 2 == 0 ? "q8_0" : none, v_type = "q4_0"')
+    assert mixed != want and rms_difference(want, mixed) < 0.8
+    shown = lap("print", made, "--weights", TINY, "--after", "plan-kv").stdout.decode()
+    types = re.findall(r"^cache kv\.(\d+) : heads 1 k (\w+)\[32\] v (\w+)\[32\]", shown, re.M)
+    assert len(types) > 2 and all(t == (str(i), "f32" if i % 2 else "q8_0", "q4_0") for i, t in enumerate(types)), types
 
 
 def test_context_full():

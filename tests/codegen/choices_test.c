@@ -44,6 +44,7 @@ static Work after_passes(void) {
     Module *m = ir_parse(w.arena, w.diag, "in.ir", model, strlen(model));
     assert_non_null(m);
     PipelineOptions o = {.pass = pass_options_default(), .out = stdout};
+    o.pass.kv_k = o.pass.kv_v = DT_F16;
     assert_true(pipeline_run(m, &o));
     ir_print(&w.text, m);
     return w;
@@ -103,6 +104,9 @@ static const struct {
     {"prefill dense", "prefill split", "error: a GPU attends dense in prefill; for group g5 the choice is split"},
     {"decode split \"at most 16 rows\"", "", "a GPU attends split in decode; for group g5 the choice is none"},
     {"prefill dense \"every key so far\"", "", "a GPU attends dense in prefill; for group g5 the choice is none"},
+    {"f16[16] v f16[16]", "f16[16] v bf16[16]",
+     "error: a GPU reads keys and values both as f16 or both as bf16, cache 'kv' "
+     "holds f16 and bf16: change --kv-k"},
     {" 1 x 64", "", "error: nothing chose by how many warps group g3 is computed"},
 };
 
