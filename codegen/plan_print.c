@@ -79,17 +79,20 @@ int64_t plan_recent_bytes(int64_t vocab, int64_t context) {
     return ((vocab + 31) / 32 + context) * 4;
 }
 
+/* Bytes of each kind, and all that is on the device. */
 static void print_totals(Buf *out, const Plan *p) {
     char text[32];
     const char *before = "#";
+    int64_t device = 0;
     for (int k = 0; k < BUFFER_KINDS; k++) {
         int64_t bytes = plan_bytes(p, (BufferKind)k);
         if (bytes)
             buf_printf(out, "%s %s %s", before, buffer_kind_name((BufferKind)k), plan_bytes_text(text, bytes));
         before = bytes ? "," : before;
+        device += k == BUFFER_HOST ? 0 : bytes;
     }
     if (*before == ',')
-        buf_char(out, '\n');
+        buf_printf(out, "; device %s\n", plan_bytes_text(text, device));
 }
 
 /* Fills up the line that begins at byte `start`, for a comment. */

@@ -6,7 +6,7 @@
 static const char small_plan_text[] =
     "plan sm_90a slots 2 context 64 chunk 32\n"
     "# call 4.0 KiB, slab 64.0 KiB, scratch 1.0 KiB, raw 1.0 KiB, tiles 4.2 KiB, table 64 bytes, k 8.0 KiB, v 8.0 KiB, "
-    "zero 8 bytes, sampler 720 bytes, host 256 bytes\n"
+    "zero 8 bytes, sampler 720 bytes, host 256 bytes; device 91.0 KiB\n"
     "buffer b0 call call 4096                                        # 4.0 KiB\n"
     "buffer b1 slab slab 65536                                       # 64.0 KiB\n"
     "buffer b2 scratch scratch 1024                                  # 1.0 KiB\n"
