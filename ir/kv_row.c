@@ -216,13 +216,27 @@ static void encode_TQ3_0(const float *src, uint8_t *dst, int64_t n) {
     }
 }
 
+/* 16 elements: their low bits, 2 each, their third bits, from bit 0 on. Attention decodes every key for every query, so
+ * the centroid is found by comparing, which vector code does for all at once, and not looked up. */
+static inline __attribute__((always_inline)) void decode_codes_of_3(uint32_t low, uint32_t high, float norm,
+                                                                    float *dst) {
+    for (int j = 0; j < 16; j++) {
+        const uint32_t positive = high >> j & 1, from_middle = (low >> 2 * j & 3) ^ (positive ? 0 : 3);
+        const float near = from_middle == 0 ? centroids[4] : centroids[5];
+        const float size = from_middle < 2 ? near : from_middle == 2 ? centroids[6] : centroids[7];
+        dst[j] = (positive ? size : -size) * norm;
+    }
+}
+
+EVAL_MULTIARCH
 static void decode_TQ3_0(const uint8_t *src, float *dst, int64_t n) {
     for (; n > 0; n -= BLOCK, src += TQ3_BYTES, dst += BLOCK) {
+        uint32_t low[2], high;
+        memcpy(low, src + TQ3_LOW, sizeof low);
+        memcpy(&high, src + TQ3_HIGH, sizeof high);
         const float norm = get_scale(src);
-        for (int j = 0; j < BLOCK; j++) {
-            const int low = src[TQ3_LOW + j / 4] >> 2 * (j % 4) & 3, high = src[TQ3_HIGH + j / 8] >> j % 8 & 1;
-            dst[j] = centroids[low | high << 2] * norm;
-        }
+        decode_codes_of_3(low[0], high, norm, dst);
+        decode_codes_of_3(low[1], high >> 16, norm, dst + 16);
     }
 }
 
