@@ -10,45 +10,64 @@ enum { MAX_DIM = 512 };
 
 /* ==== Reading the group ==== */
 
-static bool supported(Gen *g, const Attention *a) {
+static bool supported(Gen *g, const Attention *a, const Node *at) {
     const KvLayout *l = a->layout;
-    if (a->attend->n_in > 3)
-        gen_fail(g, a->attend, "attending to rows that are not stored is not supported on a GPU");
-    else if ((l->k_type != DT_F16 && l->k_type != DT_BF16) || l->v_type != l->k_type)
+    if ((l->k_type != DT_F16 && l->k_type != DT_BF16) || l->v_type != l->k_type)
         gen_fail(
-            g, a->attend,
+            g, at,
             "a GPU reads keys and values both as f16 or both as bf16, cache '%s' holds %s and %s: change --kv-k and "
             "--kv-v, or k_type and v_type in the text",
             g->m->caches.v[a->cache].name, dtype_name(l->k_type), dtype_name(l->v_type));
     else if (l->k_dim % 16 || l->v_dim % 16 || l->k_dim > MAX_DIM || l->v_dim > MAX_DIM)
-        gen_fail(g, a->attend, "heads of %d and %d elements: a GPU attends to multiples of 16 up to %d", l->k_dim,
-                 l->v_dim, MAX_DIM);
+        gen_fail(g, at, "heads of %d and %d elements: a GPU attends to multiples of 16 up to %d", l->k_dim, l->v_dim,
+                 MAX_DIM);
     return !g->failed;
 }
 
+static void read_attend(Gen *g, Attention *a) {
+    const Node *n = a->attend;
+    a->variant = &g->m->variants.v[n->attr[0].i];
+    a->query_dim = n->type.dim[0];
+    a->q_heads = n->type.dim[1];
+    if (n->n_in > 3) {
+        a->own = OWN_COUNTED;
+        a->own_k = n->in[3];
+        a->own_v = n->in[4];
+        a->own_pos = n->in[2];
+    }
+    variant_tables(g, a->variant, &a->tables);
+    for (int i = 0; i < a->tables.n; i++)
+        if (g->m->weights.v[a->tables.v[i]].type.dtype != DT_F32)
+            gen_fail(g, n, "table \"%s\" of a variant must be f32 on a GPU", g->m->weights.v[a->tables.v[i]].name);
+}
+
+static void read_store(Attention *a, const Node *n) {
+    a->own = OWN_STORED;
+    a->own_k = n->in[1];
+    a->own_v = n->in[2];
+    a->own_pos = n->in[3];
+}
+
 static bool read_group(Gen *g, Attention *a) {
+    const Node *store = NULL;
     for (NodeId id = 1; id < (NodeId)g->g->nodes.n; id++) {
         const Node *n = ir_get(g->g, id);
         if (n->group == g->group && n->op == OP_ATTEND)
             a->attend = n;
         if (n->group == g->group && n->op == OP_KV_STORE)
-            a->store = n;
+            store = n;
     }
-    if (!a->attend) {
-        gen_fail(g, a->store, "storing keys and values that nothing here reads is not supported on a GPU");
-        return false;
-    }
-    a->cache = ir_cache_of(g->g, a->attend->in[1]);
+    const Node *at = a->attend ? a->attend : store;
+    a->loc = at->loc;
+    a->cache = ir_cache_of(g->g, a->attend ? a->attend->in[1] : store->in[0]);
     a->layout = &g->m->caches.v[a->cache].layout;
-    a->variant = &g->m->variants.v[a->attend->attr[0].i];
-    a->query_dim = a->attend->type.dim[0];
-    a->store_dim = a->store ? ir_type(g->g, a->store->in[1])->dim[0] : DIM_T;
-    variant_tables(g, a->variant, &a->tables);
-    for (int i = 0; i < a->tables.n; i++)
-        if (g->m->weights.v[a->tables.v[i]].type.dtype != DT_F32)
-            gen_fail(g, a->attend, "table \"%s\" of a variant must be f32 on a GPU",
-                     g->m->weights.v[a->tables.v[i]].name);
-    return supported(g, a) && attention_heads(g, a);
+    a->query_dim = DIM_T;
+    if (a->attend)
+        read_attend(g, a);
+    if (store)
+        read_store(a, store);
+    a->store_dim = a->own ? ir_type(g->g, a->own_k)->dim[0] : DIM_T;
+    return supported(g, a, at) && attention_heads(g, a);
 }
 
 /* ==== What both phases have ==== */
@@ -77,26 +96,26 @@ static void plane_defines(Buf *b, char which, const Loc *l) {
 void attention_defines(const Attention *a, Buf *b) {
     const KvLayout *l = a->layout;
     char scale[40];
-    format_f32(scale, (float)a->attend->attr[1].f);
-    const bool causal = scalar_causal(a->variant->visible);
+    format_f32(scale, a->attend ? (float)a->attend->attr[1].f : 1.0f);
+    const bool causal = a->variant && scalar_causal(a->variant->visible);
     buf_printf(b, "#define ATT_HEADS %lld\n#define ATT_KV_HEADS %d\n#define ATT_K_DIM %d\n#define ATT_V_DIM %d\n",
-               (long long)a->attend->type.dim[1], l->heads, l->k_dim, l->v_dim);
+               (long long)(a->q_heads ? a->q_heads : l->heads), l->heads, l->k_dim, l->v_dim);
     buf_printf(b, "#define ATT_SCALE ((float)%s)\n#define ATT_TYPE %d\n", scale, l->k_type == DT_BF16);
     buf_printf(b, "#define ATT_CAPACITY %lld\n#define ATT_RING %d\n#define ATT_LOOKBACK %lld\n#define ATT_CAUSAL %d\n",
                (long long)l->capacity, l->ring, (long long)attention_lookback(a), causal);
     buf_printf(b, "#define ATT_SCORE %d\n#define ATT_SINK %d\n#define ATT_STORE %d\n#define ATT_QUERY_ROWS %d\n",
-               a->variant->score != NULL, a->variant->sink != NULL, a->store != NULL, a->query_dim == DIM_R);
+               a->variant && a->variant->score, a->variant && a->variant->sink, a->own, a->query_dim == DIM_R);
     plane_defines(b, 'Q', &a->q);
     plane_defines(b, 'K', &a->k);
     plane_defines(b, 'V', &a->v);
 }
 
 int64_t attention_lookback(const Attention *a) {
-    return scalar_causal(a->variant->visible) ? scalar_lookback(a->variant->visible) : -1;
+    return a->variant && scalar_causal(a->variant->visible) ? scalar_lookback(a->variant->visible) : -1;
 }
 
 PlanArg attention_store_pos(Gen *g, const Attention *a) {
-    return a->store ? arg_value(g, a->store->in[3]) : arg_null();
+    return a->own ? arg_value(g, a->own_pos) : arg_null();
 }
 
 PlanArg attention_out(Gen *g, const Attention *a) {
@@ -105,9 +124,9 @@ PlanArg attention_out(Gen *g, const Attention *a) {
 }
 
 void attention_qkv_args(Gen *g, const Attention *a, PlanLaunch *l) {
-    launch_arg(g, l, arg_loc(&a->q));
-    launch_arg(g, l, a->store ? arg_loc(&a->k) : arg_null());
-    launch_arg(g, l, a->store ? arg_loc(&a->v) : arg_null());
+    launch_arg(g, l, a->attend ? arg_loc(&a->q) : arg_null());
+    launch_arg(g, l, a->own ? arg_loc(&a->k) : arg_null());
+    launch_arg(g, l, a->own ? arg_loc(&a->v) : arg_null());
 }
 
 void attention_cache_args(Gen *g, const Attention *a, PlanLaunch *l) {
@@ -128,12 +147,18 @@ void attention_table_args(Gen *g, const Attention *a, PlanLaunch *l) {
 void attention_cost(const Attention *a, PlanCost *c) {
     const KvLayout *l = a->layout;
     c->kv_bytes_a_key = l->k_row + l->v_row;
-    c->attend_flops_a_key = 2 * a->attend->type.dim[1] * (l->k_dim + l->v_dim);
+    c->attend_flops_a_key = 2 * a->q_heads * (l->k_dim + l->v_dim);
     c->window = attention_lookback(a) >= 0 ? attention_lookback(a) + 1 : 0;
 }
 
 const char *attention_label(Gen *g, const Attention *a) {
     return arena_printf(g->arena, "attend %s %s", g->m->caches.v[a->cache].name, a->variant->name);
+}
+
+/* A store that nothing here reads: a drafter's context. */
+static void store_only(Gen *g, const Attention *a) {
+    const Body body = {"heads.body", attention_heads_body(g, a)};
+    attention_heads_launch(g, a, &body, 1, arg_null());
 }
 
 /* Split is for few rows, dense for rows of one sequence: what else may be chosen, no kernel does. */
@@ -152,7 +177,11 @@ static void attend(Gen *g, const Attention *a) {
 
 void gen_attention(Gen *g) {
     Attention a = {0};
-    if (read_group(g, &a))
-        attend(g, &a);
+    if (read_group(g, &a)) {
+        if (a.attend)
+            attend(g, &a);
+        else
+            store_only(g, &a);
+    }
     buf_free(&a.heads_text);
 }

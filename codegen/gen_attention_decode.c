@@ -56,8 +56,7 @@ static DecodeShape decode_shape(const Gen *g, const Attention *a) {
 
 /* Positions are inputs of the call: they are there before its first kernel runs. */
 static bool positions_given(const Gen *g, const Attention *a) {
-    return ir_get(g->g, a->attend->in[2])->op == OP_INPUT &&
-           (!a->store || ir_get(g->g, a->store->in[3])->op == OP_INPUT);
+    return ir_get(g->g, a->attend->in[2])->op == OP_INPUT && (!a->own || ir_get(g->g, a->own_pos)->op == OP_INPUT);
 }
 
 void attention_decode(Gen *g, const Attention *a) {

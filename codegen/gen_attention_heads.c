@@ -17,12 +17,16 @@ static void write_norm(Gen *g, Attention *a, const Node *n, const char *dim) {
     format_f32(eps, (float)n->attr[0].f);
     if (n->n_in > 1) {
         const Node *w = ir_get(g->g, n->in[1]);
-        if (w->op != OP_WEIGHT || g->m->weights.v[w->attr[0].i].type.dtype != DT_F32) {
-            gen_fail(g, n, "the weight of a norm of heads must be an f32 weight on a GPU");
+        const DType type = w->type.dtype;
+        if (w->op != OP_WEIGHT || (type != DT_F32 && type != DT_BF16)) {
+            gen_fail(g, n, "the weight of a norm of heads must be a weight of f32 or bf16 on a GPU, not %s",
+                     w->op == OP_WEIGHT ? dtype_name(type) : op_info(w->op)->name);
             return;
         }
+        const PlanArg raw = arg_at(gen_raw(g, (int)w->attr[0].i), 0);
         snprintf(weight, sizeof weight, "h%d",
-                 head_param(g, a, "const float *", arg_at(gen_raw(g, (int)w->attr[0].i), 0), 4 * w->type.dim[0]));
+                 head_param(g, a, type == DT_BF16 ? "const u16 *" : "const float *", raw,
+                            (type == DT_BF16 ? 2 : 4) * w->type.dim[0]));
     }
     buf_printf(&a->heads_text, "    head_norm<%s>(x, (float)%s, %s);\n", dim, eps, weight);
 }
@@ -70,15 +74,17 @@ static bool head_chain(Gen *g, Attention *a, NodeId id, const char *name, const 
 }
 
 bool attention_heads(Gen *g, Attention *a) {
-    if (!head_chain(g, a, a->attend->in[0], "prepare_q", "ATT_K_DIM", a->attend->in[2], &a->q))
+    if (!a->attend)
+        buf_str(&a->heads_text, "\nDEVICE void prepare_q(float *, int, int HEAD_PARAMETERS) {}\n");
+    else if (!head_chain(g, a, a->attend->in[0], "prepare_q", "ATT_K_DIM", a->attend->in[2], &a->q))
         return false;
-    if (!a->store) {
+    if (!a->own) {
         buf_str(&a->heads_text, "\nDEVICE void prepare_k(float *, int, int HEAD_PARAMETERS) {}\n"
                                 "DEVICE void prepare_v(float *, int, int HEAD_PARAMETERS) {}\n");
         return true;
     }
-    return head_chain(g, a, a->store->in[1], "prepare_k", "ATT_K_DIM", a->store->in[3], &a->k) &&
-           head_chain(g, a, a->store->in[2], "prepare_v", "ATT_V_DIM", a->store->in[3], &a->v);
+    return head_chain(g, a, a->own_k, "prepare_k", "ATT_K_DIM", a->own_pos, &a->k) &&
+           head_chain(g, a, a->own_v, "prepare_v", "ATT_V_DIM", a->own_pos, &a->v);
 }
 
 /* ==== The body ==== */

@@ -12,11 +12,22 @@ typedef struct HeadParam {
     int64_t bytes;
 } HeadParam;
 
+/* What becomes of the call's own keys and values: ATT_STORE. */
+typedef enum OwnRows {
+    OWN_NONE,    /* there are none: attends to what another layer stored */
+    OWN_STORED,  /* stored, and attended to if the group attends */
+    OWN_COUNTED, /* attended to, and the cache stays as it is */
+} OwnRows;
+
 typedef struct Attention {
-    const Node *attend, *store; /* store NULL: attends to what another layer stored */
-    const Variant *variant;
+    const Node *attend;     /* NULL: only stores */
+    const Variant *variant; /* NULL: only stores */
+    int64_t q_heads;        /* 0: only stores */
+    OwnRows own;
+    NodeId own_k, own_v, own_pos;
     const KvLayout *layout;
     int cache;
+    SrcLoc loc;
     Loc q, k, v;
     VEC(HeadParam) heads;
     Buf heads_text; /* the three functions */
@@ -54,5 +65,7 @@ const char *attention_label(Gen *g, const Attention *a);
 
 void attention_decode(Gen *g, const Attention *a);
 void attention_prefill(Gen *g, const Attention *a);
+/* attention_heads.cu: q16 gets the prepared queries, if the group attends; keys and values go to the cache. */
+void attention_heads_launch(Gen *g, const Attention *a, const Body *bodies, int n_bodies, PlanArg q16);
 
 #endif

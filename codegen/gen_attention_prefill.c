@@ -41,28 +41,28 @@ static const PrefillShape *choose_prefill(Gen *g, const Attention *a) {
     return &prefill_shapes[0];
 }
 
-/* q16 gets the prepared queries; keys and values go to the cache. */
-static void heads_launch(Gen *g, const Attention *a, const Body *bodies, int64_t q16) {
+void attention_heads_launch(Gen *g, const Attention *a, const Body *bodies, int n_bodies, PlanArg q16) {
     enum { VECTORS_A_BLOCK = 8, BLOCKS = 4 };
     Buf b = {0};
     attention_defines(a, &b);
-    const int kernel = gen_kernel(g, "attention_heads.cu", "ATT_NAME", "heads", b.s, bodies, 2, ATT_THREADS, 0, BLOCKS);
+    const int kernel =
+        gen_kernel(g, "attention_heads.cu", "ATT_NAME", "heads", b.s, bodies, n_bodies, ATT_THREADS, 0, BLOCKS);
     buf_free(&b);
-    const int64_t vectors = a->attend->type.dim[1] + 2 * a->layout->heads;
+    const int64_t vectors = a->q_heads + 2 * a->layout->heads;
     PlanGrid grid = {
         .x = (vectors + VECTORS_A_BLOCK - 1) / VECTORS_A_BLOCK, .y = 1, .z = 1, .rows = COUNT_T, .axis = 0, .per = 1};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid,
-                               arena_printf(g->arena, "heads %s", g->m->caches.v[a->cache].name), a->attend->loc);
+                               arena_printf(g->arena, "heads %s", g->m->caches.v[a->cache].name), a->loc);
     attention_qkv_args(g, a, l);
-    launch_arg(g, l, arg_at(g->scratch_buffer, q16));
+    launch_arg(g, l, q16);
     attention_cache_args(g, a, l);
-    launch_arg(g, l, arg_value(g, a->attend->in[2]));
+    launch_arg(g, l, a->attend ? arg_value(g, a->attend->in[2]) : arg_null());
     launch_arg(g, l, attention_store_pos(g, a));
     launch_arg(g, l, arg_slots(g));
-    launch_arg(g, l, arg_count(g, a->query_dim));
+    launch_arg(g, l, a->attend ? arg_count(g, a->query_dim) : gen_counters(g)); /* else none: a zero nobody changes */
     launch_arg(g, l, arg_count(g, a->store_dim));
     attention_head_args(g, a, l);
-    l->cost.bytes_a_row = 4 * (a->q.row_stride + (a->store ? a->k.row_stride : 0));
+    l->cost.bytes_a_row = 4 * (a->q.row_stride + (a->own ? a->k.row_stride : 0));
 }
 
 void attention_prefill(Gen *g, const Attention *a) {
@@ -70,7 +70,7 @@ void attention_prefill(Gen *g, const Attention *a) {
     const int64_t heads = a->attend->type.dim[1];
     const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
     const int64_t q16 = gen_scratch(g, gen_most(g, a->query_dim) * heads * a->layout->k_dim * 2, g->group);
-    heads_launch(g, a, bodies, q16);
+    attention_heads_launch(g, a, bodies, 2, arg_at(g->scratch_buffer, q16));
     Buf b = {0};
     attention_defines(a, &b);
     buf_printf(&b, "#define ATT_QUERIES %d\n#define ATT_TILE %d\n#define ATT_BLOCKS %d\n", s->queries, s->keys,

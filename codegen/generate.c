@@ -1,7 +1,8 @@
 /* generate.c - fused IR to Plan: buffers, the call block, and for every entry and phase the launches of its groups.
  *
  * Four phases of each entry: decode for up to 8 and up to 16 rows of any sequences, prefill of a chunk of one sequence
- * with few wanted rows, and with many. Each group is written by its family's file; this one knows their order.
+ * with few wanted rows, and with many. What drafts has the first two. Each group is written by its family's file; this
+ * one knows their order.
  */
 #include "codegen/gen_int.h"
 #include <stdarg.h>
@@ -158,6 +159,8 @@ static void generate_graph(Gen *g, const Graph *graph) {
     find_last_reads(g);
     generate_phase(g, PHASE_DECODE_8, "decode8", 8, 8);
     generate_phase(g, PHASE_DECODE_16, "decode16", FEW, FEW);
+    if (g->m->drafts.way && strcmp(graph->name, "draft") == 0)
+        return; /* never asked for more rows, and its logits are read */
     generate_phase(g, PHASE_PREFILL, "prefill", g->o->chunk, FEW);
     if (g->o->wanted > FEW)
         generate_phase(g, PHASE_PREFILL_ALL, "prefill_all", g->o->chunk, g->o->wanted);

@@ -104,7 +104,9 @@ DEVICE void plan_rows(Plan &plan, const Rows &rows, int r) {
         plan.pos[r] = pos;
         plan.slot[r] = slot;
         plan.range[r].low = ATT_LOOKBACK >= 0 && pos > ATT_LOOKBACK ? pos - ATT_LOOKBACK : 0;
-        plan.range[r].high = ATT_CAUSAL ? pos + 1 : rows.lengths[slot];
+        const int length =
+            ATT_CAUSAL && ATT_STORE ? pos + 1 : rows.lengths[slot]; /* a drafter stands behind the last key */
+        plan.range[r].high = ATT_CAUSAL && pos + 1 < length ? pos + 1 : length;
     }
     if (r < stored) {
         plan.store_pos[r] = store_pos;

@@ -1,6 +1,7 @@
 /* head_ops.cu - what is done to one head vector before attention, by one warp.
  *
- *   head_norm<D>(x, eps, weight)       x = x / sqrt(mean(x^2) + eps) * weight; weight f32 [D], nullptr: ones
+ *   head_norm<D>(x, eps, weight)       x = x / sqrt(mean(x^2) + eps) * weight; weight f32 [D], or bf16 [D] as u16,
+ *                                      or nullptr: ones
  *   head_rope<D>(x, dims, pos, turns)  turns the pairs (x[i], x[i + dims / 2]) by the angle pos * turns[i] for
  *                                      i < dims / 2; turns f64 [dims / 2] in device memory, dims even, at most D
  *   bring_table(to, from, bytes)       asks for a copy of a table in shared memory, by all threads of a block of 256,
@@ -23,7 +24,19 @@ template <class T> DEVICE const T *bring_table(u8 *to, const T *from, int bytes)
     return (const T *)to;
 }
 
-template <int D> DEVICE void head_norm(float *x, float eps, const float *weight) {
+DEVICE float norm_weight(const float *weight, int i) {
+    return weight[i];
+}
+
+DEVICE float norm_weight(const u16 *weight, int i) {
+    return bf16_value(weight[i]);
+}
+
+DEVICE float norm_weight(decltype(nullptr), int) {
+    return 1.0f;
+}
+
+template <int D, class Weight> DEVICE void head_norm(float *x, float eps, Weight weight) {
     const int lane = threadIdx.x & 31;
     float sum = 0.0f;
     warp_sync();
@@ -33,7 +46,7 @@ template <int D> DEVICE void head_norm(float *x, float eps, const float *weight)
     const float scale = 1.0f / sqrtf(multiply_add(warp_sum(sum), 1.0f / D, eps));
 #pragma unroll 8
     for (int i = lane; i < D; i += 32) {
-        const float w = weight ? weight[i] : 1.0f;
+        const float w = norm_weight(weight, i);
         x[i] = x[i] * scale * w;
     }
     warp_sync();

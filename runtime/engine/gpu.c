@@ -263,14 +263,38 @@ static bool check_inputs(const Gpu *g, const EvalCall *c, Diag *diag) {
     return true;
 }
 
+static bool takes(const Graph *graph, const char *input) {
+    for (int i = 0; i < graph->inputs.n; i++)
+        if (strcmp(ir_get(graph, graph->inputs.v[i])->attr[0].s, input) == 0)
+            return true;
+    return false;
+}
+
+/* Lengths of the sequences as the call's kernels see them: with the rows that it stores, or counts without storing.
+ * Those that it stores stay. */
+static void write_lengths(Gpu *g, const EvalCall *c, const GpuPhase *p) {
+    int32_t *lengths = (int32_t *)(void *)(g->call + g->plan->call.lengths);
+    const int32_t *pos = input_data(c, "pos");
+    const size_t bytes = (size_t)g->plan->slots * sizeof *lengths;
+    memcpy(lengths, g->lengths, bytes);
+    for (int64_t i = 0; pos && (p->stores || p->counts_own) && i < c->T; i++) {
+        const int slot = c->slots ? c->slots[i] : 0;
+        lengths[slot] = pos[i] + 1 > lengths[slot] ? pos[i] + 1 : lengths[slot];
+    }
+    if (p->stores)
+        memcpy(g->lengths, lengths, bytes);
+}
+
 /* Fills the call block. */
-static bool write_call(Gpu *g, const EvalCall *c, Diag *diag) {
+static bool write_call(Gpu *g, const EvalCall *c, const GpuPhase *p, Diag *diag) {
     const PlanCall *layout = &g->plan->call;
     const int32_t counts[2] = {(int32_t)c->T, (int32_t)c->R};
     memcpy(g->call, counts, sizeof counts);
     for (int i = 0; i < layout->inputs.n; i++) {
         const PlanInput *in = &layout->inputs.v[i];
         const void *data = input_data(c, in->name);
+        if (!takes(c->graph, in->name))
+            continue;
         if (!data) {
             diag_error(diag, NO_LOC, "input \"%s\" is missing from the call", in->name);
             return false;
@@ -279,13 +303,9 @@ static bool write_call(Gpu *g, const EvalCall *c, Diag *diag) {
         memcpy(g->call + in->offset, data, (size_t)(rows * type_row_elems(&in->type) * 4));
     }
     int32_t *slots = (int32_t *)(void *)(g->call + layout->slots);
-    const int32_t *pos = input_data(c, "pos");
-    for (int64_t i = 0; i < c->T; i++) {
+    for (int64_t i = 0; i < c->T; i++)
         slots[i] = c->slots ? c->slots[i] : 0;
-        if (pos && pos[i] + 1 > g->lengths[slots[i]])
-            g->lengths[slots[i]] = pos[i] + 1;
-    }
-    memcpy(g->call + layout->lengths, g->lengths, (size_t)g->plan->slots * sizeof *g->lengths);
+    write_lengths(g, c, p);
     return true;
 }
 
@@ -335,7 +355,7 @@ GpuPhase *gpu_begin(Gpu *g, const EvalCall *c, Diag *diag) {
                    (long long)c->R);
     else if (!gpu_drop_picks(g, &e))
         gpu_fail(diag, &e);
-    else if (check_inputs(g, c, diag) && write_call(g, c, diag))
+    else if (check_inputs(g, c, diag) && write_call(g, c, p, diag))
         return p;
     return NULL;
 }

@@ -22,6 +22,7 @@ typedef struct GpuSampler {
 } GpuSampler;
 
 typedef struct GpuPhase {
+    bool stores, counts_own; /* rows in caches; rows that are attended to and not stored */
     const PlanPhase *plan;
     GpuLaunch *launches;
     GpuSampler *sampler; /* of its entry; NULL: none */

@@ -84,12 +84,22 @@ static void make_samplers(Gpu *g) {
     }
 }
 
+/* What calls of the phase do to the caches. */
+static void read_caches(const Gpu *g, GpuPhase *p) {
+    const Graph *graph = module_graph(g->m, p->plan->graph);
+    for (int i = 0; i < graph->outputs.n; i++)
+        p->stores |= graph->outputs.v[i].kind == OUT_KEEP;
+    for (NodeId id = 1; id < (NodeId)graph->nodes.n; id++)
+        p->counts_own |= ir_get(graph, id)->op == OP_ATTEND && ir_get(graph, id)->n_in > 3;
+}
+
 bool gpu_make_phases(Gpu *g, DevError *e) {
     make_samplers(g);
     g->phases = arena_array(g->arena, (size_t)g->plan->phases.n + 1, sizeof *g->phases);
     for (int i = 0; i < g->plan->phases.n; i++) {
         GpuPhase *p = &g->phases[i];
         p->plan = &g->plan->phases.v[i];
+        read_caches(g, p);
         p->launches = arena_array(g->arena, (size_t)p->plan->launches.n + 1, sizeof *p->launches);
         for (int k = 0; k < p->plan->launches.n; k++)
             if (check_fill(g, &p->plan->launches.v[k], e))

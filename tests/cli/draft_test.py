@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Guessing changes nothing but speed: draft_test.py LAP FOLDER [PROMPTS] [--seed N]
+"""Guessing changes nothing but speed: draft_test.py LAP FOLDER [PROMPTS] [--seed N] [--device gpu]
 
 FOLDER holds the golden models. For random prompts around the ends of windows and rings, the tokens with each drafter must
 be those without: MTP and DFlash where there is one for the target, and drafters that know the continuation (always
@@ -40,8 +40,8 @@ tiny = module(os.path.join(HERE, "..", "..", "examples", "tiny", "make_tiny.py")
 
 
 class Tests:
-    def __init__(self, lap, folder, seed, tmp):
-        self.lap, self.folder, self.tmp = lap, folder, tmp
+    def __init__(self, lap, folder, seed, device, tmp):
+        self.lap, self.folder, self.device, self.tmp = lap, folder, device, tmp
         self.rng = random.Random(seed)
         self.failed = self.count = 0
         with open(self.file("oracle.lap"), "w") as f:
@@ -64,7 +64,7 @@ class Tests:
         with open(self.file("ids.txt"), "w") as f:
             f.write(" ".join(map(str, prompt)))
         return [self.lap, "run", self.weights(target), "--tokens-file", self.file("ids.txt"), "--json", "-c",
-                str(CONTEXT), "-n", str(TOKENS)] + options
+                str(CONTEXT), "-n", str(TOKENS), "--device", self.device] + options
 
     def run(self, target, prompt, options):
         r = subprocess.run(self.command(target, prompt, options), capture_output=True, timeout=300)
@@ -121,8 +121,10 @@ class Tests:
         for i in range(n):
             options = ["--greedy"] if i % 3 else ["--temp", "0.8", "-s", str(self.rng.randrange(1000)), "--repeat-penalty", "1.1"]
             options += ["--chunk", str(self.rng.choice([16, 33, 512]))]
-            options += self.rng.choice([[], ["--kv-k", "f16"], ["--kv-v", "bf16", "--kv-k", "bf16"]])
-            self.one_prompt(*kinds[i % len(kinds)], options)
+            types = [[], ["--kv-k", "f16", "--kv-v", "f16"], ["--kv-v", "bf16", "--kv-k", "bf16"]]
+            if self.device == "cpu":
+                types += [["--kv-k", "f16"], ["--kv-k", "q8_0", "--kv-v", "q4_0"], ["--kv-k", "q4_0"]]
+            self.one_prompt(*kinds[i % len(kinds)], options + self.rng.choice(types))
 
     def refused(self, options, message, code=1, target="dense"):
         r = subprocess.run(self.command(target, [2, 3], options), capture_output=True, timeout=300)
@@ -158,10 +160,11 @@ class Tests:
 def main():
     args = sys.argv[1:]
     seed = int(args.pop(args.index("--seed") + 1)) if "--seed" in args else random.randrange(1 << 32)
-    args = [a for a in args if a != "--seed"]
+    device = args.pop(args.index("--device") + 1) if "--device" in args else "cpu"
+    args = [a for a in args if a not in ("--seed", "--device")]
     print("seed %d" % seed)
     with tempfile.TemporaryDirectory() as tmp:
-        t = Tests(os.path.abspath(args[0]), os.path.abspath(args[1]), seed, tmp)
+        t = Tests(os.path.abspath(args[0]), os.path.abspath(args[1]), seed, device, tmp)
         t.messages()
         t.prompts(int(args[2]) if len(args) > 2 else 8)
     print("%d checks, %d failures" % (t.count, t.failed))

@@ -69,6 +69,8 @@ models() {
         check "sequences-$kind" "$build/tests/engine/sequences_test" "$fixtures/$kind/model.gguf"
     done
     check picks "$build/tests/engine/pick_test" "$fixtures/dense/model.gguf"
+    check drafters "$build/tests/engine/drafters_test" "$fixtures" gpu
+    check drafts python3 "$repo/tests/cli/draft_test.py" "$build/lap" "$fixtures" 50 --device gpu
     check faults python3 "$repo/tests/faults/faults_test.py" "$build/lap" --gpu
     check facet python3 "$repo/tests/cli/facet_test.py" "$build/lap" "$cache"
 }
