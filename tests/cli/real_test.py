@@ -13,6 +13,8 @@ LAP, MODEL = os.path.abspath(sys.argv[1]), sys.argv[2]
 PROMPT = "The three primary colors are"
 # llama.cpp on the same weights in float32, same text and windows (tests/peers/perplexity.py)
 PEER_PERPLEXITY = 11.4578
+# Perplexity with such keys and values, as a multiple of that with f32. 765 tokens leave 0.1 % to chance.
+KV_RATIOS = {("q8_0", "q8_0"): (0.997, 1.003), ("q8_0", "tq3_0"): (1.05, 1.3)}
 
 
 def lap(*args):
@@ -49,6 +51,11 @@ def main():
     ppl = json.loads(lap("perplexity", MODEL, "--file", text, "--json"))
     print("perplexity %.4f over %d tokens" % (ppl["perplexity"], ppl["scored"]))
     assert ppl["scored"] == 765 and abs(ppl["perplexity"] / PEER_PERPLEXITY - 1) < 0.01
+    for (k, v), (least, most) in KV_RATIOS.items():
+        ratio = json.loads(lap("perplexity", MODEL, "--file", text, "--json", "--device", "cpu", "--kv-k", k, "--kv-v",
+                               v))["perplexity"] / ppl["perplexity"]
+        print("K %s, V %s: %.4f times that" % (k, v, ratio))
+        assert least <= ratio <= most
     bench = json.loads(lap("bench", MODEL, "--json", "--repeat", 1))
     print("bench: %s" % bench)
     assert bench["peak_resident_bytes"] <= os.path.getsize(MODEL) + 300e6
