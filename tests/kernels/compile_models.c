@@ -73,24 +73,52 @@ typedef struct Models {
     int n, drawn; /* drawn: which of them is compiled whole for every architecture */
 } Models;
 
-/* As `lap run` compiles it for a GPU. */
-static Module *make_module(Models *all, const ModelFile *file) {
+static Module *compile_text(Models *all, const ModelFile *file, const ModelFile *target_file, const Module *target) {
     TextSource text;
     if (!text_for_weights(all->arena, all->diag, file, "--model", &text))
         return NULL;
-    const FeInput in = {.name = text.name, .text = text.text, .len = text.len, .file = file};
-    Module *m = fe_compile(all->arena, all->diag, &in);
+    const FeInput in = {.name = text.name,
+                        .text = text.text,
+                        .len = text.len,
+                        .file = file,
+                        .target_file = target_file,
+                        .target = target};
+    return fe_compile(all->arena, all->diag, &in);
+}
+
+/* As `lap run` compiles it for a GPU; a drafter in its target's module. */
+static Module *make_module(Models *all, const ModelFile *file, const ModelFile *target_file) {
+    Module *target = target_file ? compile_text(all, target_file, NULL, NULL) : NULL;
+    Module *m = target_file && !target ? NULL : compile_text(all, file, target_file, target);
+    if (target)
+        m = m && module_link(target, m) ? target : NULL;
     PipelineOptions p = {.pass = pass_options_default(), .out = stdout};
     p.pass.kv_k = p.pass.kv_v = DT_F16;
     p.pass.all_taps = false;
     return m && pipeline_run(m, &p) ? m : NULL;
 }
 
+/* "gemma4-31b" of "gemma4-31b-mtp"; NULL of what is no drafter. */
+static const char *target_name(Models *all, const char *name) {
+    static const char *const drafters[] = {"-mtp", "-dflash"};
+    const char *last = strrchr(name, '-');
+    for (size_t i = 0; last && i < COUNTOF(drafters); i++)
+        if (strcmp(last, drafters[i]) == 0)
+            return arena_strndup(all->arena, name, (size_t)(last - name));
+    return NULL;
+}
+
+static const ModelFile *open_header(Models *all, const char *folder, const char *name) {
+    Weights *w = weights_open(arena_printf(all->arena, "%s/%s.gguf", folder, name), all->diag);
+    return w ? weights_file(w) : NULL;
+}
+
 static bool add_model(Models *all, const char *folder, const char *file) {
-    Weights *w = weights_open(arena_printf(all->arena, "%s/%s", folder, file), all->diag);
     const char *dot = strrchr(file, '.');
     Model m = {.name = arena_strndup(all->arena, file, (size_t)(dot - file))};
-    m.module = w ? make_module(all, weights_file(w)) : NULL;
+    const char *target = target_name(all, m.name);
+    const ModelFile *own = open_header(all, folder, m.name), *theirs = target ? open_header(all, folder, target) : NULL;
+    m.module = own && (theirs || !target) ? make_module(all, own, theirs) : NULL;
     all->v[all->n++] = m;
     return m.module != NULL;
 }

@@ -28,6 +28,16 @@ GEMMA3 = {
     "gemma3-12b": (48, 3840, 15360, 16, 8, 256, 1024),
     "gemma3-27b": (62, 5376, 21504, 32, 16, 128, 1024),
 }
+# name: B, F, heads, KV sliding, KV full; 4 layers of 1024
+MTP = {
+    "gemma4-31b-mtp": (5376, 8192, 32, 16, 4),
+    "gemma4-26b-a4b-mtp": (2816, 8192, 16, 8, 2),
+}
+# name: D, F, heads, layers that are tapped; 5 layers with 8 K/V heads of 128
+DFLASH = {
+    "gemma4-31b-dflash": (5376, 10752, 64, [1, 12, 23, 35, 46, 57]),
+    "gemma4-26b-a4b-dflash": (2816, 5632, 32, [1, 6, 11, 17, 22, 27]),
+}
 VOCAB = 262144
 
 
@@ -184,20 +194,83 @@ def gemma3(name):
     return f
 
 
+def mtp(name):
+    B, F, H, kv_s, kv_f = MTP[name]
+    D, local = 1024, [True, True, True, False]
+    f = File("gemma4-assistant")
+    for k, v in {
+        "block_count": 4, "embedding_length": D, "embedding_length_out": B, "feed_forward_length": F,
+        "attention.head_count": H, "attention.head_count_kv": [kv_s if s else kv_f for s in local],
+        "attention.key_length": 512, "attention.value_length": 512, "attention.key_length_swa": 256,
+        "attention.value_length_swa": 256, "attention.sliding_window": 1024, "attention.sliding_window_pattern": local,
+        "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 1e6, "rope.freq_base_swa": 1e4,
+        "use_ordered_embeddings": False,
+    }.items():
+        f.key(k, v)
+    f.tensor("token_embd.weight", VOCAB, D, type=Q8_0)
+    f.tensor("output_norm.weight", D)
+    f.tensor("rope_freqs.weight", 256)
+    f.tensor("nextn.pre_projection.weight", D, 2 * B, type=Q8_0)
+    f.tensor("nextn.post_projection.weight", B, D, type=Q8_0)
+    for i in range(4):
+        b, hd = f"blk.{i}.", 256 if local[i] else 512
+        for norm in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
+            f.tensor(b + norm + ".weight", D)
+        f.tensor(b + "layer_output_scale.weight", 1)
+        f.tensor(b + "attn_q.weight", H * hd, D, type=Q8_0)
+        f.tensor(b + "attn_q_norm.weight", hd)
+        f.tensor(b + "attn_output.weight", D, H * hd, type=Q8_0)
+        f.tensor(b + "ffn_gate.weight", F, D, type=Q8_0)
+        f.tensor(b + "ffn_up.weight", F, D, type=Q8_0)
+        f.tensor(b + "ffn_down.weight", D, F, type=Q8_0)
+    return f
+
+
+def dflash(name):
+    D, F, H, ids = DFLASH[name]
+    f = File("dflash")
+    for k, v in {
+        "block_count": 5, "embedding_length": D, "feed_forward_length": F, "attention.head_count": H,
+        "attention.head_count_kv": 8, "attention.key_length": 128, "attention.value_length": 128,
+        "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 1e6, "attention.sliding_window": 2048,
+        "final_logit_softcapping": 30.0, "target_layers": [i + 1 for i in ids], "block_size": 16,
+    }.items():
+        f.key(k, v)
+    f.tensor("fc.weight", D, len(ids) * D, type=Q8_0)
+    f.tensor("enc.output_norm.weight", D)
+    f.tensor("output_norm.weight", D)
+    for i in range(5):
+        b = f"blk.{i}."
+        for norm, n in (("attn_norm", D), ("ffn_norm", D), ("attn_q_norm", 128), ("attn_k_norm", 128)):
+            f.tensor(b + norm + ".weight", n)
+        f.tensor(b + "attn_q.weight", H * 128, D, type=Q8_0)
+        f.tensor(b + "attn_k.weight", 8 * 128, D, type=Q8_0)
+        f.tensor(b + "attn_v.weight", 8 * 128, D, type=Q8_0)
+        f.tensor(b + "attn_output.weight", D, H * 128, type=Q8_0)
+        f.tensor(b + "ffn_gate.weight", F, D, type=Q8_0)
+        f.tensor(b + "ffn_up.weight", F, D, type=Q8_0)
+        f.tensor(b + "ffn_down.weight", D, F, type=Q8_0)
+    return f
+
+
+KINDS = [(GEMMA4, gemma4), (GEMMA3, gemma3), (MTP, mtp), (DFLASH, dflash)]
+NAMES = [name for sizes, _ in KINDS for name in sizes]
+
+
 def model(name):
-    return (gemma4 if name in GEMMA4 else gemma3)(name)
+    return next(make for sizes, make in KINDS if name in sizes)(name)
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("folder", type=pathlib.Path)
-    p.add_argument("names", nargs="*", help="of %s (default: all)" % ", ".join([*GEMMA4, *GEMMA3]))
+    p.add_argument("names", nargs="*", help="of %s (default: all)" % ", ".join(NAMES))
     o = p.parse_args()
     for name in o.names:
-        if name not in GEMMA4 and name not in GEMMA3:
+        if name not in NAMES:
             p.error(f"unknown model '{name}'")
     o.folder.mkdir(parents=True, exist_ok=True)
-    for name in o.names or [*GEMMA4, *GEMMA3]:
+    for name in o.names or NAMES:
         model(name).write(o.folder / f"{name}.gguf")
 
 

@@ -29,6 +29,16 @@ EXPECT = {
 }
 
 
+# Drafters, each beside its target: attend ops, own caches that became rings, groups of all entries. MTP: the first product,
+# four in a layer, the head with the next vector. DFlash: the context, all its keys and values, four in a layer, the head
+DRAFTERS = {
+    "gemma4-31b-mtp": dict(attend=4, rings=0, groups=(18, 0, 4, 2)),
+    "gemma4-26b-a4b-mtp": dict(attend=4, rings=0, groups=(18, 0, 4, 2)),
+    "gemma4-31b-dflash": dict(attend=5, rings=4, groups=(23, 0, 10, 3)),
+    "gemma4-26b-a4b-dflash": dict(attend=5, rings=4, groups=(23, 0, 10, 3)),
+}
+
+
 def run(*args):
     r = subprocess.run(args, capture_output=True, text=True)
     if r.returncode:
@@ -115,6 +125,23 @@ def main():
             failed.append(f"{name}: expected {expect}, found {found}")
         failed += structure(name, ir)
         weights.unlink()
+    for name, expect in DRAFTERS.items():
+        target, kind = name.rsplit("-", 1)
+        weights, beside = scratch / f"{name}.gguf", scratch / f"{target}.gguf"
+        make_headers.model(name).write(weights)
+        make_headers.model(target).write(beside)
+        given = [models / f"gemma4-{kind}.lap", "--weights", weights, "--target", beside]
+        run(lap, "check", *given)
+        ir = run(lap, "print", *given, "--context", "32768")
+        (scratch / f"{name}.ir").write_text(ir)
+        if run(lap, "print", scratch / f"{name}.ir", "--after", "none") != ir:
+            failed.append(f"{name}: the IR does not print back to itself")
+        found = {k: v for k, v in counts(ir).items() if k in expect}
+        print(f"{name}: {found}")
+        if found != expect:
+            failed.append(f"{name}: expected {expect}, found {found}")
+        weights.unlink()
+        beside.unlink()
     for f in failed:
         print("FAILED", f)
     sys.exit(1 if failed else 0)

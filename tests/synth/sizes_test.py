@@ -54,6 +54,19 @@ def test_agrees_with_the_headers():
         assert tensors(got) == tensors(want), size
 
 
+def test_drafters_agree_with_the_headers():
+    for size in make_headers.MTP:
+        header = SCRATCH / f"{size}-header.gguf"
+        make_headers.model(size).write(header)
+        want = json.loads(lap("inspect", header, "--json").stdout)
+        header.unlink()
+        assert tensors(dry_run(size, "--quant", "q8_0")) == tensors(want), size
+    for size, (_, _, _, ids) in make_headers.DFLASH.items():
+        got = dry_run(size, "--quant", "q8_0")
+        assert got["metadata"]["gemma4-dflash-draft.dflash.target_layer_ids"] == ids
+        assert len(got["tensors"]) == 58
+
+
 def test_counts_by_type():
     def counts(size, *options):
         return {k: v["tensors"] for k, v in dry_run(size, *options)["totals"].items()}
