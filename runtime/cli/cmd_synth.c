@@ -35,19 +35,19 @@ static int write_model(Cli *c, const SynthModel *m) {
     cli_catch_interrupt();
     Progress *p = progress_start(c, "writing");
     double start = clock_seconds();
-    SynthWrite o = {.threads = (int)c->o.threads, .cancel = &cli_interrupted, .on_progress = on_progress, .ctx = p};
-    SynthResult r = synth_write(m, c->o.synth_out, &o, c->diag);
+    GgufWork o = {.threads = (int)c->o.threads, .cancel = &cli_interrupted, .on_progress = on_progress, .ctx = p};
+    GgufResult r = synth_write(m, c->o.synth_out, &o, c->diag);
     double seconds = clock_seconds() - start;
     progress_end(p);
-    if (r == SYNTH_CANCELLED) {
+    if (r == GGUF_CANCELLED) {
         fprintf(stderr, "interrupted; nothing is written\n");
         return EXIT_INTERRUPTED;
     }
-    if (r == SYNTH_FAILED)
+    if (r == GGUF_FAILED)
         return EXIT_SYSTEM;
     if (!c->o.quiet)
-        fprintf(stderr, "%s: %d tensors, %.2f GB in %.1f s, %.0f MB/s\n", c->o.synth_out, m->file.n_tensors,
-                (double)m->bytes / 1e9, seconds, (double)m->bytes / seconds / 1e6);
+        fprintf(stderr, "%s: %d tensors, %.2f GB in %.1f s, %.0f MB/s\n", c->o.synth_out, m->image.file.n_tensors,
+                (double)m->image.bytes / 1e9, seconds, (double)m->image.bytes / seconds / 1e6);
     return EXIT_FINE;
 }
 
@@ -66,6 +66,6 @@ int cmd_synth(Cli *c) {
         return EXIT_USAGE;
     if (!c->o.dry_run)
         return write_model(c, m);
-    inspect_print(c, &m->file, m->bytes);
+    inspect_print(c, &m->image.file, m->image.bytes);
     return EXIT_FINE;
 }

@@ -143,10 +143,20 @@ void synth_fill(const SynthModel *m, int i, uint64_t at, uint8_t *out, size_t n)
     const SynthValues *v = &m->values[i];
     for (size_t k = 0; k < n; k += 8)
         store64(out + k, stream(v->key, (at + k) / 8));
-    const Filler *f = &fillers[m->file.tensors[i].dtype];
+    const Filler *f = &fillers[m->image.file.tensors[i].dtype];
     switch (v->kind) {
     case SYNTH_FAN: f->fill(out, n, v->a / f->spread); break;
     case SYNTH_NEAR: fill_near(out, n, v->a); break;
     case SYNTH_FIRST: fill_first(out, at, n, v); break;
     }
+}
+
+static int fill_piece(void *ctx, GgufPiece p, uint8_t *buffer) {
+    synth_fill(ctx, p.tensor, p.at, buffer, p.n);
+    return 0;
+}
+
+GgufResult synth_write(const SynthModel *m, const char *path, const GgufWork *o, Diag *diag) {
+    GgufWrite w = {.work = *o, .fill = fill_piece, .ctx = (void *)m};
+    return gguf_write(&m->image, path, &w, diag);
 }

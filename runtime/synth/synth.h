@@ -1,30 +1,26 @@
 /* synth.h - GGUF files of a model's true names, shapes and storage types, filled with random weights.
  *
  * For timing and testing real shapes without the real weights. What a model has is text (models/NAME.synth);
- * here are its reader, the rules by which llama.cpp's quantiser picks storage types, and the writer. The bytes
+ * here are its reader, the rules by which llama.cpp's quantiser picks storage types, and what fills them. The bytes
  * of a tensor depend on the seed and its name alone, not on threads, other tensors or the machine; every value
  * is finite. Blocks are made directly, random codes under scales that give the spread asked for: quantising
  * real numbers would be twenty times slower and time no different.
  *
- * The text, one statement a line, # begins a comment:
+ * The text, beside let, key and each layer (runtime/gguf/describe.h):
  *   columns NAME..                 numbers a size has; `layers` must be one of them
- *   size NAME NUMBER..             a size, in the order of the columns
- *   let NAME = EXPR                worked out where it is used; EXPR is C's with `and`, `or`, `not`, on integers
- *   key NAME TYPE VALUE [if EXPR]  metadata. TYPE: u32 i32 f32 bool string, or u32[EXPR].. an array whose element
- *                                  i is VALUE. f32 and string take literals; {size}, {NAME} are replaced
+ *   size NAME NUMBER..             a size, in the order of the columns; {size} is its name
  *   tensor NAME TYPE [EXPR, ..] VALUES [if EXPR]
  *                                  TYPE as converted, before quantisation; row-major; VALUES are
  *                                  fan EXPR               around 0, variance 1 / EXPR
  *                                  near NUMBER            NUMBER, give or take a fifth
  *                                  first N A rest B       A for N elements, then B
- *   each layer .. end              the statements between, for i = 0, 1 .. layers - 1
  * `file_type` is a name with the number of the quantisation in general.file_type.
  */
 #ifndef LAP_SYNTH_SYNTH_H
 #define LAP_SYNTH_SYNTH_H
 
 #include "ir/diag.h"
-#include "ir/modelfile.h"
+#include "runtime/gguf/image.h"
 
 /* ==== What to make ==== */
 
@@ -54,12 +50,8 @@ typedef struct SynthValues {
 
 /* A file that is not written yet. In the arena given. */
 typedef struct SynthModel {
-    ModelFile file;            /* tensors without data; path is the size's name */
+    GgufImage image;           /* the file's path is the size's name */
     const SynthValues *values; /* [n_tensors] */
-    const uint64_t *offset;    /* [n_tensors] in bytes from the start of the file */
-    const char *header;        /* everything before the first tensor */
-    size_t header_bytes;
-    uint64_t bytes; /* of the whole file */
 } SynthModel;
 
 /* "q4_k_m, q8_0, bf16" */
@@ -71,21 +63,8 @@ SynthModel *synth_model_of_text(Arena *a, Diag *diag, const char *name, const ch
 
 /* ==== Writing it ==== */
 
-typedef struct SynthWrite {
-    int threads;                                                   /* 0: one a processor */
-    const volatile bool *cancel;                                   /* looked at every MiB; NULL: never */
-    void (*on_progress)(void *ctx, uint64_t done, uint64_t total); /* bytes; from any thread, one at a time */
-    void *ctx;
-} SynthWrite;
-
-typedef enum SynthResult { SYNTH_OK, SYNTH_FAILED, SYNTH_CANCELLED } SynthResult;
-
-/* Writes beside `path` and renames at the end: the file is whole or not there. Memory: 1 MiB a thread.
- * Messages go to diag. */
-SynthResult synth_write(const SynthModel *m, const char *path, const SynthWrite *o, Diag *diag);
-
-/* False after an error in diag: the file system of `path` has less than that free. */
-bool synth_room(const char *path, uint64_t bytes, Diag *diag);
+/* gguf_write() of the model. */
+GgufResult synth_write(const SynthModel *m, const char *path, const GgufWork *o, Diag *diag);
 
 /* Bytes [at, at + n) of tensor i; both multiples of 8 blocks, the last piece of any length. out holds n bytes,
  * rounded up to a multiple of 8. */

@@ -5,7 +5,8 @@
  * other lists and null say nothing that a model text could ask for and are left out. The
  * architecture is the first of `architectures`, else `model_type`.
  */
-#include "runtime/weights/json_int.h"
+#include "runtime/weights/json.h"
+#include "runtime/weights/weights_int.h"
 
 #include <string.h>
 

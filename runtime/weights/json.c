@@ -4,7 +4,8 @@
  * of bytes for two of text. So a scan over the text counts both first; it need not understand the
  * text, only skip strings.
  */
-#include "runtime/weights/json_int.h"
+#include "runtime/weights/json.h"
+#include "runtime/weights/weights_int.h"
 
 #include <string.h>
 

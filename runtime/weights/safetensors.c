@@ -9,7 +9,8 @@
  * and a tensor's size is that of its shape and type. Beyond it: unknown fields, duplicate keys,
  * numbers with sign, point or exponent, and names that cannot be printed are refused.
  */
-#include "runtime/weights/json_int.h"
+#include "runtime/weights/json.h"
+#include "runtime/weights/weights_int.h"
 
 #include <inttypes.h>
 #include <limits.h>

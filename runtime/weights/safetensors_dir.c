@@ -5,7 +5,8 @@
  * reach outside its folder; every tensor it lists must be in the shard it names. Tensors of a shard
  * that the index leaves out are kept, as other readers do.
  */
-#include "runtime/weights/json_int.h"
+#include "runtime/weights/json.h"
+#include "runtime/weights/weights_int.h"
 
 #include <string.h>
 

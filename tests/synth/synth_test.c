@@ -82,7 +82,7 @@ static SynthModel *good_model(Lab *l, const char *quant, uint64_t seed) {
 }
 
 static void write_model(Lab *l, const SynthModel *m, int threads) {
-    assert_int_equal(synth_write(m, l->path, &(SynthWrite){.threads = threads}, l->diag), SYNTH_OK);
+    assert_int_equal(synth_write(m, l->path, &(GgufWork){.threads = threads}, l->diag), GGUF_OK);
 }
 
 /* ==== What is read back ==== */
@@ -193,8 +193,8 @@ static void written_as_described(void **state) {
 static uint8_t *bytes_of(Lab *l, const SynthModel *m, int threads) {
     write_model(l, m, threads);
     FILE *f = fopen(l->path, "rb");
-    uint8_t *p = malloc(m->bytes);
-    assert_int_equal(fread(p, 1, m->bytes, f), m->bytes);
+    uint8_t *p = malloc(m->image.bytes);
+    assert_int_equal(fread(p, 1, m->image.bytes, f), m->image.bytes);
     assert_int_equal(fgetc(f), EOF);
     fclose(f);
     return p;
@@ -205,17 +205,17 @@ static void bytes_are_the_seeds(void **state) {
     SynthModel *m = good_model(l, "q4_k_m", l->seed);
     uint8_t *one = bytes_of(l, m, 1);
     uint8_t *five = bytes_of(l, m, 5);
-    assert_memory_equal(one, five, m->bytes);
+    assert_memory_equal(one, five, m->image.bytes);
     uint8_t *other = bytes_of(l, good_model(l, "q4_k_m", l->seed + 1), 2);
-    for (int k = 0; k < m->file.n_tensors; k++) {
-        const TensorInfo *t = &m->file.tensors[k];
+    for (int k = 0; k < m->image.file.n_tensors; k++) {
+        const TensorInfo *t = &m->image.file.tensors[k];
         if (m->values[k].kind != SYNTH_FIRST)
-            assert_memory_not_equal(one + m->offset[k], other + m->offset[k], t->bytes);
+            assert_memory_not_equal(one + m->image.offset[k], other + m->image.offset[k], t->bytes);
     }
     /* The same shape under another name is another tensor. */
-    int a = namemap_get(m->file.tensor_index, "blk.0.attn_q.weight");
-    int b = namemap_get(m->file.tensor_index, "blk.1.attn_q.weight");
-    assert_memory_not_equal(one + m->offset[a], one + m->offset[b], m->file.tensors[a].bytes);
+    int a = namemap_get(m->image.file.tensor_index, "blk.0.attn_q.weight");
+    int b = namemap_get(m->image.file.tensor_index, "blk.1.attn_q.weight");
+    assert_memory_not_equal(one + m->image.offset[a], one + m->image.offset[b], m->image.file.tensors[a].bytes);
     free(one);
     free(five);
     free(other);
@@ -227,8 +227,8 @@ static void bytes_are_the_tensors_own(void **state) {
     SynthModel *m = good_model(l, "q4_k_m", l->seed);
     SynthModel *alone = model(l, "columns layers\nsize small 8\ntensor blk.1.attn_q.weight bf16 [300, 512] fan 512\n",
                               "q4_k_m", l->seed);
-    int i = namemap_get(m->file.tensor_index, "blk.1.attn_q.weight");
-    size_t n = m->file.tensors[i].bytes;
+    int i = namemap_get(m->image.file.tensor_index, "blk.1.attn_q.weight");
+    size_t n = m->image.file.tensors[i].bytes;
     uint8_t *whole = malloc(n + 8);
     uint8_t *pieces = malloc(n + 8);
     synth_fill(m, i, 0, whole, n);
@@ -260,7 +260,7 @@ static void expressions(void **state) {
         diag_print(l->diag, stderr, false);
         assert_non_null(m);
         print_message("%s\n", cases[k].expr);
-        assert_int_equal(modelfile_meta(&m->file, "k")->i[0], cases[k].value);
+        assert_int_equal(modelfile_meta(&m->image.file, "k")->i[0], cases[k].value);
     }
 }
 
@@ -319,7 +319,7 @@ static void deep_nesting(void **state) {
 
 static void expect_failure(Lab *l, const char *path, const char *message) {
     SynthModel *m = good_model(l, "bf16", 0);
-    assert_int_equal(synth_write(m, path, &(SynthWrite){.threads = 2}, l->diag), SYNTH_FAILED);
+    assert_int_equal(synth_write(m, path, &(GgufWork){.threads = 2}, l->diag), GGUF_FAILED);
     char *got = diag_text(l->diag);
     print_message("%s", got);
     assert_non_null(strstr(got, message));
@@ -329,12 +329,12 @@ static void expect_failure(Lab *l, const char *path, const char *message) {
 
 static void write_failures(void **state) {
     Lab *l = *state;
-    assert_false(synth_room(l->path, (uint64_t)1 << 61, l->diag));
+    assert_false(gguf_room(l->path, (uint64_t)1 << 61, l->diag));
     char *got = diag_text(l->diag);
     assert_non_null(strstr(got, "it needs 2305843009.21 GB, but only"));
     free(got);
     diag_clear(l->diag);
-    assert_true(synth_room(l->path, 1, l->diag));
+    assert_true(gguf_room(l->path, 1, l->diag));
     expect_failure(l, l->folder, "no ordinary file");
     expect_failure(l, arena_printf(l->arena, "%s/none/f.gguf", l->folder), "No such file");
 }
@@ -342,8 +342,8 @@ static void write_failures(void **state) {
 static void cancelled(void **state) {
     Lab *l = *state;
     volatile bool cancel = true;
-    SynthWrite o = {.threads = 2, .cancel = &cancel};
-    assert_int_equal(synth_write(good_model(l, "bf16", 0), l->path, &o, l->diag), SYNTH_CANCELLED);
+    GgufWork o = {.threads = 2, .cancel = &cancel};
+    assert_int_equal(synth_write(good_model(l, "bf16", 0), l->path, &o, l->diag), GGUF_CANCELLED);
     assert_int_equal(diag_count(l->diag), 0);
     struct stat st;
     assert_int_not_equal(stat(l->path, &st), 0);

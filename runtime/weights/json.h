@@ -1,8 +1,8 @@
-/* json_int.h - reading JSON that came from outside, for the safetensors reader. */
-#ifndef LAP_WEIGHTS_JSON_INT_H
-#define LAP_WEIGHTS_JSON_INT_H
+/* json.h - reading JSON that came from outside. */
+#ifndef LAP_WEIGHTS_JSON_H
+#define LAP_WEIGHTS_JSON_H
 
-#include "runtime/weights/weights_int.h"
+#include "ir/diag.h"
 #include <jansson.h>
 
 /* Parses one JSON object; `what` names it in messages ("header"). Duplicate keys, deep nesting and

@@ -1,4 +1,4 @@
-/* write.c - writes a synthetic file: pieces of a MiB, made and written by several threads.
+/* write.c - works on the tensors of a GGUF file by pieces of a MiB, on several threads, and writes it so.
  *
  * Pieces are handed out in file order under one lock; each thread has one buffer, so memory does not grow with
  * tensors. The file is made under another name beside the one wanted and renamed when it is whole.
@@ -6,7 +6,7 @@
 #ifdef __linux__
 #define _GNU_SOURCE /* fallocate */
 #endif
-#include "runtime/synth/synth_int.h"
+#include "runtime/gguf/image.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -18,40 +18,35 @@
 
 enum { PIECE = 1 << 20, MAX_THREADS = 64 };
 
-typedef struct Writer {
-    const SynthModel *m;
-    const SynthWrite *o;
-    int fd;
+typedef struct Pieces {
+    const GgufImage *m;
+    const GgufWork *o;
+    GgufPieceFn *f;
+    void *ctx;
     pthread_mutex_t lock; /* guards the rest */
     int tensor;           /* the next piece begins here.. */
     uint64_t at;          /* ..at this byte of it */
-    uint64_t done;        /* bytes written */
+    uint64_t done;        /* bytes that have been worked on */
     int error;            /* errno of the first failure; 0: none */
     bool cancelled;
-} Writer;
-
-typedef struct Piece {
-    int tensor;
-    uint64_t at;
-    size_t n;
-} Piece;
+} Pieces;
 
 /* ==== Pieces ==== */
 
-/* Most bytes of a piece: whole groups of 8 blocks, as synth_fill wants. */
+/* Most bytes of a piece: whole groups of 8 blocks. */
 static size_t piece_bytes(DType t) {
     size_t group = 8 * (size_t)dtype_info(t)->block_bytes;
     return PIECE / group * group;
 }
 
-/* Accounts for `written` bytes and takes the next piece. False: nothing more to do. */
-static bool next_piece(Writer *w, size_t written, int error, Piece *out) {
+/* Accounts for `done` bytes and takes the next piece. False: nothing more to do. */
+static bool next_piece(Pieces *w, size_t done, int error, GgufPiece *out) {
     const ModelFile *f = &w->m->file;
     pthread_mutex_lock(&w->lock);
-    w->done += written;
+    w->done += done;
     if (error && !w->error)
         w->error = error;
-    if (w->o->on_progress && written)
+    if (w->o->on_progress && done)
         w->o->on_progress(w->o->ctx, w->done, w->m->bytes);
     if (w->o->cancel && *w->o->cancel)
         w->cancelled = true;
@@ -60,7 +55,7 @@ static bool next_piece(Writer *w, size_t written, int error, Piece *out) {
         const TensorInfo *t = &f->tensors[w->tensor];
         uint64_t left = t->bytes - w->at;
         size_t most = piece_bytes(t->dtype);
-        *out = (Piece){w->tensor, w->at, left < most ? (size_t)left : most};
+        *out = (GgufPiece){w->tensor, w->at, left < most ? (size_t)left : most};
         w->at += out->n;
         if (w->at == t->bytes) {
             w->tensor++;
@@ -70,6 +65,38 @@ static bool next_piece(Writer *w, size_t written, int error, Piece *out) {
     pthread_mutex_unlock(&w->lock);
     return more;
 }
+
+static void *work(void *arg) {
+    Pieces *w = arg;
+    uint8_t *buffer = malloc(PIECE);
+    int error = buffer ? 0 : ENOMEM;
+    size_t done = 0;
+    GgufPiece p;
+    while (next_piece(w, done, error, &p)) {
+        error = w->f(w->ctx, p, buffer);
+        done = error ? 0 : p.n;
+    }
+    free(buffer);
+    return NULL;
+}
+
+GgufResult gguf_pieces(const GgufImage *m, const GgufWork *o, GgufPieceFn *f, void *ctx, int *error) {
+    pthread_t id[MAX_THREADS];
+    Pieces w = {.m = m, .o = o, .f = f, .ctx = ctx, .done = m->header_bytes};
+    int threads = o->threads > 0 ? o->threads : processors_allowed();
+    int started = 0; /* besides this one; fewer will do when the system gives no more */
+    pthread_mutex_init(&w.lock, NULL);
+    while (started < threads - 1 && started < MAX_THREADS && pthread_create(&id[started], NULL, work, &w) == 0)
+        started++;
+    work(&w);
+    for (int k = 0; k < started; k++)
+        pthread_join(id[k], NULL);
+    pthread_mutex_destroy(&w.lock);
+    *error = w.error;
+    return w.error ? GGUF_FAILED : w.cancelled ? GGUF_CANCELLED : GGUF_OK;
+}
+
+/* ==== Writing pieces ==== */
 
 /* 0, or errno. */
 static int write_at(int fd, const void *p, size_t n, uint64_t at) {
@@ -89,35 +116,21 @@ static int write_at(int fd, const void *p, size_t n, uint64_t at) {
     return 0;
 }
 
-static void *work(void *arg) {
-    Writer *w = arg;
-    uint8_t *buffer = malloc(PIECE);
-    int error = buffer ? 0 : ENOMEM;
-    size_t written = 0;
-    Piece p;
-    while (next_piece(w, written, error, &p)) {
-        synth_fill(w->m, p.tensor, p.at, buffer, p.n);
-        error = write_at(w->fd, buffer, p.n, w->m->offset[p.tensor] + p.at);
-        written = error ? 0 : p.n;
-    }
-    free(buffer);
-    return NULL;
-}
+typedef struct Writer {
+    const GgufImage *m;
+    const GgufWrite *o;
+    int fd;
+} Writer;
 
-static void write_pieces(Writer *w) {
-    pthread_t id[MAX_THREADS];
-    int threads = w->o->threads > 0 ? w->o->threads : processors_allowed();
-    int started = 0; /* besides this one; fewer will do when the system gives no more */
-    while (started < threads - 1 && started < MAX_THREADS && pthread_create(&id[started], NULL, work, w) == 0)
-        started++;
-    work(w);
-    for (int k = 0; k < started; k++)
-        pthread_join(id[k], NULL);
+static int write_piece(void *ctx, GgufPiece p, uint8_t *buffer) {
+    const Writer *w = ctx;
+    int error = w->o->fill(w->o->ctx, p, buffer);
+    return error ? error : write_at(w->fd, buffer, p.n, w->m->offset[p.tensor] + p.at);
 }
 
 /* ==== The file ==== */
 
-bool synth_room(const char *path, uint64_t bytes, Diag *diag) {
+bool gguf_room(const char *path, uint64_t bytes, Diag *diag) {
     const char *slash = strrchr(path, '/');
     char *folder = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
     struct statvfs v;
@@ -152,37 +165,43 @@ static int reserve(int fd, off_t bytes) {
     return 0;
 }
 
-/* 0, or errno; *cancelled instead when it was. */
-static int write_file(const SynthModel *m, int fd, const SynthWrite *o, bool *cancelled) {
-    int error = reserve(fd, (off_t)m->bytes);
-    if (!error)
-        error = write_at(fd, m->header, m->header_bytes, 0);
-    if (error)
-        return error;
-    Writer w = {.m = m, .o = o, .fd = fd, .done = m->header_bytes};
-    pthread_mutex_init(&w.lock, NULL);
-    write_pieces(&w);
-    pthread_mutex_destroy(&w.lock);
-    *cancelled = w.cancelled;
-    return w.error;
+/* *error: errno, when the result is GGUF_FAILED. */
+static GgufResult write_file(const GgufImage *m, int fd, const GgufWrite *o, int *error) {
+    *error = reserve(fd, (off_t)m->bytes);
+    if (!*error)
+        *error = write_at(fd, m->header, m->header_bytes, 0);
+    Writer w = {.m = m, .o = o, .fd = fd};
+    GgufResult r = *error ? GGUF_FAILED : gguf_pieces(m, &o->work, write_piece, &w, error);
+    /* A rename that reaches the disk before the data would leave a file of holes after a power cut. */
+    if (r == GGUF_OK && o->check && fsync(fd) != 0) {
+        *error = errno;
+        return GGUF_FAILED;
+    }
+    return r;
 }
 
-SynthResult synth_write(const SynthModel *m, const char *path, const SynthWrite *o, Diag *diag) {
-    if (!may_replace(path, diag) || !synth_room(path, m->bytes, diag))
-        return SYNTH_FAILED;
+GgufResult gguf_write(const GgufImage *m, const char *path, const GgufWrite *o, Diag *diag) {
+    if (!may_replace(path, diag) || !gguf_room(path, m->bytes, diag))
+        return GGUF_FAILED;
     Buf beside = {0};
     buf_printf(&beside, "%s.%ld.part", path, (long)getpid());
-    bool cancelled = false;
+    int error = 0;
     int fd = open(beside.s, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    int error = fd < 0 ? errno : write_file(m, fd, o, &cancelled);
+    GgufResult r = GGUF_FAILED;
+    if (fd < 0)
+        error = errno;
+    else
+        r = write_file(m, fd, o, &error);
     if (fd >= 0 && close(fd) != 0 && !error)
         error = errno;
-    if (!error && !cancelled && rename(beside.s, path) != 0)
+    if (!error && r == GGUF_OK && o->check)
+        r = o->check(o->ctx, beside.s);
+    if (!error && r == GGUF_OK && rename(beside.s, path) != 0)
         error = errno;
-    if (fd >= 0 && (error || cancelled))
+    if (fd >= 0 && (error || r != GGUF_OK))
         unlink(beside.s);
     buf_free(&beside);
-    if (error)
+    if (error && error != ECANCELED)
         diag_error(diag, NO_LOC, "cannot write %s (%.2f GB): %s", path, (double)m->bytes / 1e9, strerror(error));
-    return error ? SYNTH_FAILED : cancelled ? SYNTH_CANCELLED : SYNTH_OK;
+    return error ? GGUF_FAILED : r;
 }

@@ -1,9 +1,9 @@
-/* expr.c - words and integer expressions of a .synth line, read and worked out in one go.
+/* expr.c - words and integer expressions of a line of a description, read and worked out in one go.
  *
  * A `let` keeps the place of its expression and is read again wherever it is used, so that it may speak of i.
  * It sees only names from lines before its own: no expression can reach itself.
  */
-#include "runtime/synth/synth_int.h"
+#include "runtime/gguf/describe.h"
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@ enum { MAX_DEPTH = 64 };
 
 /* ==== Words ==== */
 
-int64_t synth_error(Cursor *c, const char *fmt, ...) {
+int64_t desc_error(Cursor *c, const char *fmt, ...) {
     Scope *s = c->scope;
     if (!s->failed) {
         va_list ap;
@@ -30,7 +30,7 @@ static void skip_space(Cursor *c) {
         c->p++;
 }
 
-bool synth_at_end(Cursor *c) {
+bool desc_at_end(Cursor *c) {
     skip_space(c);
     return !*c->p;
 }
@@ -39,7 +39,7 @@ static bool in_name(char ch) {
     return isalnum((unsigned char)ch) || ch == '_';
 }
 
-bool synth_accept(Cursor *c, const char *text) {
+bool desc_accept(Cursor *c, const char *text) {
     skip_space(c);
     size_t n = strlen(text);
     if (strncmp(c->p, text, n) != 0 || (in_name(text[n - 1]) && in_name(c->p[n])))
@@ -48,45 +48,57 @@ bool synth_accept(Cursor *c, const char *text) {
     return true;
 }
 
-bool synth_expect(Cursor *c, const char *text) {
-    if (!synth_accept(c, text))
-        synth_error(c, "expected \"%s\"", text);
+bool desc_expect(Cursor *c, const char *text) {
+    if (!desc_accept(c, text))
+        desc_error(c, "expected \"%s\"", text);
     return !c->scope->failed;
 }
 
-Str synth_word(Cursor *c) {
+Str desc_word(Cursor *c) {
     skip_space(c);
     Str s = {c->p, strcspn(c->p, " \t")};
     c->p += s.n;
     return s;
 }
 
-const char *synth_name(Cursor *c) {
+const char *desc_name(Cursor *c) {
     skip_space(c);
     size_t n = 0;
     while (in_name(c->p[n]))
         n++;
     if (n == 0 || isdigit((unsigned char)*c->p)) {
-        synth_error(c, "expected a name");
+        desc_error(c, "expected a name");
         return NULL;
     }
     c->p += n;
     return arena_strndup(c->scope->arena, c->p - n, n);
 }
 
-double synth_number(Cursor *c) {
+double desc_number(Cursor *c) {
     skip_space(c);
     char *end;
     double v = strtod(c->p, &end);
     if (end == c->p || (*end && *end != ' ' && *end != '\t') || !(v < 3e38 && v > -3e38))
-        return (double)synth_error(c, "expected a number");
+        return (double)desc_error(c, "expected a number");
     c->p = end;
     return v;
 }
 
 /* ==== Names ==== */
 
-int synth_find(const Scope *s, Str name, int names) {
+double desc_real(Cursor *c) {
+    Cursor start = *c;
+    skip_space(c);
+    if (!isalpha((unsigned char)*c->p))
+        return desc_number(c);
+    const char *name = desc_name(c);
+    int k = name ? desc_find(c->scope, (Str){name, strlen(name)}, c->names) : -1;
+    if (k < 0 || c->scope->names.v[k].kind != NAME_REAL)
+        return (double)desc_error(&start, "expected a number, or the name of one that is no integer");
+    return c->scope->names.v[k].real;
+}
+
+int desc_find(const Scope *s, Str name, int names) {
     for (int k = names - 1; k >= 0; k--)
         if (str_eq(name, s->names.v[k].name))
             return k;
@@ -95,23 +107,39 @@ int synth_find(const Scope *s, Str name, int names) {
 
 static int64_t name_value(Cursor *c) {
     Cursor start = *c;
-    const char *name = synth_name(c);
+    const char *name = desc_name(c);
     Scope *s = c->scope;
     if (!name)
         return 0;
     if (strcmp(name, "i") == 0)
-        return s->i >= 0 ? s->i : synth_error(&start, "i has a value only between \"each layer\" and \"end\"");
-    int k = synth_find(s, (Str){name, strlen(name)}, c->names);
+        return s->i >= 0 ? s->i : desc_error(&start, "i has a value only between \"each layer\" and \"end\"");
+    int k = desc_find(s, (Str){name, strlen(name)}, c->names);
     if (k < 0)
-        return synth_error(&start, "no name \"%s\" before this line", name);
-    if (!s->names.v[k].is_let)
-        return s->names.v[k].value;
-    Cursor let = s->names.v[k].expr;
+        return desc_error(&start, "no name \"%s\" before this line", name);
+    const Name *n = &s->names.v[k];
+    Cursor let = n->expr;
+    switch (n->kind) {
+    case NAME_NUMBER: return n->value;
+    case NAME_REAL: return desc_error(&start, "%s is no integer", name);
+    case NAME_ARRAY:
+        if (s->i < 0 || s->i >= n->value)
+            return desc_error(&start, "%s has %lld values, none for i = %lld", name, (long long)n->value,
+                              (long long)s->i);
+        return n->array[s->i];
+    case NAME_LET: break;
+    }
     let.depth = c->depth;
-    return synth_expr(&let);
+    return desc_expr(&let);
 }
 
-const char *synth_replace(Cursor *c, Str text, const char *size) {
+static const char *text_of(const Scope *s, Str word) {
+    for (int k = 0; k < s->texts.n; k++)
+        if (str_eq(word, s->texts.v[k].word))
+            return s->texts.v[k].text;
+    return NULL;
+}
+
+const char *desc_replace(Cursor *c, Str text) {
     Buf b = {0};
     for (size_t k = 0; k < text.n; k++) {
         const char *close = text.s[k] == '{' ? memchr(text.s + k, '}', text.n - k) : NULL;
@@ -122,8 +150,9 @@ const char *synth_replace(Cursor *c, Str text, const char *size) {
         Str name = {text.s + k + 1, (size_t)(close - text.s) - k - 1};
         Cursor inner = *c;
         inner.p = name.s;
-        if (str_eq(name, "size"))
-            buf_str(&b, size);
+        const char *known = text_of(c->scope, name);
+        if (known)
+            buf_str(&b, known);
         else
             buf_printf(&b, "%lld", (long long)name_value(&inner));
         k += name.n + 1;
@@ -166,16 +195,16 @@ static int64_t apply(Cursor *c, Op op, int64_t a, int64_t b) {
     case OP_DIV:
     case OP_MOD:
         if (b <= 0 || a < 0)
-            return synth_error(c, "%lld divided by %lld", (long long)a, (long long)b);
+            return desc_error(c, "%lld divided by %lld", (long long)a, (long long)b);
         return op == OP_DIV ? a / b : a % b;
     }
-    return over ? synth_error(c, "too large a number") : r;
+    return over ? desc_error(c, "too large a number") : r;
 }
 
 static int64_t primary(Cursor *c) {
-    if (synth_accept(c, "(")) {
-        int64_t v = synth_expr(c);
-        synth_expect(c, ")");
+    if (desc_accept(c, "(")) {
+        int64_t v = desc_expr(c);
+        desc_expect(c, ")");
         return v;
     }
     skip_space(c);
@@ -190,7 +219,7 @@ static int64_t primary(Cursor *c) {
 static int64_t unary(Cursor *c) {
     bool is_negated = false;
     bool is_truth = false;
-    for (; synth_accept(c, "not"); is_truth = true)
+    for (; desc_accept(c, "not"); is_truth = true)
         is_negated = !is_negated;
     int64_t v = primary(c);
     return is_truth ? (v != 0) != is_negated : v;
@@ -199,7 +228,7 @@ static int64_t unary(Cursor *c) {
 static int64_t binary(Cursor *c, int level) {
     int64_t v = unary(c);
     for (size_t k = 0; k < COUNTOF(ops) && !c->scope->failed; k++) {
-        if (ops[k].level < level || !synth_accept(c, ops[k].text))
+        if (ops[k].level < level || !desc_accept(c, ops[k].text))
             continue;
         int64_t right = binary(c, ops[k].level + 1);
         v = apply(c, ops[k].op, v, right);
@@ -208,14 +237,14 @@ static int64_t binary(Cursor *c, int level) {
     return v;
 }
 
-int64_t synth_expr(Cursor *c) {
+int64_t desc_expr(Cursor *c) {
     if (++c->depth > MAX_DEPTH)
-        return synth_error(c, "nested more than %d deep", MAX_DEPTH);
+        return desc_error(c, "nested more than %d deep", MAX_DEPTH);
     int64_t v = binary(c, 1);
-    if (!c->scope->failed && synth_accept(c, "?")) {
-        int64_t yes = synth_expr(c);
-        synth_expect(c, ":");
-        int64_t no = synth_expr(c);
+    if (!c->scope->failed && desc_accept(c, "?")) {
+        int64_t yes = desc_expr(c);
+        desc_expect(c, ":");
+        int64_t no = desc_expr(c);
         v = v ? yes : no;
     }
     c->depth--;
