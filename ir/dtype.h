@@ -44,6 +44,11 @@ int64_t dtype_tile_bytes(DType t, int64_t rows, int64_t k);
  * block formats. src needs no alignment. Not for DT_I32, DT_KV. ir/dequant.c */
 void dequant_row(DType t, const void *src, float *dst, int64_t n);
 
+/* The other way: n finite values (a multiple of block_elems) as stored, for the types that quant_known() names: f32,
+ * f16, bf16, q8_0, q5_0, q4_0, q4_k, q6_k. A block whose scale is beyond f16 decodes to infinities. ir/quantise.c */
+void quant_row(DType t, const float *src, void *dst, int64_t n);
+bool quant_known(DType t);
+
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f); /* round to nearest even; overflow to inf */
 float bf16_to_f32(uint16_t h);
