@@ -15,4 +15,8 @@ extern const int n_model_texts;
 extern const EmbeddedText synth_texts[];
 extern const int n_synth_texts;
 
+/* Checkpoints that `lap convert` knows, *.convert (runtime/convert/convert.h). */
+extern const EmbeddedText convert_texts[];
+extern const int n_convert_texts;
+
 #endif

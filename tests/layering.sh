@@ -11,12 +11,13 @@ allowed() {
     ir) echo ;;
     frontend | passes | codegen | runtime/weights | runtime/gguf | runtime/text | runtime/device) echo ir ;;
     runtime/synth) echo ir models runtime/gguf ;;
+    runtime/convert) echo ir models runtime/gguf runtime/weights ;;
     runtime/facet) echo ir codegen ;;
     runtime/engine) echo ir frontend passes codegen models runtime/weights runtime/text runtime/device runtime/facet ;;
     runtime/serve) echo ir frontend passes codegen runtime/weights runtime/text runtime/device runtime/facet runtime/engine ;;
-    runtime/cli) echo ir frontend passes codegen runtime/weights runtime/gguf runtime/synth runtime/text runtime/device runtime/facet runtime/engine runtime/serve ;;
+    runtime/cli) echo ir frontend passes codegen runtime/weights runtime/gguf runtime/synth runtime/convert runtime/text runtime/device runtime/facet runtime/engine runtime/serve ;;
     models) echo ir ;;
-    tests*) echo ir frontend passes codegen models runtime/weights runtime/gguf runtime/synth runtime/text runtime/device runtime/facet runtime/engine ;;
+    tests*) echo ir frontend passes codegen models runtime/weights runtime/gguf runtime/synth runtime/convert runtime/text runtime/device runtime/facet runtime/engine ;;
     *) echo "unknown folder" ;;
     esac
 }

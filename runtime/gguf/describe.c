@@ -184,6 +184,8 @@ static const char *words(const Description *d, size_t from, const Statement *all
 static int read_layers(Description *d, int at, const Statement *all, size_t n) {
     int end = at;
     int64_t layers = desc_value(d, "layers");
+    if (layers < 1 || layers > DESC_MAX_ELEMS)
+        desc_error(&d->lines[at - 1], "layers must be from 1 to %d", DESC_MAX_ELEMS);
     for (int64_t i = 0; i < layers && !d->scope.failed; i++) {
         d->scope.i = i;
         for (end = at; end < d->n_lines && strcmp(d->lines[end].p, "end") != 0; end++)

@@ -138,8 +138,8 @@ bool gguf_room(const char *path, uint64_t bytes, Diag *diag) {
     uint64_t unit = known ? (v.f_frsize ? v.f_frsize : v.f_bsize) : 1;
     bool fits = !known || bytes / unit < v.f_bavail;
     if (!fits)
-        diag_error(diag, NO_LOC, "cannot write %s: it needs %.2f GB, but only %.2f GB are free in %s", path,
-                   (double)bytes / 1e9, (double)v.f_bavail * (double)unit / 1e9, folder);
+        diag_system(diag, NO_LOC, "cannot write %s: it needs %.2f GB, but only %.2f GB are free in %s", path,
+                    (double)bytes / 1e9, (double)v.f_bavail * (double)unit / 1e9, folder);
     free(folder);
     return fits;
 }
@@ -149,7 +149,7 @@ static bool may_replace(const char *path, Diag *diag) {
     struct stat st;
     if (stat(path, &st) != 0 || S_ISREG(st.st_mode))
         return true;
-    diag_error(diag, NO_LOC, "cannot write %s: it is there and is no ordinary file", path);
+    diag_system(diag, NO_LOC, "cannot write %s: it is there and is no ordinary file", path);
     return false;
 }
 
@@ -202,6 +202,6 @@ GgufResult gguf_write(const GgufImage *m, const char *path, const GgufWrite *o, 
         unlink(beside.s);
     buf_free(&beside);
     if (error && error != ECANCELED)
-        diag_error(diag, NO_LOC, "cannot write %s (%.2f GB): %s", path, (double)m->bytes / 1e9, strerror(error));
+        diag_system(diag, NO_LOC, "cannot write %s (%.2f GB): %s", path, (double)m->bytes / 1e9, strerror(error));
     return error ? GGUF_FAILED : r;
 }

@@ -60,11 +60,9 @@ static int64_t layers_of(const Describer *d) {
 }
 
 /* After the last `size`: the numbers are known. */
-static void begin_body(Describer *d, Cursor *c, int64_t file_type) {
+static void begin_body(Describer *d, int64_t file_type) {
     for (int k = 0; k < d->o->n_settings && !d->base.scope.failed; k++)
         apply_setting(d, &d->o->settings[k]);
-    if (layers_of(d) < 1 || layers_of(d) > DESC_MAX_ELEMS)
-        desc_error(c, "layers must be from 1 to %d", DESC_MAX_ELEMS);
     vec_push(d->base.scope.arena, &d->base.scope.names, ((Name){.name = "file_type", .value = file_type}));
 }
 
@@ -123,7 +121,7 @@ static void read_text(Describer *d, int64_t file_type) {
         k++;
     if (!d->sized || k == b->n_lines)
         return;
-    begin_body(d, &b->lines[k], file_type);
+    begin_body(d, file_type);
     desc_body(b, k, body, COUNTOF(body));
 }
 

@@ -82,17 +82,33 @@ json_t *json_read(const uint8_t *text, size_t n, const char *what, SrcLoc at, bo
     return root;
 }
 
+/* Maps a file that may have so many bytes. */
+static bool map_small(const char *path, size_t max_bytes, Diag *diag, FileView *f) {
+    if (!file_map(path, f, NULL, diag))
+        return false;
+    if (f->size <= max_bytes)
+        return true;
+    diag_error(diag, file_loc(diag, path), "has %zu bytes; the limit for this file is %zu", f->size, max_bytes);
+    file_unmap(*f);
+    return false;
+}
+
 json_t *json_read_file(const char *path, size_t max_bytes, Diag *diag) {
     FileView f;
-    json_t *root = NULL;
-    if (!file_map(path, &f, NULL, diag))
+    if (!map_small(path, max_bytes, diag, &f))
         return NULL;
-    if (f.size > max_bytes)
-        diag_error(diag, file_loc(diag, path), "has %zu bytes; the limit for this file is %zu", f.size, max_bytes);
-    else
-        root = json_read(f.data, f.size, "JSON", file_loc(diag, path), NULL, diag);
+    json_t *root = json_read(f.data, f.size, "JSON", file_loc(diag, path), NULL, diag);
     file_unmap(f);
     return root;
+}
+
+bool file_text(Arena *a, const char *path, size_t max_bytes, Diag *diag, Str *out) {
+    FileView f;
+    if (!map_small(path, max_bytes, diag, &f))
+        return false;
+    *out = (Str){arena_strndup(a, (const char *)f.data, f.size), f.size};
+    file_unmap(f);
+    return true;
 }
 
 Str json_str(Arena *a, const json_t *s) {

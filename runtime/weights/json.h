@@ -13,6 +13,9 @@ json_t *json_read(const uint8_t *text, size_t n, const char *what, SrcLoc at, bo
 /* The whole of a small JSON file. */
 json_t *json_read_file(const char *path, size_t max_bytes, Diag *diag);
 
+/* The whole of a small file of any text, copied to the arena; false after reporting. */
+bool file_text(Arena *a, const char *path, size_t max_bytes, Diag *diag, Str *out);
+
 /* The string copied to the arena. */
 Str json_str(Arena *a, const json_t *s);
 
