@@ -267,7 +267,7 @@ HELPER int level_of(float x, float unit) {
 
 ENCODER(Q4_K) {
     EACH_BLOCK(Q4_K) {
-        float w[Q4_K_ELEMS], codes[Q4_K_ELEMS], scale[PARTS], min[PARTS], top_scale = 0, top_min = 0;
+        float w[Q4_K_ELEMS], codes[Q4_K_ELEMS] = {0}, scale[PARTS], min[PARTS], top_scale = 0, top_min = 0;
         int scales[PARTS], mins[PARTS];
         for (int p = 0; p < PARTS; p++) {
             part_weights(src + PART * p, w + PART * p);
@@ -365,7 +365,7 @@ HELPER void pack_sixes(const float *restrict codes, uint8_t *restrict ql, uint8_
 
 ENCODER(Q6_K) {
     EACH_BLOCK(Q6_K) {
-        float scale[GROUPS], codes[Q6_K_ELEMS], top = 0;
+        float scale[GROUPS], codes[Q6_K_ELEMS] = {0}, top = 0;
         for (int g = 0; g < GROUPS; g++) {
             const float most = extreme(src + GROUP * g, GROUP);
             scale[g] = fabsf(most) < 1e-15f ? 0 : group_search(src + GROUP * g, most);

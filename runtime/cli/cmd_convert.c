@@ -78,14 +78,22 @@ static int convert(Cli *c, const Conversion *m) {
 
 int cmd_convert(Cli *c) {
     const char *path = c->o.operand[0];
-    if (!c->o.convert_out)
-        return cli_fail(c, EXIT_USAGE, "say where to with -o OUT.gguf");
+    if (!c->o.dry_run == !c->o.convert_out)
+        return cli_fail(c, EXIT_USAGE, "give one of -o OUT.gguf and --dry-run");
+    if (c->o.json && !c->o.dry_run)
+        return cli_fail(c, EXIT_USAGE, "--json has a meaning only with --dry-run");
     Weights *w = weights_open(path, c->diag);
     if (!w)
         return EXIT_INPUT;
     const Conversion *m =
         convert_plan(c->arena, c->diag, weights_file(w), folder_of(c->arena, path), c->o.convert_quant);
-    int code = m ? convert(c, m) : EXIT_INPUT;
+    int code = EXIT_INPUT;
+    if (m && c->o.dry_run) {
+        inspect_print(c, &m->image.file, m->image.bytes);
+        code = EXIT_FINE;
+    } else if (m) {
+        code = convert(c, m);
+    }
     weights_close(w);
     return code;
 }

@@ -16,7 +16,8 @@ typedef struct Recipe {
     const TypeRule *types;
     bool *taken; /* [source->n_tensors] by a tensor or ignore line */
     bool is_for; /* a `from` line names the checkpoint's architecture */
-    int missing; /* tensors that were asked for in vain */
+    int missing; /* tensors that were asked for in vain.. */
+    int wrong;   /* ..and that are of another shape or type */
     VEC(const char *) objects;
     VEC(ConvertFrom) from;
     VEC(bool) is_head; /* [tensors], types not decided yet: dtype is DT_COUNT for matrices and heads */

@@ -78,19 +78,22 @@ static bool is_integer(const TensorInfo *t) {
     return t->dtype == DT_I32 || t->file_type == 27; /* GGUF's number of 64-bit integers */
 }
 
-/* What is wrong with the checkpoint's tensor for this one; reported at it, with the line that asks for it. */
+/* Reports what is wrong with the checkpoint's tensor for this one, with the line that asks for it. */
 static void check_source(Recipe *r, const Cursor *c, const TensorInfo *want, const TensorInfo *got) {
     Arena *a = r->base.scope.arena;
     Diag *diag = r->base.scope.diag;
-    if (!same_shape(got, want))
+    bool is_float = got->dtype == DT_F32 || got->dtype == DT_F16 || got->dtype == DT_BF16;
+    bool fits = same_shape(got, want);
+    if (fits && (want->dtype == DT_I32 ? is_integer(got) : is_float))
+        return;
+    if (r->wrong++ >= MOST_LISTED)
+        return;
+    if (!fits)
         diag_error(diag, source_loc(r), "tensor '%s': its shape is %s, but by config.json it must be %s", got->name,
                    dims_text(a, got), dims_text(a, want));
-    else if (want->dtype == DT_I32 ? !is_integer(got)
-                                   : got->dtype != DT_F32 && got->dtype != DT_F16 && got->dtype != DT_BF16)
+    else
         diag_error(diag, source_loc(r), "tensor '%s': its elements must be of type %s", got->name,
                    want->dtype == DT_I32 ? "I32 or I64" : "BF16, F16 or F32");
-    else
-        return;
     diag_note(diag, line_of(c), "it becomes '%s'", want->name);
 }
 
@@ -171,6 +174,8 @@ static void report_rest(Recipe *r, const char *text) {
     int unknown = 0;
     if (r->missing > MOST_LISTED)
         diag_error(diag, source_loc(r), "%d more tensors are missing", r->missing - MOST_LISTED);
+    if (r->wrong > MOST_LISTED)
+        diag_error(diag, source_loc(r), "%d more tensors are of another shape or type", r->wrong - MOST_LISTED);
     for (int k = 0; k < r->source->n_tensors; k++)
         if (!r->taken[k] && unknown++ < MOST_LISTED)
             diag_error(diag, source_loc(r), "tensor '%s' is not known: no line of %s takes or ignores it",
