@@ -19,7 +19,7 @@ static const struct Bound {
     {DT_F32, 0, 0},           {DT_I32, 0, 0},
     {DT_BF16, 0x1p-8, 0},     {DT_Q8_0, 0.005, 127 * 0x1p-25}, /* half a step */
     {DT_Q5_0, 0.07, 0x1p-20}, {DT_Q4_0, 0.14, 0x1p-21},        /* a step, where the other sign ends */
-    {DT_Q4_K, 0.3, 0x1p-14},  {DT_Q6_K, 0.15, 0x1p-12},        /* searched: steps differ */
+    {DT_Q4_K, 0.2, 0x1p-14},  {DT_Q6_K, 0.08, 0x1p-12},        /* searched: steps differ */
 };
 
 typedef struct Job {

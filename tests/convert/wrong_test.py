@@ -134,6 +134,28 @@ def test_wrong_files():
     assert "cannot be converted" in convert(FIXTURES / "dense" / "model.gguf", "wrong.gguf", code=1)
 
 
+def test_bytes_that_changed():
+    """Whatever stands in the small files: converted or refused with a message, and no crash."""
+    folder, _ = with_tokenizer(True, False)
+    refused = 0
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        path = folder / name
+        good = path.read_bytes()
+        for _ in range(25):
+            bad = bytearray(good)
+            for _ in range(RNG.randint(1, 3)):
+                at = RNG.randrange(len(bad))
+                piece = RNG.choice([b"", b"0", b"-", b"9" * 20, b"[", b"]", b"null", b"1e999", b'"', b",", bytes([RNG.randrange(256)])])
+                bad[at:at + RNG.randint(0, 2)] = piece
+            path.write_bytes(bad)
+            r = subprocess.run([LAP, "convert", folder, "--dry-run", "-q"], capture_output=True, timeout=100)
+            assert r.returncode in (0, 1), (name, r.returncode, bytes(bad), r.stderr)
+            assert (r.returncode == 1) == (b"error: " in r.stderr), (name, bytes(bad), r.stderr)
+            refused += r.returncode
+        path.write_bytes(good)
+    assert 20 < refused < 100, refused
+
+
 # ==== Failures to write ====
 
 def large_checkpoint():
