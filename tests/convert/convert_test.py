@@ -12,8 +12,8 @@ import shutil
 import struct
 
 import checkpoint as hf
-from lab import (FIXTURES, LETTERS, P, RNG, SCRATCH, SEED, checkpoint_of, convert, f32_values, fixtures, floats, lap,
-                 logits, relative_rms, run, with_tokenizer)
+from lab import (FIXTURES, LETTERS, P, RNG, SCRATCH, SEED, checkpoint_of, convert, f32_values, fixtures, floats,
+                 golden, lap, logits, relative_rms, run, with_tokenizer)
 
 # Keys that say nothing about the model, or that the other dialect of assistants has.
 NOT_COMPARED = {"general.name", "general.alignment", "general.quantization_version"}
@@ -98,11 +98,30 @@ def test_dflash():
             "dflash.block_size": (4, 16), "dflash.attention.key_length": (4, 32), "dflash.attention.head_count_kv": (4, 2),
             "dflash.attention.sliding_window": (4, 20), "dflash.rope.freq_base": (6, 1e6),
             "dflash.attention.sliding_window_pattern": ([7], [True] * 4 + [False]),
-            "tokenizer.ggml.mask_token_id": (4, 4), "dflash.final_logit_softcapping": (6, 30.0)}
+            "tokenizer.ggml.mask_token_id": (4, 4), "dflash.mask_token_id": (4, 4), "dflash.final_logit_softcapping": (6, 30.0)}
     assert all(g.keys[k] == v for k, v in want.items()), g.keys
     # A single file is taken as well, with the config.json beside it.
     convert(SCRATCH / "dflash" / "model.safetensors", "file.gguf")
     assert (SCRATCH / "file.gguf").read_bytes() == (SCRATCH / "out.gguf").read_bytes()
+
+
+def drafts(target, drafter):
+    ids = SCRATCH / "ids.txt"
+    ids.write_text(" ".join(map(str, golden(target)["prompt_tokens"])))
+    r = json.loads(lap("run", FIXTURES / target / "model.gguf", "--tokens-file", ids, "-n", "60", "--greedy", "--json",
+                       "--draft", drafter, "--draft-fixed").stdout)
+    return r["ids"], r["drafts"]["rounds"], r["drafts"]["guessed"], r["drafts"]["right"]
+
+
+def test_drafters_guess_alike():
+    """A converted drafter makes the guesses of what it was made of: the reference's file, or the checkpoint itself."""
+    for target, drafter in (("dense", "assistant_dense"), ("ple", "assistant_ple"), ("dense", "dflash")):
+        is_dflash = drafter == "dflash"
+        convert(FIXTURES / drafter if is_dflash else checkpoint_of(drafter))
+        original = FIXTURES / drafter if is_dflash else FIXTURES / drafter / "model.gguf"
+        got, want = drafts(target, SCRATCH / "out.gguf"), drafts(target, original)
+        assert got == want, (drafter, got[1:], want[1:])
+        print("  ", drafter, *got[1:])
 
 
 def check_tensors(g, tensors, kind, prefix):
