@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { CONTEXT = 256, CHUNK = 128 };
 
@@ -90,11 +91,17 @@ typedef struct Setting {
     const char *kind, *target, *name, *value;
 } Setting;
 
+/* A drafter's file, or the folder of the checkpoint. */
+static const char *drafter_weights(const char *kind) {
+    const char *file = arena_printf(arena, "%s/%s/model.gguf", fixtures, kind);
+    return access(file, R_OK) == 0 ? file : arena_printf(arena, "%s/%s", fixtures, kind);
+}
+
 static Session *open_session(const Setting *o, bool directory, const char *const *taps, int n_taps, Diag *diag) {
     const FeSetting settings[] = {{o->name, o->value}, {"cap", "0.0"}};
     const SessionOptions so = {
         .weights = arena_printf(arena, "%s/%s/model.gguf", fixtures, o->target),
-        .draft = arena_printf(arena, directory ? "%s/%s" : "%s/%s/model.gguf", fixtures, o->kind),
+        .draft = drafter_weights(o->kind),
         .draft_settings = settings,
         .n_draft_settings = directory ? 2 : 1,
         .context = CONTEXT,
