@@ -7,10 +7,10 @@
  *     tap unwanted = %n
  *     emit y = %y
  *
- * Rules: x*1, x/1, x+0, x-0, neg(neg x), reshape of reshape, reshape to the same type, elementwise ops
- * on constants, and a norm followed by its weight (only if nobody else reads the bare norm, so that
- * no work is done twice). Taps that are not wanted go first, since they keep values alive. Sharing
- * needs no rule: a graph is rebuilt through ir_copy(), which gives the node that is there already.
+ * Rules: x*1, x/1, x+0, x-0, neg(neg x), reshape of reshape, reshape to the same type, concat of a
+ * concat that nobody else reads, elementwise ops on constants, and a norm followed by its weight (only if nobody else
+ * reads the bare norm, so that no work is done twice). Taps that are not wanted go first, since they keep values alive.
+ * Sharing needs no rule: a graph is rebuilt through ir_copy(), which gives the node that is there already.
  *
  * requires  nothing
  * keeps     every emit, keep and wanted tap, and its value
@@ -105,6 +105,22 @@ static NodeId reshapes(Rewriter *r, const Node *n) {
     return type_same(ir_type(r->to, x), &n->type) ? x : ir_reshape(r->to, x, n->type, n->name, n->loc);
 }
 
+/* concat(concat(x, y), z) along one axis, the inner one read here only. */
+static NodeId concats(Rewriter *r, const Node *n) {
+    NodeId in[MAX_INPUTS];
+    int count = 0;
+    for (int i = 0; n->op == OP_CONCAT && i < n->n_in; i++) {
+        const Node *x = ir_get(r->to, r->map[n->in[i]]);
+        const bool inner = x->op == OP_CONCAT && x->attr[0].i == n->attr[0].i && r->uses[n->in[i]] == 1;
+        const int parts = inner ? x->n_in : 1;
+        if (count + parts > MAX_INPUTS)
+            return 0;
+        for (int k = 0; k < parts; k++)
+            in[count++] = inner ? x->in[k] : r->map[n->in[i]];
+    }
+    return count > n->n_in ? ir_node(r->to, OP_CONCAT, in, count, n->attr, NULL, n->name, n->loc) : 0;
+}
+
 /* mul(rms_norm(x), @w), w along the last axis, the norm read here only. */
 static NodeId norm_weight(Rewriter *r, const Node *n) {
     if (n->op != OP_MUL)
@@ -125,8 +141,8 @@ static NodeId norm_weight(Rewriter *r, const Node *n) {
 /* ==== The pass ==== */
 
 static NodeId rewrite(Rewriter *r, NodeId id) {
-    static NodeId (*const rules[])(Rewriter *, const Node *) = {fold_constants, neutral, double_negation, reshapes,
-                                                                norm_weight};
+    static NodeId (*const rules[])(Rewriter *, const Node *) = {fold_constants, neutral, double_negation,
+                                                                reshapes,       concats, norm_weight};
     const Node *n = ir_get(r->from, id);
     for (size_t i = 0; n->n_in > 0 && i < COUNTOF(rules); i++) {
         NodeId better = rules[i](r, n);
