@@ -4,36 +4,10 @@
  * of the same launches without the host, and by the floor of that: what the call must read and compute, by the rates of
  * the device measured at the start of the run.
  */
-#include "runtime/cli/measure.h"
+#include "runtime/cli/bench_int.h"
 #include "runtime/engine/clock.h"
 #include <stdlib.h>
 #include <string.h>
-
-enum { MOST_ROWS = 16, CPU_REPEAT = 3, GPU_REPEAT = 5 };
-
-/* Calls of so many rows, all wanted. */
-typedef struct RowsResult {
-    int rows;
-    double seconds;
-    CallTime gpu;
-} RowsResult;
-
-typedef struct Bench {
-    Cli *c;
-    Session *s;
-    Gpu *gpu; /* NULL: the processor */
-    int64_t depth, repeat;
-    int32_t *ids; /* as many as the longest sequence has */
-    float *logits;
-    double pp, tg;          /* median seconds */
-    const Roofline *limits; /* NULL: not measured */
-    struct {
-        double seconds, floor;
-        Work work;
-    } prompt; /* on a GPU: all its calls */
-    RowsResult rows[MOST_ROWS];
-    int n_rows;
-} Bench;
 
 /* ==== Whole calls ==== */
 
@@ -202,6 +176,8 @@ static void print_json(Bench *b) {
                           (double)o->tg / b->tg, "depth", (json_int_t)b->depth, "runs", (json_int_t)b->repeat,
                           "file_bytes", (json_int_t)session_weight_bytes(b->s), "cache_bytes",
                           (json_int_t)session_cache_bytes(b->s), "peak_resident_bytes", (json_int_t)peak_memory());
+    if (b->n_drafts)
+        json_object_set_new(j, "drafts", bench_drafts_json(b));
     if (b->gpu) {
         json_t *prompt = json_object();
         measure_call_json(prompt, b->prompt.seconds, &b->prompt.work, b->prompt.floor, b->limits);
@@ -266,6 +242,7 @@ static void print_result(Bench *b) {
         print_table(b);
     else
         print_speeds(b);
+    bench_print_drafts(b);
     print_memory(b);
 }
 
@@ -313,8 +290,11 @@ static int bench(Bench *b) {
         return code;
     b->repeat = o->repeat ? o->repeat : b->gpu ? GPU_REPEAT : CPU_REPEAT;
     b->ids = measure_ids(b->c, b->s, (o->pp > b->depth ? o->pp : b->depth) + MOST_ROWS);
-    b->logits = arena_array(b->c->arena, (size_t)session_vocab(b->s), sizeof *b->logits);
+    b->logits = arena_array(b->c->arena, (size_t)session_vocab(b->s) * (size_t)(session_drafts(b->s)->most + 1),
+                            sizeof *b->logits);
     StepResult r = b->gpu ? time_all(b) : run_whole(b);
+    if (r == STEP_OK && session_drafts(b->s)->way)
+        r = bench_drafts(b);
     if (cli_interrupted) {
         fprintf(stderr, "interrupted\n");
         return EXIT_INTERRUPTED;
@@ -330,7 +310,8 @@ int cmd_bench(Cli *c) {
     Bench b = {.c = c, .depth = c->o.depth ? c->o.depth : c->o.pp};
     if (!read_rows(&b))
         return EXIT_USAGE;
-    const int64_t longest = b.depth + (c->o.tg > MOST_ROWS ? c->o.tg : MOST_ROWS);
+    const int64_t longest = b.depth + (c->o.tg > MOST_ROWS ? c->o.tg : MOST_ROWS) +
+                            (c->o.draft || c->o.given[OPT_draft_method] ? 2 * MOST_ROWS : 0);
     int code = cli_session(c, longest > c->o.pp ? longest : c->o.pp, NULL, 0, &b.s);
     if (code == EXIT_FINE)
         code = bench(&b);

@@ -131,6 +131,20 @@ class Tests:
         self.check(r.returncode == code and message in r.stderr.decode(),
                    "%s: exit code %d, %s" % (" ".join(options), r.returncode, r.stderr.decode()))
 
+    def bench(self):
+        """Every width, the tokens a round that were asked for, times that add up."""
+        for drafter, widths in ("assistant_dense", [1, 2, 4]), ("dflash", [1, 2, 4, 7]):
+            r = subprocess.run([self.lap, "bench", self.weights("dense"), "--draft", self.weights(drafter), "--pp", "40", "--tg",
+                                "40", "-r", "1", "--accept", "2.5", "--json", "--device", self.device], capture_output=True, timeout=300)
+            self.check(r.returncode == 0, r.stderr.decode())
+            rounds = json.loads(r.stdout)["drafts"]
+            self.check([d["guesses"] for d in rounds] == widths, "widths %s" % rounds)
+            for d in rounds:
+                tokens, all_seconds = d["tokens_per_round"], d["tokens_per_round"] / d["tokens_per_second"]
+                parts = (d["draft_seconds"] + d["verify_seconds"]) / (1 - d["host_share"])
+                self.check(abs(tokens - min(2.5, d["guesses"] + 1)) < 0.1 and abs(parts / all_seconds - 1) < 1e-6 and
+                           0 <= d["host_share"] < 1, "round %s" % d)
+
     def messages(self):
         dense, mtp, dflash = self.weights("dense"), self.weights("assistant_dense"), self.weights("dflash")
         self.refused(["--draft", dense], "does not say how it drafts")
@@ -166,6 +180,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         t = Tests(os.path.abspath(args[0]), os.path.abspath(args[1]), seed, device, tmp)
         t.messages()
+        t.bench()
         t.prompts(int(args[2]) if len(args) > 2 else 8)
     print("%d checks, %d failures" % (t.count, t.failed))
     return 1 if t.failed or not t.count else 0
