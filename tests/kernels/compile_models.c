@@ -5,9 +5,10 @@
  * metadata is read (tests/models/make_headers.py): each is compiled with the built-in text of its architecture, as `lap
  * run` does by default. Kernels that several models have in common are compiled once.
  *
- * For the first architecture all kernels. For each further one all of one model, drawn anew each time unless --model
- * names it, and of the others a kernel of each kind: of each template with each set of storage types, and of each other
- * choice that selects code (`kind_macros`), the first that a plan for it has. With --all every kernel for every one.
+ * For the first architecture all kernels. For each further one a kernel of each kind: of each template with each set of
+ * storage types, and of each other choice that selects code (`kind_macros`), the first that a plan for it has. For one
+ * of them, drawn anew each time, also all kernels of one model that is drawn; with --model of that one for each. With
+ * --all every kernel for every one.
  */
 #include "codegen/plan.h"
 #include "frontend/frontend.h"
@@ -70,7 +71,7 @@ typedef struct Models {
     Arena *arena;
     Diag *diag;
     Model v[MOST_MODELS];
-    int n, drawn; /* drawn: which of them is compiled whole for every architecture */
+    int n, drawn; /* drawn: which of them is compiled whole for architectures that are not the first */
 } Models;
 
 static Module *compile_text(Models *all, const ModelFile *file, const ModelFile *target_file, const Module *target) {
@@ -155,7 +156,7 @@ typedef struct Jobs {
     Arena *arena;
     VEC(Job) v;
     NameMap *texts, *kinds;
-    bool whole; /* not only one of each kind */
+    bool whole, drawn; /* not only one of each kind: of all, of the drawn model */
     int distinct;
 } Jobs;
 
@@ -234,7 +235,7 @@ static bool collect_all(Matrix *m, Jobs *jobs, const char *arch) {
             printf("%s: no plan for %s\n", model->name, arch);
             return false;
         }
-        collect(m, jobs, plan, model->name, jobs->whole || i == 0);
+        collect(m, jobs, plan, model->name, jobs->whole || (jobs->drawn && i == 0));
     }
     return true;
 }
@@ -294,12 +295,12 @@ static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs)
     return ok;
 }
 
-static bool compile_arch(Matrix *m, const char *arch, bool whole) {
+static bool compile_arch(Matrix *m, const char *arch, bool whole, bool drawn) {
     if (!nvrtc_supports(m->nvrtc, arch)) {
         printf("%s: this NVRTC does not know it\n", arch);
         return true;
     }
-    Jobs jobs = {.arena = arena_new(), .whole = whole};
+    Jobs jobs = {.arena = arena_new(), .whole = whole, .drawn = drawn};
     jobs.texts = namemap_new(jobs.arena);
     jobs.kinds = namemap_new(jobs.arena);
     const bool ok = collect_all(m, &jobs, arch) && compile_jobs(m->nvrtc, arch, &jobs);
@@ -315,9 +316,7 @@ static bool draw(Models *m, const char *name) {
         m->drawn = (int)(time(NULL) % m->n);
     while (name && m->drawn < m->n && strcmp(m->v[m->drawn].name, name) != 0)
         m->drawn++;
-    if (m->drawn < m->n)
-        printf("all kernels of %s (--model %s)\n", m->v[m->drawn].name, m->v[m->drawn].name);
-    else
+    if (m->drawn == m->n)
         printf("%s: none of the models\n", name);
     return m->drawn < m->n;
 }
@@ -337,9 +336,15 @@ int main(int argc, char **argv) {
     const bool some = argc > first + 1;
     const char *const *archs = some ? (const char *const *)argv + first + 1 : program_archs;
     const int n = some ? argc - first - 1 : n_program_archs;
+    const int drawn = 1 + (int)(time(NULL) / MOST_MODELS % (n > 1 ? n - 1 : 1));
+    if (!all)
+        printf("all kernels of %s for %s\n", m.models.v[m.models.drawn].name,
+               named       ? "each"
+               : drawn < n ? archs[drawn]
+                           : "none");
     bool ok = true;
     for (int i = 0; i < n; i++)
-        ok &= compile_arch(&m, archs[i], all || i == 0);
+        ok &= compile_arch(&m, archs[i], all || i == 0, named || i == drawn);
     nvrtc_close(nvrtc);
     diag_free(m.models.diag);
     arena_free(m.models.arena);
