@@ -238,6 +238,12 @@ class Layer(nn.Module):
         return (s + drop(self.post_feedforward_layernorm(f))) * self.layer_scalar, balance
 
 
+def logits(y, table):
+    """Not in bf16, which has too few digits to tell near choices apart."""
+    with torch.autocast(y.device.type, enabled=False):
+        return F.linear(y, table.weight)
+
+
 class Body(nn.Module):
     def __init__(self, config, own_keys):
         super().__init__()
@@ -258,7 +264,7 @@ class Target(nn.Module):
 
     def head(self, final):
         cap = self.config["final_logit_softcapping"]
-        return cap * torch.tanh(F.linear(final, self.model.embed_tokens.weight).float() / cap)
+        return cap * torch.tanh(logits(final, self.model.embed_tokens) / cap)
 
     def turns(self, pos):
         return {kind: kind_angles(self.config, kind, pos) for kind in set(self.config["layer_types"])}
@@ -317,7 +323,7 @@ class Assistant(nn.Module):
             h, _ = layer(h, kind_angles(self.config, layer.kind, pos), attend)
             hidden.append(h)
         y = self.model.norm(h)
-        return F.linear(y, self.model.embed_tokens.weight).float(), self.post_projection(y).float(), hidden
+        return logits(y, self.model.embed_tokens), self.post_projection(y).float(), hidden
 
 
 # ==== DFlash ====
