@@ -71,7 +71,7 @@ def write_prompts(o, text, first):
         (where / ("%04d-%02d.ids" % (n, i))).write_text(" ".join(map(str, row[:n])) + "\n")
 
 
-def main():
+def main(args=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--kind", choices=family.KINDS, required=True)
     p.add_argument("--data", type=pathlib.Path, required=True)
@@ -83,7 +83,7 @@ def main():
     p.add_argument("--prompts", action="store_true", help="write OUT/prompts/*.ids too")
     p.add_argument("--device", type=torch.device, default=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     p.add_argument("--threads", type=int, default=0)
-    o = p.parse_args()
+    o = p.parse_args(args)
     if o.threads:
         torch.set_num_threads(o.threads)
     generator = torch.Generator().manual_seed(7)

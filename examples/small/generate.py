@@ -21,8 +21,8 @@ class Decoder:
         cache[0, :, :, p], cache[1, :, :, p] = k[:, :, 0], v[:, :, 0]
         first = max(0, p - a.window + 1) if a.window else 0
         k, v = cache[:, :, :, first:p + 1]
-        q = a.queries(x, turn).to(k.dtype).view(len(x), a.KV, a.H // a.KV, -1)  # those of one key head are its rows
-        return F.scaled_dot_product_attention(q, k, v, scale=1.0).view(len(x), a.H, 1, -1)
+        q = a.queries(x, turn).to(k.dtype).reshape(len(x), a.KV, a.H // a.KV, -1)  # those of one key head are its rows
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0).reshape(len(x), a.H, 1, -1)
 
     def step(self, tokens):
         """tokens [N] at the next position, to logits [N, V]."""

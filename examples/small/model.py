@@ -248,7 +248,7 @@ class Body(nn.Module):
     def __init__(self, config, own_keys):
         super().__init__()
         self.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
-        nn.init.normal_(self.embed_tokens.weight, std=config["hidden_size"] ** -0.5)
+        nn.init.normal_(self.embed_tokens.weight, std=0.5 * config["hidden_size"] ** -0.5)
         self.layers = nn.ModuleList(Layer(config, kind, own_keys) for kind in config["layer_types"])
         self.norm = Norm(config["hidden_size"], config["rms_norm_eps"])
 

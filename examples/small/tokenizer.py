@@ -50,11 +50,11 @@ def assemble(pieces, merges, size):
     return t
 
 
-def main():
+def main(args=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("data", type=pathlib.Path)
     p.add_argument("--vocab", type=int, default=4096)
-    o = p.parse_args()
+    o = p.parse_args(args)
     text = {name: (o.data / (name + ".txt")).read_text(encoding="utf-8") for name in ("train", "valid")}
     pieces, merges = train_pieces(text["train"], o.vocab - FIRST_FREE - len(BYTES))
     t = assemble(pieces, merges, o.vocab)

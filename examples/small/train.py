@@ -51,6 +51,7 @@ class Training:
     def __init__(self, o, model, name):
         self.o, self.model, self.name, self.start, self.log = o, model, name, time.time(), []
         self.steps = o.steps or STEPS[o.part]
+        self.warm_up = min(50, self.steps // 10 + 1)
         matrices = [p for p in model.parameters() if p.ndim > 1]
         vectors = [p for p in model.parameters() if p.ndim < 2]
         self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
@@ -64,7 +65,7 @@ class Training:
         step, shown = 0, -1
         while self.fraction(step) < 1:
             done = self.fraction(step)
-            rate = (self.o.rate or RATE[self.o.part]) * min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+            rate = (self.o.rate or RATE[self.o.part]) * min(1, (step + 1) / self.warm_up) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             loss, numbers = loss_of(step)
@@ -258,7 +259,7 @@ def train_dflash(o):
 PARTS = {"target": train_target, "spans": write_spans, "mtp": train_mtp, "dflash": train_dflash}
 
 
-def main():
+def main(args=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("part", choices=PARTS)
     p.add_argument("--kind", choices=family.KINDS, required=True)
@@ -277,7 +278,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--device", type=torch.device, default=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     p.add_argument("--threads", type=int, default=0, help="on the CPU; 0: as torch chooses")
-    o = p.parse_args()
+    o = p.parse_args(args)
     if o.threads:
         torch.set_num_threads(o.threads)
     torch.manual_seed(o.seed)

@@ -139,7 +139,7 @@ def check_dflash(root, target):
 @torch.no_grad()
 def main():
     torch.set_num_threads(1)
-    root = os.path.join(sys.argv[1], "gemma4")
+    root = sys.argv[1]
     dense, target = check_target(root, "dense")
     check_greedy(dense, target)
     moe, experts = check_target(root, "moe")
