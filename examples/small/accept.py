@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How many tokens a round of each drafter decides on held-out text: accept.py --kind dense|moe --data DATA --out OUT
 
-The target continues held-out prompts greedily. What it writes does not depend on the drafter, so guesses are made at all
-of its positions at once, and the rounds are counted afterwards: a round at position P decides the right guesses in a
-row and one token more. Prints tokens a round by the length of the prompt, and writes accept.json beside the drafter.
+The target continues held-out prompts greedily. What it writes does not depend on the drafter, so guesses are made at
+all of its positions at once, and the rounds are counted afterwards: a round at position P decides the right guesses in
+a row and one token more. Prints tokens a round by the length of the prompt, and writes accept.json beside the drafter.
 With --prompts the prompts are written as token ids, for `lap run --tokens-file`.
 """
 import argparse
@@ -107,12 +107,13 @@ def main(args=None):
                            for r, f in zip(rows.split(8), first.split(8))]).cpu().numpy()
         rounds = np.array([count_rounds(r, o.new) for r in right])
         # As accepted by position: of all places, not only those where rounds begin.
-        found = {"drafts": n, "tokens_a_round": (o.new - 1) * len(rounds) / rounds.sum(),
-                 "by_prompt_length": {str(L): (o.new - 1) * o.each / rounds[first.cpu().numpy() == L].sum() for L in o.lengths},
-                 "guess_right": [float((right > k).mean()) for k in range(n)], "prompts": len(rounds), "new_tokens": o.new}
+        by_length = {str(L): (o.new - 1) * o.each / rounds[first.cpu().numpy() == L].sum() for L in o.lengths}
+        found = {"drafts": n, "tokens_a_round": (o.new - 1) * len(rounds) / rounds.sum(), "by_prompt_length": by_length,
+                 "guess_right": [float((right > k).mean()) for k in range(n)], "prompts": len(rounds),
+                 "new_tokens": o.new}
         (where / "accept.json").write_text(json.dumps(found, indent=1) + "\n")
         print("%s: %.2f tokens a round of %d guesses; by prompt length: %s; right: %s" % (
-            where.name, found["tokens_a_round"], n, " ".join("%s %.2f" % kv for kv in found["by_prompt_length"].items()),
+            where.name, found["tokens_a_round"], n, " ".join("%s %.2f" % kv for kv in by_length.items()),
             " ".join("%.2f" % x for x in found["guess_right"])), flush=True)
 
 

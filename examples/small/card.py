@@ -21,8 +21,9 @@ def result(part, log):
     if part == "target":
         return "held-out loss %.3f" % log["held_out_loss"]
     if part == "mtp":
-        return "right: " + ", ".join("%.2f" % v for k, v in last.items() if k.startswith("right"))
-    return "%.2f right in a row" % last["right_in_a_row"]
+        right = ", ".join("%.2f" % v for k, v in last.items() if k.startswith("right"))
+        return "loss %.3f; right: %s" % (last["loss"], right)
+    return "loss %.3f; %.2f right in a row" % (last["loss"], last["right_in_a_row"])
 
 
 def main():
@@ -37,11 +38,13 @@ def main():
             log = read(where / "log.json")
             last = log["log"][-1]
             rows.append("| `%s` | %.2f M | %d | %d x %d | %.0f | %s |" % (
-                where.name, log["parameters"] / 1e6, last["step"], log["sequences"], log["length"], last["seconds"], result(part, log)))
+                where.name, log["parameters"] / 1e6, last["step"], log["sequences"], log["length"], last["seconds"],
+                result(part, log)))
             if part != "target":
                 found = read(where / "accept.json")
-                acceptance.append("| `%s` | %d | %.2f | %s |" % (where.name, found["drafts"], found["tokens_a_round"], " | ".join(
-                    "%.2f" % v for v in found["by_prompt_length"].values())))
+                by_length = " | ".join("%.2f" % v for v in found["by_prompt_length"].values())
+                acceptance.append("| `%s` | %d | %.2f | %s |" % (
+                    where.name, found["drafts"], found["tokens_a_round"], by_length))
     config, moe = read(o.out / "dense" / "config.json"), read(o.out / "moe" / "config.json")
     lengths = ["prompt of %s" % L for L in found["by_prompt_length"]]
     o.out.joinpath("README.md").write_text(TEMPLATE.read_text().format(

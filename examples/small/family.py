@@ -20,7 +20,8 @@ SIZES = {
         "heads": {"num_attention_heads": 4, "num_key_value_heads": 2, "num_global_key_value_heads": 1, "head_dim": 64,
                   "global_head_dim": 128, "sliding_window": 256, "max_position_embeddings": 4096},
         "mtp": {"hidden_size": 128, "intermediate_size": 512},
-        "dflash": {"intermediate_size": 512, "num_hidden_layers": 3, "head_dim": 64, "sliding_window": 512, "block_size": 8},
+        "dflash": {"intermediate_size": 512, "num_hidden_layers": 3, "head_dim": 64, "sliding_window": 512,
+                   "block_size": 8},
         "taps": {"dense": [1, 4, 8, 11], "moe": [1, 3, 5]},
     },
     "tiny": {
@@ -30,7 +31,8 @@ SIZES = {
         "heads": {"num_attention_heads": 2, "num_key_value_heads": 1, "num_global_key_value_heads": 1, "head_dim": 32,
                   "global_head_dim": 64, "sliding_window": 32, "max_position_embeddings": 1024},
         "mtp": {"hidden_size": 32, "intermediate_size": 64},
-        "dflash": {"intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 32, "sliding_window": 48, "block_size": 8},
+        "dflash": {"intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 32, "sliding_window": 48,
+                   "block_size": 8},
         "taps": {"dense": [1, 3, 5], "moe": [1, 3, 5]},
     },
 }
@@ -38,7 +40,8 @@ SIZES = {
 
 def sliding_then_full(layers, period):
     """Every period-th layer is full, and the last."""
-    return ["full_attention" if i % period == period - 1 or i == layers - 1 else "sliding_attention" for i in range(layers)]
+    full = [i % period == period - 1 or i == layers - 1 for i in range(layers)]
+    return ["full_attention" if f else "sliding_attention" for f in full]
 
 
 def gemma_text(vocab, **more):

@@ -15,10 +15,11 @@ OPTIONS = {"mtp": ["--draft-max", "4"], "dflash": []}
 
 
 def run(lap, target, prompt, new, options):
-    command = [lap, "run", str(target), "--tokens-file", str(prompt), "--greedy", "--ignore-eos", "-n", str(new), "--json"]
-    r = subprocess.run(command + options, capture_output=True, text=True)
+    command = [lap, "run", str(target), "--tokens-file", str(prompt), "--greedy", "--ignore-eos", "-n", str(new),
+               "--json"] + options
+    r = subprocess.run(command, capture_output=True, text=True)
     if r.returncode:
-        sys.exit("%s\n%s" % (" ".join(command + options), r.stderr))
+        sys.exit("%s\n%s" % (" ".join(command), r.stderr))
     return json.loads(r.stdout)
 
 

@@ -305,7 +305,7 @@ class Assistant(nn.Module):
         self.post_projection = linear(D, B)
 
     def step(self, target, done, tokens, g, extra=0):
-        """One guess at every position P = 1..T-1 of a pass `done` over T positions, as when the newest token stands at P.
+        """One guess at every position P = 1..T-1 of a pass `done` over T positions: the newest token stands at P.
 
         tokens [N, T-1]: the newest token, or the guess of the step before; g [N, T-1, B]: the target's final at P - 1,
         or what the step before gave. The position of queries is P in every step. Keys seen are those before P, on

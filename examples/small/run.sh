@@ -4,7 +4,7 @@
 # DATA has train.txt and valid.txt of text.py. The two targets with their drafters are trained beside one another: one
 # alone does not fill a large GPU. Seconds for each part; with starts, spans and counting about five minutes in all.
 set -eu
-TARGET=100 MTP=45 DFLASH=55
+TARGET=90 MTP=45 DFLASH=80
 HERE=$(cd "$(dirname "$0")" && pwd)
 PYTHON=${PYTHON:-python3}
 [ $# -ge 2 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }

@@ -23,7 +23,7 @@ import family
 from generate import rewrite
 
 BOS = 2
-STEPS = {"target": 900, "mtp": 1200, "dflash": 1500}
+STEPS = {"target": 900, "mtp": 2000, "dflash": 3000}
 RATE = {"target": 2e-3, "mtp": 2e-3, "dflash": 1.5e-3}
 OFF_PATH = 0.2  # weight of a guess behind tokens that the target would not have chosen
 
@@ -54,20 +54,23 @@ class Training:
         self.warm_up = min(50, self.steps // 10 + 1)
         matrices = [p for p in model.parameters() if p.ndim > 1]
         vectors = [p for p in model.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
-                                           betas=(0.9, 0.95), fused=o.device.type == "cuda")
+        groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=o.device.type == "cuda")
 
     def fraction(self, step):
         return max(step / self.steps, (time.time() - self.start) / self.o.seconds)
+
+    def rate(self, step):
+        """Up over the first steps, then down along a cosine to a fiftieth."""
+        cosine = (1 + math.cos(math.pi * self.fraction(step))) / 2
+        return (self.o.rate or RATE[self.o.part]) * min(1, (step + 1) / self.warm_up) * (0.02 + 0.98 * cosine)
 
     def run(self, loss_of, observe=None):
         """loss_of(step) gives a loss and numbers for the log; observe() more numbers, ten times on the way."""
         step, shown = 0, -1
         while self.fraction(step) < 1:
-            done = self.fraction(step)
-            rate = (self.o.rate or RATE[self.o.part]) * min(1, (step + 1) / self.warm_up) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = self.rate(step)
             loss, numbers = loss_of(step)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -86,9 +89,10 @@ class Training:
         print(self.name, " ".join("%s %s" % kv for kv in entry.items()), flush=True)
 
     def save(self, config, extra):
-        to = family.folder(self.o.out, self.o.kind, self.o.part)
-        family.save(self.model, config, to, self.o.data)
-        extra.update(parameters=family.parameters(self.model), log=self.log, sequences=self.o.batch, length=self.o.length)
+        o = self.o
+        to = family.folder(o.out, o.kind, o.part)
+        family.save(self.model, config, to, o.data)
+        extra.update(parameters=family.parameters(self.model), log=self.log, sequences=o.batch, length=o.length)
         (to / "log.json").write_text(json.dumps(extra, indent=1) + "\n")
 
 
@@ -140,13 +144,13 @@ def train_target(o):
 # ==== Text that the target writes ====
 
 def choose_spans(rows, length, generator):
-    """[rows, length] bool: turns of 16..length/4 tokens of the text and 32..length/9 of the target's own."""
+    """[rows, length] bool: by turns 16..length/6 tokens of the text and 32..length/6 of the target's own."""
     chosen = torch.zeros(rows, length, dtype=torch.bool)
     for row in chosen:
         at = 0
         while at < length:
-            at += int(torch.randint(16, max(17, length // 4), (1,), generator=generator))
-            n = int(torch.randint(32, max(33, length // 9), (1,), generator=generator))
+            at += int(torch.randint(16, max(17, length // 6), (1,), generator=generator))
+            n = int(torch.randint(32, max(33, length // 6), (1,), generator=generator))
             row[at:at + n] = True
             at += n
     return chosen
