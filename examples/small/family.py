@@ -68,7 +68,7 @@ def mtp_config(size, kind, vocab):
     s = SIZES[size]
     text = gemma_text(vocab, num_hidden_layers=4, layer_types=sliding_then_full(4, 4), final_logit_softcapping=None,
                       **s["mtp"], **s["heads"])
-    text["num_kv_shared_layers"] = 4
+    text.update(num_kv_shared_layers=4, vocab_size_per_layer_input=0)
     return {"architectures": ["Gemma4AssistantForCausalLM"], "model_type": "gemma4_assistant",
             "backbone_hidden_size": s[kind]["hidden_size"], "use_ordered_embeddings": False, "tie_word_embeddings": True,
             "dtype": "bfloat16", "text_config": text}
