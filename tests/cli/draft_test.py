@@ -181,7 +181,7 @@ def main():
         t = Tests(os.path.abspath(args[0]), os.path.abspath(args[1]), seed, device, tmp)
         t.messages()
         t.bench()
-        t.prompts(int(args[2]) if len(args) > 2 else 8)
+        t.prompts(int(args[2]) if len(args) > 2 else 5)
     print("%d checks, %d failures" % (t.count, t.failed))
     return 1 if t.failed or not t.count else 0
 
