@@ -10,6 +10,7 @@
 #ifndef LAP_FRONTEND_AST_H
 #define LAP_FRONTEND_AST_H
 
+#include "frontend/frontend.h"
 #include "ir/diag.h"
 
 typedef struct Expr Expr;
@@ -187,10 +188,10 @@ typedef struct ChatField {
 
 typedef struct ModelDecl {
     Name name;
-    Name format;             /* "gguf"; s NULL: no `from` */
-    VEC(const char *) archs; /* "gemma3"; more than one: from gguf "a" or "b" */
-    SrcLoc arch_loc;         /* of the first */
-    Name target;             /* uses target: NAME; s NULL none */
+    Name format;     /* "gguf"; s NULL: no `from` */
+    ArchList archs;  /* "gemma3"; more than one: from gguf "a" or "b" */
+    SrcLoc arch_loc; /* of the first */
+    Name target;     /* uses target: NAME; s NULL none */
     VEC(ParamDecl) params;
     VEC(FnDecl) fns;
     VEC(VariantDecl) variants;

@@ -161,30 +161,35 @@ static void check_entry(Checker *c, const EntryDecl *e) {
 
 /* ==== Drafts ==== */
 
-static const struct DraftWay {
-    const char *name;
-    const char *args[3];
-} draft_ways[] = {{"chain", {"most"}}, {"block", {"most", "mask"}}};
+enum { DRAFT_ARGS = 3 };
 
-static void check_draft_args(Checker *c, const struct DraftWay *way) {
+/* What each way takes, up to a NULL. */
+static const char *const draft_args[DRAFT_WAYS][DRAFT_ARGS] = {
+    [DRAFT_CHAIN] = {"most"},
+    [DRAFT_BLOCK] = {"most", "mask"},
+};
+
+static void check_draft_args(Checker *c, DraftWay way) {
     const ModelDecl *m = c->p->model;
-    for (size_t k = 0; way->args[k]; k++) {
+    const char *const *args = draft_args[way];
+    for (size_t k = 0; args[k]; k++) {
         bool given = false;
         for (int i = 0; i < m->drafts_args.n; i++)
-            given |= m->drafts_args.v[i].name.s && strcmp(m->drafts_args.v[i].name.s, way->args[k]) == 0;
+            given |= m->drafts_args.v[i].name.s && strcmp(m->drafts_args.v[i].name.s, args[k]) == 0;
         if (!given)
-            diag_error(c->diag, m->drafts.loc, "'drafts %s' lacks '%s'", way->name, way->args[k]);
+            diag_error(c->diag, m->drafts.loc, "'drafts %s' lacks '%s'", draft_way_name(way), args[k]);
     }
     for (int i = 0; i < m->drafts_args.n; i++) {
         const Name *name = &m->drafts_args.v[i].name;
         Nearest n = nearest_new((Str){name->s, name->s ? strlen(name->s) : 0});
         bool known = !name->s;
-        for (size_t k = 0; way->args[k] && !known; k++) {
-            known = strcmp(way->args[k], name->s) == 0;
-            nearest_try(&n, way->args[k]);
+        for (size_t k = 0; args[k] && !known; k++) {
+            known = strcmp(args[k], name->s) == 0;
+            nearest_try(&n, args[k]);
         }
         if (!known)
-            diag_error(c->diag, name->loc, "'drafts %s' has no '%s'%s", way->name, name->s, near_text(c->arena, &n));
+            diag_error(c->diag, name->loc, "'drafts %s' has no '%s'%s", draft_way_name(way), name->s,
+                       near_text(c->arena, &n));
     }
 }
 
@@ -198,14 +203,15 @@ static void check_drafts(Checker *c) {
     check_close(c);
     if (!m->target.s)
         diag_error(c->diag, m->drafts.loc, "what drafts works for a target: say `uses target: NAME` in the head");
-    Nearest n = nearest_new((Str){m->drafts.s, strlen(m->drafts.s)});
-    for (size_t i = 0; i < COUNTOF(draft_ways); i++) {
-        if (strcmp(draft_ways[i].name, m->drafts.s) == 0) {
-            check_draft_args(c, &draft_ways[i]);
-            return;
-        }
-        nearest_try(&n, draft_ways[i].name);
+    const Str name = {m->drafts.s, strlen(m->drafts.s)};
+    const DraftWay way = draft_way_from_name(name);
+    if (way) {
+        check_draft_args(c, way);
+        return;
     }
+    Nearest n = nearest_new(name);
+    for (int w = DRAFT_CHAIN; w < DRAFT_WAYS; w++)
+        nearest_try(&n, draft_way_name((DraftWay)w));
     diag_error(c->diag, m->drafts.loc, "there is no way to draft called '%s'; there are chain and block%s", m->drafts.s,
                near_text(c->arena, &n));
 }

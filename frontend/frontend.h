@@ -33,19 +33,19 @@ Module *fe_compile(Arena *arena, Diag *diag, const FeInput *in);
 /* Parses and checks what needs no weights (names, arguments, structure). False after errors. */
 bool fe_check(Arena *arena, Diag *diag, const char *name, const char *text, size_t len);
 
+typedef VEC(const char *) ArchList;
+
 /* model NAME from FORMAT "ARCH" or "ARCH" uses target: NAME */
 typedef struct FeHead {
     const char *name;
-    VEC(const char *) archs; /* none: no `from` */
-    const char *target;      /* NULL: works for none */
+    ArchList archs;     /* none: no `from` */
+    const char *target; /* NULL: works for none */
 } FeHead;
 
 /* Reads only the head, into the arena; false when the text has none (nothing is reported). */
 bool fe_head(Arena *arena, const char *text, size_t len, FeHead *out);
-/* Equal but for case, and for - and _, which files of the same kind write differently. */
-bool fe_same_arch(const char *a, const char *b);
-/* The text is for weights of that architecture. */
-bool fe_head_takes(const FeHead *h, const char *arch);
+/* Names that architecture; case, and - or _, make no difference: files of the same kind write them differently. */
+bool fe_archs_have(const ArchList *archs, const char *arch);
 
 /* The text in the one layout (comments kept). False after syntax errors, reported; out untouched. */
 bool fe_format(Buf *out, Diag *diag, const char *name, const char *text, size_t len);

@@ -334,10 +334,7 @@ static void lower_entry(Lower *L, const EntryDecl *e) {
 
 /* The file's architecture is one of those the text is for, or either says none. */
 static bool takes_file(const ModelDecl *d, const ModelFile *f) {
-    bool found = !f || !f->arch || !f->arch[0] || d->archs.n == 0;
-    for (int i = 0; i < d->archs.n && !found; i++)
-        found = fe_same_arch(d->archs.v[i], f->arch);
-    return found;
+    return !f || !f->arch || !f->arch[0] || d->archs.n == 0 || fe_archs_have(&d->archs, f->arch);
 }
 
 /* "'a', 'b' or 'c'" */

@@ -118,6 +118,8 @@ Module *l_program(Arena *arena, Diag *diag, const Program *program, const FeInpu
 
 /* hint: wished name of the node, should this expression end in one; or NULL. */
 Value l_eval(Lower *L, const Expr *e, const char *hint);
+/* Of an item that has no names of its own. */
+Value l_eval_alone(Lower *L, const Expr *e);
 Value l_binary(Lower *L, AstOp op, Value x, Value y, const char *hint, SrcLoc loc);
 /* The operand as a node: a tensor as it is, a number as a constant; 0 after a report. */
 NodeId l_operand(Lower *L, Value v, SrcLoc at);

@@ -67,14 +67,6 @@ static void lower_list(Lower *L, const ChatField *f, Value v, int64_t exactly, S
     }
 }
 
-static Value eval_field(Lower *L, const ChatField *f) {
-    Scope scope = {0};
-    L->scope = &scope;
-    Value v = l_eval(L, f->value, NULL);
-    L->scope = NULL;
-    return v;
-}
-
 static void lower_field(Lower *L, const ChatField *f) {
     ChatFormat *chat = &L->m->chat;
     const char *name = f->name.s;
@@ -87,11 +79,11 @@ static void lower_field(Lower *L, const ChatField *f) {
         chat->has_system = true;
         chat->system_in_user = f->in.s != NULL;
     } else if (strcmp(name, "prompt") == 0)
-        chat_string(L, f->value, eval_field(L, f), name, &chat->prompt);
+        chat_string(L, f->value, l_eval_alone(L, f->value), name, &chat->prompt);
     else if (strcmp(name, "stop") == 0)
-        lower_list(L, f, eval_field(L, f), 0, NULL);
+        lower_list(L, f, l_eval_alone(L, f->value), 0, NULL);
     else
-        lower_list(L, f, eval_field(L, f), 2, chat->hide);
+        lower_list(L, f, l_eval_alone(L, f->value), 2, chat->hide);
 }
 
 void l_chat(Lower *L) {

@@ -4,10 +4,7 @@
 #include <string.h>
 
 static bool lower_int(Lower *L, const Arg *a, int64_t *out) {
-    Scope scope = {0};
-    L->scope = &scope;
-    const Value v = l_eval(L, a->value, NULL);
-    L->scope = NULL;
+    const Value v = l_eval_alone(L, a->value);
     if (v.kind == VAL_INT)
         *out = v.u.i;
     else if (v.kind != VAL_POISON)

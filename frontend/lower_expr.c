@@ -399,3 +399,11 @@ Value l_eval(Lower *L, const Expr *e, const char *hint) {
     L->depth--;
     return v;
 }
+
+Value l_eval_alone(Lower *L, const Expr *e) {
+    Scope scope = {0};
+    L->scope = &scope;
+    const Value v = l_eval(L, e, NULL);
+    L->scope = NULL;
+    return v;
+}

@@ -84,7 +84,7 @@ bool fe_head(Arena *arena, const char *text, size_t len, FeHead *out) {
     return found;
 }
 
-bool fe_same_arch(const char *a, const char *b) {
+static bool same_arch(const char *a, const char *b) {
     for (;; a++, b++) {
         char x = *a == '_' ? '-' : *a, y = *b == '_' ? '-' : *b;
         x = x >= 'A' && x <= 'Z' ? (char)(x + 32) : x;
@@ -94,9 +94,9 @@ bool fe_same_arch(const char *a, const char *b) {
     }
 }
 
-bool fe_head_takes(const FeHead *h, const char *arch) {
-    for (int i = 0; i < h->archs.n; i++)
-        if (fe_same_arch(h->archs.v[i], arch))
+bool fe_archs_have(const ArchList *archs, const char *arch) {
+    for (int i = 0; i < archs->n; i++)
+        if (same_arch(archs->v[i], arch))
             return true;
     return false;
 }

@@ -105,7 +105,7 @@ static void link_graph(const Link *l, const Graph *g) {
     vec_push(l->to->arena, &l->to->graphs, to);
 }
 
-static bool entries_differ(const Link *l) {
+static bool entries_distinct(const Link *l) {
     bool ok = true;
     for (int i = 0; i < l->from->graphs.n; i++) {
         const Graph *g = l->from->graphs.v[i], *other = module_graph(l->to, g->name);
@@ -130,7 +130,7 @@ bool module_link(Module *target, const Module *drafter) {
                    drafter->target ? "'" : "", target->name);
         return false;
     }
-    if (!entries_differ(&l))
+    if (!entries_distinct(&l))
         return false;
     link_weights(&l);
     link_caches(&l);

@@ -23,7 +23,7 @@ static int kept_of(const Rounds *r) {
 }
 
 static StepResult one_round(Bench *b, Rounds *r) {
-    int32_t tokens[1 + MAX_DRAFTS] = {b->ids[session_length(b->s) % b->depth]}, rows[1 + MAX_DRAFTS];
+    int32_t tokens[1 + MAX_DRAFTS] = {b->ids[session_length(b->s) % b->depth]};
     const int64_t at = session_length(b->s);
     const double start = clock_seconds();
     const int n = session_draft(b->s, tokens[0], r->k, tokens + 1, &cli_interrupted);
@@ -31,16 +31,8 @@ static StepResult one_round(Bench *b, Rounds *r) {
         return cli_interrupted ? STEP_CANCELLED : STEP_ERROR;
     for (int i = n; i < r->k; i++) /* guesses of weights that give no numbers */
         tokens[1 + i] = 0;
-    for (int i = 0; i <= r->k; i++)
-        rows[i] = i;
     const double drafted = clock_seconds();
-    const StepCall c = {.tokens = tokens,
-                        .n = r->k + 1,
-                        .rows = rows,
-                        .n_rows = r->k + 1,
-                        .logits = b->logits,
-                        .cancel = &cli_interrupted};
-    const StepResult result = session_step(b->s, &c);
+    const StepResult result = session_step_all(b->s, tokens, r->k + 1, b->logits, &cli_interrupted);
     const double checked = clock_seconds();
     if (result != STEP_OK)
         return result;

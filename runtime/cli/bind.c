@@ -12,8 +12,7 @@ static bool bind_target(Cli *c, Bound *b) {
     b->target_file = *weights_file(b->target);
     b->target_file.reads = modelreads_new(c->arena);
     const ModelFile *file = &b->target_file;
-    if (c->o.target_model ? !text_read(c->arena, c->diag, c->o.target_model, &t)
-                          : !text_for_weights(c->arena, c->diag, file, "--target-model", &t))
+    if (!text_choose(c->arena, c->diag, c->o.target_model, file, "--target-model", &t))
         return false;
     FeInput in = {.name = t.name, .text = t.text, .len = t.len, .file = file};
     b->in.target_file = file;

@@ -45,7 +45,7 @@ bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *o
         FeHead head;
         if (!fe_head(a, t->text, t->len, &head))
             continue;
-        if (fe_head_takes(&head, file->arch)) {
+        if (fe_archs_have(&head.archs, file->arch)) {
             *out = (TextSource){t->name, t->text, t->len};
             buf_free(&known);
             return true;
@@ -63,12 +63,13 @@ bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *o
 bool text_drafts_for(Arena *a, const char *arch) {
     for (int i = 0; i < n_model_texts; i++) {
         FeHead head;
-        if (fe_head(a, model_texts[i].text, model_texts[i].len, &head) && head.target && fe_head_takes(&head, arch))
+        if (fe_head(a, model_texts[i].text, model_texts[i].len, &head) && head.target &&
+            fe_archs_have(&head.archs, arch))
             return true;
     }
     return false;
 }
 
-bool text_choose(Arena *a, Diag *diag, const char *path, const ModelFile *file, TextSource *out) {
-    return path ? text_read(a, diag, path, out) : text_for_weights(a, diag, file, "--model", out);
+bool text_choose(Arena *a, Diag *diag, const char *path, const ModelFile *file, const char *option, TextSource *out) {
+    return path ? text_read(a, diag, path, out) : text_for_weights(a, diag, file, option, out);
 }

@@ -24,6 +24,6 @@ bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *o
 /* A built-in text for weights of that architecture works for a target. */
 bool text_drafts_for(Arena *a, const char *arch);
 /* text_read when path is given, else text_for_weights. */
-bool text_choose(Arena *a, Diag *diag, const char *path, const ModelFile *file, TextSource *out);
+bool text_choose(Arena *a, Diag *diag, const char *path, const ModelFile *file, const char *option, TextSource *out);
 
 #endif

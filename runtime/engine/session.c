@@ -133,6 +133,11 @@ StepResult session_step(Session *s, const StepCall *c) {
     return session_called(s, c, ok, errors);
 }
 
+StepResult session_step_all(Session *s, const int32_t *tokens, int64_t n, float *logits, const volatile bool *cancel) {
+    const StepCall c = {.tokens = tokens, .n = n, .rows = s->rows, .n_rows = n, .logits = logits, .cancel = cancel};
+    return session_step(s, &c);
+}
+
 static float *float_rows(int64_t rows, int64_t width) {
     if (rows <= 0 || width <= 0 || width > INT64_MAX / 8 / rows)
         return NULL;

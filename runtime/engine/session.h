@@ -83,6 +83,9 @@ int64_t session_step_rows(const Session *s);
 /* When it does not return STEP_OK the session is as before the call. */
 StepResult session_step(Session *s, const StepCall *call);
 
+/* The same with every row wanted; logits [n, vocab]. */
+StepResult session_step_all(Session *s, const int32_t *tokens, int64_t n, float *logits, const volatile bool *cancel);
+
 /* What a caller may watch while tokens are fed. */
 typedef struct FeedOptions {
     void (*progress)(void *ctx, int64_t done, int64_t total);

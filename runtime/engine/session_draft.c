@@ -60,8 +60,7 @@ bool draft_compile(Session *s, Module *target) {
     if (!d->weights)
         return false;
     const ModelFile *file = weights_file(d->weights);
-    if (s->o.draft_model ? !text_read(s->arena, s->diag, s->o.draft_model, &d->text)
-                         : !text_for_weights(s->arena, s->diag, file, "--draft-model", &d->text))
+    if (!text_choose(s->arena, s->diag, s->o.draft_model, file, "--draft-model", &d->text))
         return false;
     const FeInput in = {.name = d->text.name,
                         .text = d->text.text,

@@ -121,7 +121,7 @@ static bool run_pipeline(Session *s, Module *m) {
 
 static bool compile(Session *s) {
     const ModelFile *file = weights_file(s->weights);
-    if (!text_choose(s->arena, s->diag, s->o.model, file, &s->text))
+    if (!text_choose(s->arena, s->diag, s->o.model, file, "--model", &s->text))
         return false;
     FeInput in = {.name = s->text.name,
                   .text = s->text.text,

@@ -49,17 +49,8 @@ static bool guess(Speculation *p, Round *r) {
 }
 
 static StepResult verify(Speculation *p, const Round *r) {
-    int32_t rows[1 + MAX_DRAFTS];
-    for (int i = 0; i <= r->n; i++)
-        rows[i] = i;
     const double start = clock_seconds();
-    const StepCall c = {.tokens = r->tokens,
-                        .n = r->n + 1,
-                        .rows = rows,
-                        .n_rows = r->n + 1,
-                        .logits = p->l->logits,
-                        .cancel = p->l->o->cancel};
-    const StepResult result = session_step(p->l->s, &c);
+    const StepResult result = session_step_all(p->l->s, r->tokens, r->n + 1, p->l->logits, p->l->o->cancel);
     p->stats->verify_seconds += clock_seconds() - start;
     return result;
 }
