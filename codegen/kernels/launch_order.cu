@@ -9,6 +9,8 @@
  * A kernel calls, by all threads and in this order: launch_begins() first; launch_reads() before it reads or writes what
  * other launches read or write; launch_tail(), before its tail; launch_ends() last.
  *
+ * How many rows are live may be read before any wait: no launch of a phase writes that.
+ *
  * No include guard: the text depends on the macros.
  */
 #include "prelude.cu"

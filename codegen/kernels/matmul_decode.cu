@@ -55,9 +55,9 @@
 struct Work : Share {
     Weights weights;
     const float *x;
-    int live; /* known after the wait */
+    int live;
 
-    DEVICE Work(const Weights &weights, const float *x) : Share(1), weights(weights), x(x), live(0) {}
+    DEVICE Work(const Weights &weights, const float *x, int live) : Share(1), weights(weights), x(x), live(live) {}
     DEVICE Chunk chunk(int i) const {
         return weights.chunk(0, first + i, slice);
     }
@@ -73,12 +73,15 @@ struct Work : Share {
     DEVICE const float *input(int row) const {
         return x + (u64)row * MM_K;
     }
+    DEVICE bool same_rows(int, int) const {
+        return true;
+    }
 };
 
 KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS)
     MM_NAME(MM_SEGMENTS(MM_PARAMETER) const float *x, float *planes, const int *rows, int *tail TAIL_PARAMETERS) {
     SHARED Barriers bar;
-    Work work({{MM_SEGMENTS(MM_LIST)}}, x);
+    const Work work({{MM_SEGMENTS(MM_LIST)}}, x, *rows);
     const int warp = threadIdx.x >> 5;
     const bool assistant = warp == MM_WARPS * MM_GROUPS;
 
@@ -93,7 +96,6 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
 #endif
     launch_reads();
-    work.live = *rows;
     if (assistant) {
         if (MM_X_SHARED)
             block_sync();

@@ -83,13 +83,11 @@ struct Units {
     int n;
 
     /* By all threads of the block, which must meet behind it; experts in the order of their first pair. */
-    DEVICE void plan(const int *ids, const int *rows) {
-        const int lane = threadIdx.x & 31;
-        const int of_first = lane < EX_K ? ids[lane] : 0; /* row 0: asked for beside the count of rows */
-        const int pairs = *rows * EX_K;
+    DEVICE void plan(const int *ids, int live) {
+        const int lane = threadIdx.x & 31, pairs = live * EX_K;
         if (pairs <= FEW) {
             if (threadIdx.x >> 5 == MM_WARPS * MM_GROUPS)
-                plan_few(lane < EX_K || lane >= pairs ? of_first : ids[lane], pairs);
+                plan_few(lane < pairs ? ids[lane] : 0, pairs);
         } else {
             plan_many(ids, pairs);
         }
@@ -197,13 +195,16 @@ struct Work : Share {
     DEVICE const float *input(int row) const {
         return x + (u64)(EX_X_PAIRS ? row : row / EX_K) * MM_K;
     }
+    DEVICE bool same_rows(int a, int b) const {
+        return !EX_X_PAIRS && units.size[a] == 1 && units.size[b] == 1 && row(a, 0) / EX_K == row(b, 0) / EX_K;
+    }
 };
 
 KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS) MM_NAME(MM_SEGMENTS(MM_PARAMETER) const float *x, const int *ids,
                                                         float *planes, const int *rows, int *tail TAIL_PARAMETERS) {
     SHARED Barriers bar;
     SHARED Units units;
-    const int warp = threadIdx.x >> 5;
+    const int warp = threadIdx.x >> 5, live = *rows;
 
     launch_begins();
     if (threadIdx.x == 0)
@@ -214,7 +215,7 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS) MM_NAME(MM_SEGMENTS(MM_PARAMETER
 #endif
     if (!EX_EARLY_IDS)
         launch_reads();
-    units.plan(ids, rows);
+    units.plan(ids, live);
     block_sync();
     const Work work({{MM_SEGMENTS(MM_LIST)}}, units, x);
     const bool assistant = warp == MM_WARPS * MM_GROUPS;
@@ -227,5 +228,5 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS) MM_NAME(MM_SEGMENTS(MM_PARAMETER
     } else {
         consume(bar, work, warp);
     }
-    finish(tail, *rows TAIL_ARGUMENTS);
+    finish(tail, live TAIL_ARGUMENTS);
 }

@@ -146,13 +146,13 @@ KERNEL __launch_bounds__(F32_THREADS) F32_NAME(F32_SEGMENTS(F32_PARAMETER) const
         F32_SEGMENTS(F32_FIND)
     }
     launch_begins();
+    const int live = *rows, first = blockIdx.y * F32_ROWS;
     const Held ahead(weights[0]);
 #if MM_TAIL
     if (blockIdx.x == 0)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
 #endif
     launch_reads();
-    const int live = *rows, first = blockIdx.y * F32_ROWS;
     const int here = live - first < F32_ROWS ? live - first : F32_ROWS;
     if (held && here > 0)
         multiply_held(ahead, weights[0] != nullptr, x, out, n, first, here);

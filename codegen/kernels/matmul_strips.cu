@@ -29,6 +29,7 @@
  *   unit(i)              strips of one unit meet the same rows; it does not fall with i
  *   tiles(unit)          how many of the MM_NT tiles of tokens have rows
  *   row(unit, token)     the row of the output that a token is; -1: of none
+ *   same_rows(a, b)      two units are known to meet rows with the same columns
  *   input(row)           where its f32 columns begin; a multiple of 16 bytes if MM_K is one of 4
  *
  * How: consumer warp w of each group owns columns MM_WARP_K * w of the slice, keeps its part of the rows as fragments,
@@ -236,10 +237,10 @@ template <class Work> DEVICE void consume(Barriers &bar, const Work &work, int i
         load_rows(rows, work, unit, warp, group);
     }
     for (int i = group; i < work.count; i += MM_GROUPS) {
-        if (work.unit(i) != unit) {
-            unit = work.unit(i);
+        const int before = unit;
+        unit = work.unit(i);
+        if (unit != before && !work.same_rows(before, unit))
             load_rows(rows, work, unit, warp, group);
-        }
         const Form form = work.chunk(i).form;
         if (MM_NT > 1 && work.tiles(unit) == 1)
             multiply_strip<1>(bar, rows, form, work.slice, warp, i);

@@ -228,6 +228,13 @@ DEVICE int counter_raise(int *counter, int by) {
     return old;
 }
 
+/* Raises a counter, and orders nothing else. */
+DEVICE int counter_add(int *counter, int by) {
+    int old;
+    asm volatile("atom.add.relaxed.gpu.global.s32 %0, [%1], %2;" : "=r"(old) : "l"(counter), "r"(by) : "memory");
+    return old;
+}
+
 DEVICE int counter_read(const int *counter) {
     int v;
     asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(counter) : "memory");

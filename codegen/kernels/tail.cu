@@ -4,10 +4,10 @@
  *                                 tail reads. The last min(blocks, items) blocks to arrive stay, wait for the rest and
  *                                 call item(i), by all threads, for i = place, place + stay, ..; with a block_sync()
  *                                 between two items, so that shared memory may be used again. The others return.
- *   tail                          2 ints in device memory: blocks that have arrived, blocks that have finished. Zero
- *                                 before the first launch, and zero again after each. Launches that may overlap
- *                                 need counters of their own; one after another may share them if it touches them
- *                                 after previous_kernels_wait() only.
+ *   tail                          2 ints in device memory: blocks that have arrived, blocks that stay and have seen
+ *                                 all arrive. Zero before the first launch, and zero again after each. Launches that
+ *                                 may overlap need counters of their own; one after another may share them if it
+ *                                 touches them after previous_kernels_wait() only.
  *   items                         the same in all blocks
  *   launch                        blocks of one dimension; all of the grid's blocks resident together, as a
  *                                 block that waits keeps its place
@@ -24,7 +24,9 @@
  * what the tail reads must not be declared const __restrict__.
  *
  * Why the counters may be reset: a block raises tail[1] after it has seen tail[0] full, and every block has then
- * raised tail[0] for the last time. So nobody looks at either after the last raise of tail[1].
+ * raised tail[0] for the last time. So nobody looks at either after the last raise of tail[1], and whoever made that
+ * may write zeros. The raise orders nothing and is on its way while the items are done, since its answer takes as long
+ * as a small item.
  */
 #ifndef LAP_TAIL
 #define LAP_TAIL
@@ -45,11 +47,14 @@ template <class Item> DEVICE void run_tail(int *tail, int items, Item item) {
         while (counter_read(&tail[0]) < blocks)
             counter_pause();
     block_sync();
+    int seen = 0;
+    if (threadIdx.x == 0 && stay > 1)
+        seen = counter_add(&tail[1], 1);
     for (int i = place; i < items; i += stay) {
         item(i);
         block_sync();
     }
-    if (threadIdx.x == 0 && counter_raise(&tail[1], 1) == stay - 1)
+    if (threadIdx.x == 0 && seen == stay - 1)
         tail[0] = tail[1] = 0;
 }
 

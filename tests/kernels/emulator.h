@@ -315,6 +315,9 @@ inline void turn_of(double angle, float &cosine, float &sine) {
 inline int counter_raise(int *counter, int by) {
     return emulated::calls().raise(counter, by);
 }
+inline int counter_add(int *counter, int by) {
+    return counter_raise(counter, by);
+}
 inline void fetch_line(const void *) {}
 
 inline void counter_pause() {
