@@ -186,9 +186,12 @@ DYNAMIC_SHARED u8 shared_bytes[];
 
 struct Barriers {
     u64 filled[PF_STAGES]; /* a stage has arrived */
-    u64 used[PF_STAGES];   /* all threads have read it */
-    u32 left[PF_STAGES];   /* how many times a warp has */
+    u32 left[PF_STAGES];   /* how many times a warp has read it and left it */
 };
+
+/* Named barrier of a stage: all warps have read it. */
+#define PF_LEFT(stage) (1 + (stage))
+static_assert(PF_STAGES < 16, "a named barrier for each stage");
 
 /* ==== The ring ==== */
 
@@ -227,15 +230,15 @@ struct Ring {
     }
     /* The last warp that has read a stage fills it again. */
     DEVICE void leave(int step) const {
-        u64 *used = &bar.used[step % PF_STAGES];
+        const int stage = step % PF_STAGES;
         u32 before = 0;
-        barrier_arrive(used);
-        warp_sync();
         if ((threadIdx.x & 31) == 0)
-            before = shared_add(&bar.left[step % PF_STAGES], 1);
+            before = shared_add(&bar.left[stage], 1);
         if (lane_from(before, 0) % PF_WARPS == PF_WARPS - 1) {
-            barrier_wait(used, (step / PF_STAGES) & 1);
+            warps_meet(PF_LEFT(stage), PF_THREADS);
             fill(step + PF_STAGES);
+        } else {
+            warps_arrive(PF_LEFT(stage), PF_THREADS);
         }
     }
 };
@@ -383,7 +386,6 @@ KERNEL __launch_bounds__(PF_THREADS, PF_BLOCKS)
     if (threadIdx.x == 0) {
         for (int i = 0; i < PF_STAGES; i++) {
             barrier_init(&bar.filled[i], CHUNK_ARRIVALS * (PF_STRIPS + 1));
-            barrier_init(&bar.used[i], PF_THREADS);
             bar.left[i] = 0;
         }
         barrier_publish();
