@@ -6,6 +6,9 @@
  *   LAUNCH_LATE    1: the next launch reads early what launches before this one wrote (passes/overlap.c): it may start
  *                  only when those have ended, which is known after this one's wait. Then LAUNCH_EARLY is 0
  *
+ * What an early launch reads was written by launches that ended before it began; that its multiprocessor holds no older
+ * copy of it is not promised to one that has not waited, so it asks: an acquire leaves the first-level cache empty.
+ *
  * A kernel calls, by all threads and in this order: launch_begins() first; launch_reads() before it reads or writes what
  * other launches read or write; launch_tail(), before its tail; launch_ends() last.
  *
@@ -29,9 +32,18 @@ DEVICE void launch_begins() {
         next_kernel_release();
 }
 
-DEVICE void launch_reads() {
+/* `any`: a number in device memory. */
+DEVICE void launch_looks_early(const int *any) {
+    if ((threadIdx.x & 31) == 0)
+        counter_read(any);
+    warp_sync();
+}
+
+DEVICE void launch_reads(const int *any) {
     if (LAUNCH_EARLY == 0)
         previous_kernels_wait();
+    else
+        launch_looks_early(any);
     if (LAUNCH_LATE)
         next_kernel_release();
 }

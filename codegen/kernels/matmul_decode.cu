@@ -95,7 +95,7 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS)
     if (blockIdx.x == 0)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
 #endif
-    launch_reads();
+    launch_reads(rows);
     if (assistant) {
         if (MM_X_SHARED)
             block_sync();

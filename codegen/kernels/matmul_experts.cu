@@ -65,6 +65,7 @@
 #endif
 #include "matmul_strips.cu"
 
+static_assert(!LAUNCH_EARLY, "experts need the rows of the launch ahead");
 static_assert(!MM_X_SHARED, "the warps of a block may be at different units");
 
 #define EX_PAIRS (8 * MM_NT * EX_K)
@@ -213,8 +214,10 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS) MM_NAME(MM_SEGMENTS(MM_PARAMETER
     if (blockIdx.x == 0)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
 #endif
-    if (!EX_EARLY_IDS)
-        launch_reads();
+    if (EX_EARLY_IDS)
+        launch_looks_early(rows);
+    else
+        launch_reads(rows);
     units.plan(ids, live);
     block_sync();
     const Work work({{MM_SEGMENTS(MM_LIST)}}, units, x);
@@ -222,7 +225,7 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS) MM_NAME(MM_SEGMENTS(MM_PARAMETER
     if (assistant)
         fill_ring(bar, work);
     if (EX_EARLY_IDS)
-        launch_reads();
+        launch_reads(rows);
     if (assistant) {
         assist(bar, work, planes, EX_PAIRS);
     } else {

@@ -152,7 +152,7 @@ KERNEL __launch_bounds__(F32_THREADS) F32_NAME(F32_SEGMENTS(F32_PARAMETER) const
     if (blockIdx.x == 0)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
 #endif
-    launch_reads();
+    launch_reads(rows);
     const int here = live - first < F32_ROWS ? live - first : F32_ROWS;
     if (held && here > 0)
         multiply_held(ahead, weights[0] != nullptr, x, out, n, first, here);

@@ -9,7 +9,7 @@
 #include "prelude.cu"
 
 /* Registers of a thread for what later loops of a program read, fetched at its start. */
-constexpr int ROW_LEFT = 65536 / TAIL_THREADS - 80;
+constexpr int ROW_LEFT = 65536 / TAIL_THREADS - 112;
 constexpr int ROW_AHEAD = ROW_LEFT < 0 ? 0 : ROW_LEFT > 96 ? 96 : ROW_LEFT;
 
 /* ==== Functions of one number, as ir/eval_elementwise.c has them ==== */
