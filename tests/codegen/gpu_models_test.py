@@ -35,7 +35,7 @@ CPU = ["--device", "cpu"]
 CONTEXT = 512
 FEW_EMULATED = ["3", "1+2+5+8+16"]
 TAPS_EMULATED = 3  # the last ones: those behind the last cache change what is grouped
-FEW_ON_DEVICE = ["1", "2", "3", "5", "8", "16", "1+2+5+8+16"]
+FEW_ON_DEVICE = [str(n) for n in range(1, 17)] + ["1+2+5+8+16"]
 
 
 def floats(path):
