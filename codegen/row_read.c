@@ -22,7 +22,7 @@ const char *row_param(RowWriter *p, const char *type, PlanArg arg) {
 
 /* A variable of the function's start, once; its name, numbered by where it stands. */
 static const char *top(RowWriter *p, const char *prefix, const char *type, const char *value) {
-    const char *key = arena_printf(p->a, "%s %s", type, value);
+    const char *key = arena_printf(p->a, "%s%s %s", prefix, type, value);
     int number = namemap_get(p->tops, key);
     if (number < 0) {
         number = 1 + (int)p->top.n;
@@ -279,6 +279,7 @@ const char *row_lane(RowWriter *p, NodeId id, RowIndex at) {
     const bool weight = n->op == OP_WEIGHT && p->g->m->weights.v[n->attr[0].i].type.dtype == DT_F32;
     RowIndex in = skipped(p, r.at, r.skip - (external ? address_skip(n, l, &r) : 0));
     in = external ? segment_index(p, l, type_row_elems(&n->type), in) : in;
+    in.contiguous &= !external || (l->offset % 16 == 0 && l->row_stride % 4 == 0 && l->plane_stride % 4 == 0);
     if ((!external && !weight) || !in.contiguous) {
         if (strcmp(in.text, "0") == 0)
             return row_early(p, id, at.text);
