@@ -26,6 +26,7 @@ typedef enum BufferKind {
     BUFFER_ZERO,    /* counters: zero before the first launch */
     BUFFER_SAMPLER, /* how sequences sample, and their recent tokens */
     BUFFER_HOST,    /* page-locked memory of the host, which kernels write for it to read */
+    BUFFER_TIMES,   /* when the launches of a timed phase ran: a record each, LaunchTimes of kernels/launch_time.cu */
     BUFFER_KINDS,
 } BufferKind;
 
@@ -134,9 +135,12 @@ typedef struct PlanPhase {
     int64_t rows;      /* most T */
     int64_t wanted;    /* most R */
     bool capture;      /* run as one CUDA graph: no grid depends on the rows of a call */
+    bool timed;        /* launch i notes when it runs in record i of the BUFFER_TIMES, its last argument */
     LaunchVec launches;
     VEC(PlanOutput) outputs;
 } PlanPhase;
+
+enum { PLAN_TIMES_BYTES = 32 }; /* of a launch's record: four u64 */
 
 /* ==== Picking tokens ==== */
 
@@ -202,6 +206,11 @@ typedef struct PlanOptions {
  * can do, with its place. (generate.c) */
 Plan *plan_generate(Arena *arena, const Module *m, const PlanTarget *target, const PlanOptions *o);
 
+/* Appends a version of a phase whose launches note when they run, named as it is with "_timed" behind; once for a plan.
+ * Calls go on finding the first. False after an error in diag: a kernel's text is not as plan_generate() writes it.
+ * (plan_time.c) */
+bool plan_time_phase(Plan *p, int phase, Diag *diag);
+
 /* Text form without the kernels' texts; `lap print --plan`. (plan_print.c) */
 void plan_print(Buf *out, const Plan *p, const Module *m);
 
@@ -217,6 +226,12 @@ static inline int64_t plan_buffer_bytes(const Plan *p, const PlanBuffer *b) {
 
 /* Bytes of all buffers of a kind, of all sequences together. (plan_print.c) */
 int64_t plan_bytes(const Plan *p, BufferKind k);
+
+/* The phase that a call of T rows with R wanted runs in; -1: none. (plan_print.c) */
+int plan_find_phase(const Plan *p, const char *graph, int64_t T, int64_t R);
+
+/* The buffer of that kind when there is one only; else -1. (plan_print.c) */
+int plan_only_buffer(const Plan *p, BufferKind k);
 
 /* The call's input of that name; NULL: none. (plan_print.c) */
 const PlanInput *plan_input(const Plan *p, const char *name);

@@ -233,23 +233,11 @@ static bool parse_table(Parser *p, PlanReader *r) {
 
 /* ==== Phases ==== */
 
-/* The slab; -1 when there is none or there are several. */
-static int find_slab(const Plan *plan) {
-    int slab = -1;
-    for (int i = 0; i < plan->buffers.n; i++)
-        if (plan->buffers.v[i].kind == BUFFER_SLAB) {
-            if (slab >= 0)
-                return -1;
-            slab = i;
-        }
-    return slab;
-}
-
 static bool parse_output(Parser *p, const PlanReader *r, OutputKind kind) {
     PlanPhase *f = r->phase;
     PlanOutput o = {.kind = kind};
     SrcLoc at = p->at, place;
-    int slab = find_slab(r->plan);
+    int slab = plan_only_buffer(r->plan, BUFFER_SLAB);
     if (f->outputs.n == MAX_OUTPUTS)
         return p_fail_at(p, at, "a phase has at most %d outputs", MAX_OUTPUTS);
     if (slab < 0)
@@ -290,6 +278,26 @@ static bool call_holds(Parser *p, const PlanReader *r, SrcLoc at) {
     return true;
 }
 
+/* Record i of the launch times is the last argument of launch i: the engine reads as many. */
+static bool notes_times(Parser *p, const PlanReader *r, SrcLoc at) {
+    const PlanPhase *f = r->phase;
+    const int times = plan_only_buffer(r->plan, BUFFER_TIMES);
+    if (times < 0)
+        return p_fail_at(p, at, "times stand in the buffer of kind times, of which a plan has one");
+    if (r->plan->buffers.v[times].bytes < (int64_t)f->launches.n * PLAN_TIMES_BYTES)
+        return p_fail_at(p, at, "b%d has %lld bytes, the times of %d launches need %lld", times,
+                         (long long)r->plan->buffers.v[times].bytes, f->launches.n,
+                         (long long)f->launches.n * PLAN_TIMES_BYTES);
+    for (int i = 0; i < f->launches.n; i++) {
+        const PlanLaunch *l = &f->launches.v[i];
+        const PlanArg *a = l->args.n ? &l->args.v[l->args.n - 1] : NULL;
+        if (!a || a->kind != ARG_BUFFER || a->buffer != times || a->value != (int64_t)i * PLAN_TIMES_BYTES)
+            return p_fail_at(p, at, "the last argument of launch %d of a timed phase is not b%d+%lld", i, times,
+                             (long long)i * PLAN_TIMES_BYTES);
+    }
+    return true;
+}
+
 static bool parse_phase(Parser *p, PlanReader *r) {
     Plan *plan = r->plan;
     PlanPhase f = {0};
@@ -307,11 +315,12 @@ static bool parse_phase(Parser *p, PlanReader *r) {
         if (strcmp(plan->phases.v[i].name, f.name) == 0 && strcmp(plan->phases.v[i].graph, f.graph) == 0)
             return p_fail_at(p, at, "phase '%.60s' of '%.60s' is declared twice", f.name, f.graph);
     f.capture = p_accept_word(p, "capture");
+    f.timed = p_accept_word(p, "timed");
     if (!p_expect(p, "{") || !p_end_line(p, &place))
         return false;
     r->phase = &f;
     r->launches = &f.launches;
-    bool whole = call_holds(p, r, at) && p_block(p, phase_line, r);
+    bool whole = call_holds(p, r, at) && p_block(p, phase_line, r) && (!f.timed || notes_times(p, r, at));
     r->phase = NULL;
     if (whole)
         vec_push(p->arena, &plan->phases, f);

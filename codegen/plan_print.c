@@ -32,6 +32,7 @@ const char *buffer_kind_name(BufferKind k) {
         [BUFFER_ZERO] = "zero",
         [BUFFER_SAMPLER] = "sampler",
         [BUFFER_HOST] = "host",
+        [BUFFER_TIMES] = "times",
     };
     return names[k];
 }
@@ -66,6 +67,24 @@ int64_t plan_bytes(const Plan *p, BufferKind k) {
         if (p->buffers.v[i].kind == k)
             sum += plan_buffer_bytes(p, &p->buffers.v[i]);
     return sum;
+}
+
+int plan_find_phase(const Plan *p, const char *graph, int64_t T, int64_t R) {
+    for (int i = 0; i < p->phases.n; i++)
+        if (strcmp(p->phases.v[i].graph, graph) == 0 && T <= p->phases.v[i].rows && R <= p->phases.v[i].wanted)
+            return i;
+    return -1;
+}
+
+int plan_only_buffer(const Plan *p, BufferKind k) {
+    int only = -1;
+    for (int i = 0; i < p->buffers.n; i++)
+        if (p->buffers.v[i].kind == k) {
+            if (only >= 0)
+                return -1;
+            only = i;
+        }
+    return only;
 }
 
 const PlanInput *plan_input(const Plan *p, const char *name) {
@@ -193,8 +212,8 @@ static void print_phase(Buf *out, const Plan *p, const Diag *diag, const PlanPha
     text_put_name(out, f->name);
     buf_str(out, " of ");
     text_put_name(out, f->graph);
-    buf_printf(out, " rows %lld wanted %lld%s {\n", (long long)f->rows, (long long)f->wanted,
-               f->capture ? " capture" : "");
+    buf_printf(out, " rows %lld wanted %lld%s%s {\n", (long long)f->rows, (long long)f->wanted,
+               f->capture ? " capture" : "", f->timed ? " timed" : "");
     print_launches(out, p, diag, &f->launches);
     for (int i = 0; i < f->outputs.n; i++) {
         const PlanOutput *o = &f->outputs.v[i];

@@ -14,7 +14,7 @@
  *   }
  *   weight INDEX to bN [by N]                            N: the fill that makes the buffer
  *   table N                                              N: a fill to run after all weights
- *   phase NAME of GRAPH rows N wanted N [capture] {
+ *   phase NAME of GRAPH rows N wanted N [capture] [timed] {
  *     LAUNCH
  *     emit NAME : TYPE at OFFSET                         in the slab; also tap
  *   }

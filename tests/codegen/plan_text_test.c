@@ -221,6 +221,108 @@ static void survives_damage(void **state) {
     free(text);
 }
 
+/* ==== Timed phases ==== */
+
+/* The small plan whose decode phase has a timed version, too. */
+static char *timed_text(void) {
+    Read r = read_text(small_plan_text, strlen(small_plan_text));
+    assert_true(plan_attach_kernel(r.plan, "matmul_1", "#define MM_NAME matmul_1\n#define MM_K 64\nthe rest\n"));
+    assert_true(plan_attach_kernel(r.plan, "rowwise_2", "#define ROW_NAME rowwise_2\nits rest\n"));
+    assert_true(plan_time_phase(r.plan, 0, r.diag));
+    char *text = print(&r);
+    done(&r);
+    return text;
+}
+
+static void times_a_phase(void **state) {
+    (void)state;
+    char *text = timed_text();
+    Read r = read_text(text, strlen(text));
+    assert_string_equal(r.messages, "");
+    char *again = print(&r);
+    assert_string_equal(again, text);
+    const Plan *p = r.plan;
+    assert_int_equal(p->phases.n, 3);
+    assert_int_equal(plan_find_phase(p, "step", 8, 8), 0);
+    assert_int_equal(p->buffers.n, 13);
+    assert_int_equal(plan_only_buffer(p, BUFFER_TIMES), 12);
+    const PlanPhase *plain = &p->phases.v[0], *timed = &p->phases.v[2];
+    assert_int_equal(p->buffers.v[12].bytes, plain->launches.n * PLAN_TIMES_BYTES);
+    assert_string_equal(timed->name, "decode8_timed");
+    assert_true(timed->timed && timed->capture && !plain->timed);
+    assert_int_equal(timed->launches.n, plain->launches.n);
+    for (int i = 0; i < plain->launches.n; i++) {
+        const PlanLaunch *a = &plain->launches.v[i], *b = &timed->launches.v[i];
+        assert_int_equal(b->args.n, a->args.n + 1);
+        assert_int_equal(b->args.v[a->args.n].buffer, 12);
+        assert_int_equal(b->args.v[a->args.n].value, i * PLAN_TIMES_BYTES);
+        assert_string_equal(p->kernels.v[b->kernel].name, i ? "rowwise_2_timed" : "matmul_1_timed");
+        assert_memory_equal(&b->grid, &a->grid, sizeof a->grid);
+        assert_memory_equal(&b->cost, &a->cost, sizeof a->cost);
+        assert_int_equal(b->group, a->group);
+    }
+    free(again);
+    free(text);
+    done(&r);
+}
+
+/* Of a plan without the option nothing is timed; of one with it the kernels that it had are as they were. */
+static void twins_are_apart(void **state) {
+    (void)state;
+    static const char matmul[] = "#define MM_NAME matmul_1\n#define MM_K 64\nthe rest\n", odd[] = "its rest\n";
+    assert_null(strstr(small_plan_text, "times"));
+    Read r = read_text(small_plan_text, strlen(small_plan_text));
+    assert_true(plan_attach_kernel(r.plan, "matmul_1", matmul));
+    assert_true(plan_attach_kernel(r.plan, "rowwise_2", "#define ROW_NAME rowwise_2\n"));
+    assert_true(plan_time_phase(r.plan, 0, r.diag));
+    assert_int_equal(r.plan->kernels.n, 5);
+    assert_ptr_equal(r.plan->kernels.v[1].text, matmul);
+    const char *twin = r.plan->kernels.v[3].text;
+    static const char head[] = "#define MM_NAME(...) LAUNCH_TIMED(matmul_1_timed, __VA_ARGS__)\n#line 1";
+    static const char end[] = "#define MM_K 64\nthe rest\n}\n";
+    assert_memory_equal(twin, head, strlen(head));
+    assert_string_equal(twin + strlen(twin) - strlen(end), end);
+    assert_non_null(strstr(twin, "#define previous_kernels_wait launch_waits"));
+    done(&r);
+    r = read_text(small_plan_text, strlen(small_plan_text));
+    assert_true(plan_attach_kernel(r.plan, "matmul_1", matmul));
+    assert_true(plan_attach_kernel(r.plan, "rowwise_2", odd));
+    assert_false(plan_time_phase(r.plan, 0, r.diag));
+    char *message = diag_text(r.diag);
+    assert_non_null(strstr(message, "kernel rowwise_2 cannot be timed: its text does not begin with"));
+    free(message);
+    done(&r);
+}
+
+static const struct {
+    const char *from, *to, *message;
+} wrong_times[] = {
+    {"b12 times", "b12 zero", "times stand in the buffer of kind times, of which a plan has one"},
+    {"times\" 64", "times\" 63", "b12 has 63 bytes, the times of 2 launches need 64"},
+    {", 16, b12)", ", 16)", "the last argument of launch 0 of a timed phase is not b12+0"},
+    {", b12+32)", ", b12+24)", "the last argument of launch 1 of a timed phase is not b12+32"},
+    {", b12+32)", ", b11+32)", "the last argument of launch 1 of a timed phase is not b12+32"},
+};
+
+static void wrong_times_are_refused(void **state) {
+    (void)state;
+    char *text = timed_text();
+    for (size_t i = 0; i < COUNTOF(wrong_times); i++) {
+        const char *at = strstr(text, wrong_times[i].from);
+        assert_non_null(at);
+        Buf b = {0};
+        buf_bytes(&b, text, (size_t)(at - text));
+        buf_str(&b, wrong_times[i].to);
+        buf_str(&b, at + strlen(wrong_times[i].from));
+        Read r = read_text(b.s, b.n);
+        if (r.plan || !strstr(r.messages, wrong_times[i].message))
+            fail_msg("\"%s\" should say \"%s\", says:\n%s", wrong_times[i].to, wrong_times[i].message, r.messages);
+        done(&r);
+        buf_free(&b);
+    }
+    free(text);
+}
+
 /* ==== Against the module ==== */
 
 static const struct {
@@ -288,6 +390,9 @@ int main(void) {
         cmocka_unit_test(is_refused),
         cmocka_unit_test(message_shows_the_line),
         cmocka_unit_test(survives_damage),
+        cmocka_unit_test(times_a_phase),
+        cmocka_unit_test(twins_are_apart),
+        cmocka_unit_test(wrong_times_are_refused),
         cmocka_unit_test(belongs_to_its_module),
         cmocka_unit_test(architectures),
     };

@@ -1,14 +1,15 @@
 /* compile_models.c - the kernels of every model compile for every architecture, and the hot ones spill no registers. No
  * GPU needed.
  *
- * compile_models [--all | --model NAME] FOLDER [ARCH..]; exit 77 without NVRTC. FOLDER holds GGUF files of which only
- * metadata is read (tests/models/make_headers.py): each is compiled with the built-in text of its architecture, as `lap
- * run` does by default. Kernels that several models have in common are compiled once.
+ * compile_models [--all | --timed | --model NAME] FOLDER [ARCH..]; exit 77 without NVRTC. FOLDER holds GGUF files of
+ * which only metadata is read (tests/models/make_headers.py): each is compiled with the built-in text of its
+ * architecture, as `lap run` does by default. Kernels that several models have in common are compiled once.
  *
  * For the first architecture all kernels. For each further one a kernel of each kind: of each template with each set of
  * storage types, and of each other choice that selects code (`kind_macros`), the first that a plan for it has. For one
  * of them, drawn anew each time, also all kernels of one model that is drawn; with --model of that one for each. With
- * --all every kernel for every one.
+ * --all every kernel for every one; with --timed, for every one, the timed twins of all kernels of all phases
+ * (codegen/plan_time.c), which may spill.
  */
 #include "codegen/plan.h"
 #include "frontend/frontend.h"
@@ -157,6 +158,7 @@ typedef struct Jobs {
     VEC(Job) v;
     NameMap *texts, *kinds;
     bool whole, drawn; /* not only one of each kind: of all, of the drawn model */
+    bool timed;        /* twins, and nothing else */
     int distinct;
 } Jobs;
 
@@ -203,8 +205,9 @@ static bool is_new(NameMap *map, const char *key) {
     return unknown;
 }
 
-static void collect(Matrix *m, Jobs *jobs, const Plan *plan, const char *model, bool whole) {
-    for (int i = 0; i < plan->kernels.n; i++) {
+/* Kernels of the plan from number `first` on. */
+static void collect(Matrix *m, Jobs *jobs, const Plan *plan, int first, const char *model, bool whole) {
+    for (int i = first; i < plan->kernels.n; i++) {
         const PlanKernel *k = &plan->kernels.v[i];
         const char *text = text_key(m->models.arena, k);
         if (!is_new(jobs->texts, text))
@@ -218,24 +221,36 @@ static void collect(Matrix *m, Jobs *jobs, const Plan *plan, const char *model, 
     }
 }
 
+static bool collect_model(Matrix *m, Jobs *jobs, const PlanTarget *target, const Model *model, bool whole) {
+    const PassOptions p = pass_options_default();
+    const PlanOptions o = {.slots = 1, .context = p.context, .chunk = p.chunk, .wanted = p.rows};
+    const Plan *plan = plan_generate(jobs->arena, model->module, target, &o);
+    if (plan && !jobs->timed)
+        collect(m, jobs, plan, 0, model->name, whole);
+    for (int i = 0, phases = plan && jobs->timed ? plan->phases.n : 0; plan && i < phases; i++) {
+        Plan *timed = plan_generate(jobs->arena, model->module, target, &o);
+        const int first = plan->kernels.n;
+        plan = timed && plan_time_phase(timed, i, m->models.diag) ? timed : NULL;
+        if (plan)
+            collect(m, jobs, plan, first, model->name, whole);
+    }
+    return plan != NULL;
+}
+
 static bool collect_all(Matrix *m, Jobs *jobs, const char *arch) {
     const Models *models = &m->models;
     PlanTarget target;
-    const PassOptions p = pass_options_default();
-    const PlanOptions o = {.slots = 1, .context = p.context, .chunk = p.chunk, .wanted = p.rows};
     if (!plan_target(arch, &target)) {
         printf("%s: there are no kernels for it\n", arch);
         return false;
     }
     for (int i = 0; i < models->n; i++) {
         const Model *model = &models->v[(models->drawn + i) % models->n]; /* the drawn one first: what it has is new */
-        const Plan *plan = plan_generate(jobs->arena, model->module, &target, &o);
-        if (!plan) {
+        if (!collect_model(m, jobs, &target, model, jobs->whole || (jobs->drawn && i == 0))) {
             diag_print(models->diag, stdout, false);
             printf("%s: no plan for %s\n", model->name, arch);
             return false;
         }
-        collect(m, jobs, plan, model->name, jobs->whole || (jobs->drawn && i == 0));
     }
     return true;
 }
@@ -254,14 +269,24 @@ static int find_allowed(const char *arch, const PlanKernel *k) {
     return -1;
 }
 
+/* Static and dynamic shared memory together. */
+static bool shared_fits(const char *arch, const Job *job, const Compiled *out) {
+    PlanTarget target;
+    const int64_t all = job->kernel.shared + ptxas_number(out->log, " bytes smem");
+    const bool fits = plan_target(arch, &target) && all <= target.shared_per_block;
+    if (!fits)
+        printf("%s: %s: a block has %lld bytes of shared memory  FAILED\n", arch, job->label, (long long)all);
+    return fits;
+}
+
 /* Prints what is wrong or spills, and why that may be. */
-static bool inspect(const char *arch, const Job *job, const Compiled *out) {
+static bool inspect(const char *arch, const Job *job, const Compiled *out, bool timed) {
     const int registers = ptxas_number(out->log, " registers"), spill = ptxas_number(out->log, " bytes spill stores");
     if (!out->cubin || !registers) {
         printf("%s: %s: %s  FAILED\n", arch, job->label, out->cubin ? "ptxas reported nothing" : out->error.text);
         return false;
     }
-    const bool hot = is_among(job->kernel.file, hot_files, COUNTOF(hot_files));
+    const bool hot = !timed && is_among(job->kernel.file, hot_files, COUNTOF(hot_files));
     const int row = find_allowed(arch, &job->kernel);
     const bool known = row >= 0 && spill <= allowed_spills[row].most, good = !hot || !spill || known;
     if (spill)
@@ -270,7 +295,7 @@ static bool inspect(const char *arch, const Job *job, const Compiled *out) {
                known  ? allowed_spills[row].why
                : good ? ""
                       : "  FAILED");
-    return good;
+    return shared_fits(arch, job, out) && good;
 }
 
 static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs) {
@@ -286,7 +311,7 @@ static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs)
     compile_programs(nvrtc, arch, programs, jobs->v.n, &(CompileOptions){0}, out, NULL);
     for (int i = 0; i < jobs->v.n; i++) {
         busy += out[i].seconds;
-        ok &= inspect(arch, &jobs->v.v[i], &out[i]);
+        ok &= inspect(arch, &jobs->v.v[i], &out[i], jobs->timed);
         compiled_free(&out[i]);
     }
     printf("%s: %d of %d kernels compiled in %.0f s (%.0f s of NVRTC)\n", arch, jobs->v.n, jobs->distinct,
@@ -295,12 +320,12 @@ static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs)
     return ok;
 }
 
-static bool compile_arch(Matrix *m, const char *arch, bool whole, bool drawn) {
+static bool compile_arch(Matrix *m, const char *arch, bool whole, bool drawn, bool timed) {
     if (!nvrtc_supports(m->nvrtc, arch)) {
         printf("%s: this NVRTC does not know it\n", arch);
         return true;
     }
-    Jobs jobs = {.arena = arena_new(), .whole = whole, .drawn = drawn};
+    Jobs jobs = {.arena = arena_new(), .whole = whole, .drawn = drawn, .timed = timed};
     jobs.texts = namemap_new(jobs.arena);
     jobs.kinds = namemap_new(jobs.arena);
     const bool ok = collect_all(m, &jobs, arch) && compile_jobs(m->nvrtc, arch, &jobs);
@@ -322,10 +347,12 @@ static bool draw(Models *m, const char *name) {
 }
 
 int main(int argc, char **argv) {
-    const bool all = argc > 1 && strcmp(argv[1], "--all") == 0, named = argc > 2 && strcmp(argv[1], "--model") == 0;
-    const int first = all ? 2 : named ? 3 : 1;
+    const char *const option = argc > 1 ? argv[1] : "";
+    const bool all = strcmp(option, "--all") == 0, timed = strcmp(option, "--timed") == 0;
+    const bool named = strcmp(option, "--model") == 0 && argc > 2;
+    const int first = all || timed ? 2 : named ? 3 : 1;
     if (argc < first + 1) {
-        printf("compile_models [--all | --model NAME] FOLDER [ARCH..]\n");
+        printf("compile_models [--all | --timed | --model NAME] FOLDER [ARCH..]\n");
         return 2;
     }
     Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}};
@@ -337,14 +364,14 @@ int main(int argc, char **argv) {
     const char *const *archs = some ? (const char *const *)argv + first + 1 : program_archs;
     const int n = some ? argc - first - 1 : n_program_archs;
     const int drawn = 1 + (int)(time(NULL) / MOST_MODELS % (n > 1 ? n - 1 : 1));
-    if (!all)
+    if (!all && !timed)
         printf("all kernels of %s for %s\n", m.models.v[m.models.drawn].name,
                named       ? "each"
                : drawn < n ? archs[drawn]
                            : "none");
     bool ok = true;
     for (int i = 0; i < n; i++)
-        ok &= compile_arch(&m, archs[i], all || i == 0, named || i == drawn);
+        ok &= compile_arch(&m, archs[i], all || timed || i == 0, named || i == drawn, timed);
     nvrtc_close(nvrtc);
     diag_free(m.models.diag);
     arena_free(m.models.arena);

@@ -20,6 +20,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -425,6 +426,20 @@ template <int OPEN> inline void copies_wait() {
 
 inline void previous_kernels_wait() {}
 inline void next_kernel_release() {}
+
+/* ==== The clock ==== */
+
+#define LAP_CLOCK
+inline u64 clock_nanoseconds() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (u64)t.tv_sec * 1000000000 + (u64)t.tv_nsec;
+}
+inline void keep_largest(u64 *to, u64 v) {
+    u64 old = __atomic_load_n(to, __ATOMIC_RELAXED);
+    while (old < v && !__atomic_compare_exchange_n(to, &old, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+}
 
 /* ==== What a module says of its kernels ==== */
 
