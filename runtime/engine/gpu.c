@@ -120,6 +120,12 @@ static bool replace_kernel(Gpu *g, Plan *plan) {
     return found >= 0;
 }
 
+/* A call that is too large for every phase gets none: what makes it says so. */
+static bool add_timed_phase(const Gpu *g, Plan *plan) {
+    const int phase = g->o.timed_rows ? plan_find_phase(plan, "step", g->o.timed_rows, g->o.timed_wanted) : -1;
+    return phase < 0 || plan_time_phase(plan, phase, g->m->diag);
+}
+
 static bool make_plan(Gpu *g) {
     if (g->o.ready) {
         g->plan = g->o.ready;
@@ -133,7 +139,7 @@ static bool make_plan(Gpu *g) {
     }
     Plan *plan = plan_generate(g->arena, g->m, &target, &g->o.plan);
     g->plan = plan;
-    return plan && (!g->o.use_kernel || replace_kernel(g, plan));
+    return plan && (!g->o.use_kernel || replace_kernel(g, plan)) && add_timed_phase(g, plan);
 }
 
 Gpu *gpu_open(const Module *m, const void *const *data, const GpuOptions *o) {
@@ -217,12 +223,8 @@ void gpu_truncate(Gpu *g, int slot, int64_t pos) {
 /* ==== Calls ==== */
 
 GpuPhase *gpu_find_phase(const Gpu *g, const char *graph, int64_t T, int64_t R) {
-    for (int i = 0; i < g->plan->phases.n; i++) {
-        const PlanPhase *p = g->phases[i].plan;
-        if (strcmp(p->graph, graph) == 0 && T <= p->rows && R <= p->wanted)
-            return &g->phases[i];
-    }
-    return NULL;
+    const int i = plan_find_phase(g->plan, graph, T, R);
+    return i < 0 ? NULL : &g->phases[i];
 }
 
 const PlanPhase *gpu_phase(const Gpu *g, const char *graph, int64_t T, int64_t R) {

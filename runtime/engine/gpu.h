@@ -13,6 +13,7 @@
 #include "ir/eval.h"
 #include "runtime/device/compile.h"
 #include "runtime/device/device.h"
+#include "runtime/engine/timeline.h"
 #include "runtime/text/text.h"
 
 typedef struct Gpu Gpu;
@@ -29,6 +30,8 @@ typedef struct GpuOptions {
     const char *kernel_cache; /* folder of compiled kernels; NULL: none is kept */
     int ordinal;              /* which GPU */
     PlanOptions plan;
+    /* A call of "step" whose phase gets a timed version (plan_time_phase); 0: none. Not with `ready`. */
+    int64_t timed_rows, timed_wanted;
     const char *use_kernel; /* a file whose text takes the place of the kernel named as it is (NAME.cu) */
     const Plan *ready;      /* a plan that is not to be made, whose kernels are not to be compiled; NULL */
     const GpuCubin *cubins; /* of each kernel of `ready` */
@@ -97,6 +100,10 @@ const PlanPhase *gpu_phase(const Gpu *g, const char *graph, int64_t T, int64_t R
 bool gpu_time_launches(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, int repeat, double *seconds, Diag *diag);
 /* The same launches as a whole, as calls run them, `repeat` times one behind the other; seconds of each. */
 bool gpu_time_phase(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, int repeat, double *seconds, Diag *diag);
+/* The timed version of a phase (plan_time_phase); NULL: none. It may be timed as a whole like any. */
+const PlanPhase *gpu_timed_phase(const Gpu *g);
+/* The timed launches as a whole, as calls run them: when each ran. spans: [repeat][launches] */
+bool gpu_time_spans(Gpu *g, int64_t T, int64_t R, int repeat, LaunchSpan *spans, Diag *diag);
 /* The same launches once more, one by one; `look` is called before each is enqueued. False: an error, in e. */
 typedef bool GpuLook(void *ctx, int launch, DevError *e);
 bool gpu_walk_launches(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, GpuLook *look, void *ctx, Diag *diag);

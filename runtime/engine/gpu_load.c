@@ -30,6 +30,7 @@ static const struct {
     [BUFFER_K] = {"the key caches", "A smaller --context needs less."},
     [BUFFER_V] = {"the value caches", "A smaller --context needs less."},
     [BUFFER_ZERO] = {"counters", NULL},
+    [BUFFER_TIMES] = {"times of launches", NULL},
     [BUFFER_SAMPLER] = {"the tokens that sequences picked", "A smaller --context needs less."},
 };
 

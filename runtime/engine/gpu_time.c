@@ -1,4 +1,4 @@
-/* gpu_time.c - times of the launches of a phase, one by one and together. */
+/* gpu_time.c - times of the launches of a phase, one by one, together, and each as it runs among the others. */
 #include "runtime/engine/gpu_int.h"
 #include <stdlib.h>
 
@@ -90,6 +90,57 @@ bool gpu_time_phase(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, int re
     free(events);
     return ok || gpu_fail(diag, &e);
 }
+
+/* ==== Each launch as it runs ==== */
+
+_Static_assert(4 * sizeof(uint64_t) == PLAN_TIMES_BYTES, "as kernels write them");
+
+const PlanPhase *gpu_timed_phase(const Gpu *g) {
+    for (int i = 0; i < g->plan->phases.n; i++)
+        if (g->plan->phases.v[i].timed)
+            return &g->plan->phases.v[i];
+    return NULL;
+}
+
+/* Whether all blocks of a launch are on the device at once. */
+static bool all_resident(const Gpu *g, const GpuPhase *p, int i, int64_t T, int64_t R) {
+    const PlanLaunch *l = &p->plan->launches.v[i];
+    const bool capture = p->plan->capture;
+    uint32_t grid[3];
+    gpu_grid(g, l, capture ? p->plan->rows : T, capture ? p->plan->wanted : R, grid);
+    return (int64_t)grid[0] * grid[1] * grid[2] <=
+           (int64_t)dev_info(g->device)->multiprocessors * g->resident[l->kernel];
+}
+
+/* A call with its records zero before; another in front keeps the device busy while the host enqueues. */
+static bool one_timed_call(Gpu *g, GpuPhase *p, int64_t T, int64_t R, LaunchSpan *spans, DevError *e) {
+    const int n = p->plan->launches.n;
+    const size_t bytes = (size_t)n * PLAN_TIMES_BYTES;
+    const DevPtr times = g->buffers[plan_only_buffer(g->plan, BUFFER_TIMES)];
+    const uint64_t *records = (const uint64_t *)(const void *)g->out;
+    if (bytes > MAX_OUT)
+        ICE("times of %d launches", n);
+    if (!gpu_launch_phase(g, p, T, R, NULL, e) || !dev_fill(g->stream, times, 0, bytes, e) ||
+        !gpu_launch_phase(g, p, T, R, NULL, e) || !dev_copy_out(g->stream, g->out, times, bytes, e) ||
+        !dev_stream_wait(g->stream, e))
+        return false;
+    for (int i = 0; i < n; i++)
+        if (!timeline_span(records + (size_t)4 * (size_t)i, all_resident(g, p, i, T, R), &spans[i]))
+            return dev_fail(e, DEV_OTHER, "launch %d of the call, %s (%s), has not noted when it ran", i,
+                            g->plan->kernels.v[p->plan->launches.v[i].kernel].name, p->plan->launches.v[i].label);
+    return true;
+}
+
+bool gpu_time_spans(Gpu *g, int64_t T, int64_t R, int repeat, LaunchSpan *spans, Diag *diag) {
+    const PlanPhase *phase = gpu_timed_phase(g);
+    DevError e = {0};
+    bool ok = true;
+    for (int i = 0; i < repeat && ok; i++)
+        ok = one_timed_call(g, phase_of(g, phase), T, R, spans + (size_t)i * (size_t)phase->launches.n, &e);
+    return ok || gpu_fail(diag, &e);
+}
+
+/* ==== To look at what launches read ==== */
 
 bool gpu_walk_launches(Gpu *g, const PlanPhase *phase, int64_t T, int64_t R, GpuLook *look, void *ctx, Diag *diag) {
     GpuPhase *p = phase_of(g, phase);

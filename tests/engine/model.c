@@ -83,6 +83,8 @@ void model_open(Model *m, const ModelOptions *o, const Places *p) {
         .nvrtc = p->nvrtc,
         .kernel_cache = p->kernel_cache,
         .plan = {.slots = o->slots, .context = o->context, .chunk = o->chunk, .wanted = 16},
+        .timed_rows = o->timed_rows,
+        .timed_wanted = o->timed_wanted,
     };
     m->gpu = m->eval ? gpu_open(m->module, m->data, &g) : NULL;
     must(m, m->gpu != NULL);

@@ -31,6 +31,7 @@ typedef struct ModelOptions {
     const char *path; /* weights of a built-in text */
     int slots;
     int64_t context, chunk;
+    int64_t timed_rows, timed_wanted; /* as GpuOptions has them */
 } ModelOptions;
 
 /* K/V in f16 on both. Prints and exits where something fails. */

@@ -68,6 +68,7 @@ models() {
     for kind in dense moe ple odd; do
         check "sequences-$kind" "$build/tests/engine/sequences_test" "$fixtures/$kind/model.gguf"
     done
+    check times "$build/tests/engine/times_test" "$fixtures/moe/model.gguf"
     check picks "$build/tests/engine/pick_test" "$fixtures/dense/model.gguf"
     check drafters "$build/tests/engine/drafters_test" "$fixtures" gpu
     check drafts python3 "$repo/tests/cli/draft_test.py" "$build/lap" "$fixtures" 50 --device gpu
