@@ -1,35 +1,16 @@
 /* cmd_profile.c - lap profile: where the time of a call on a GPU goes, kernel by kernel.
  *
- * Each launch is timed between two events, without overlap; the call as a whole as calls run it. A launch's share of
- * the limit is the least time in which the device can read what the plan says (weights, keys and values, activations)
- * or compute it, whichever is longer, over the time it took.
+ * Launches of a call overlap. So they note when they run, within the call as calls run it, and each gets the time by
+ * which its end is later than the ends ahead of it: what the call took is told apart without a rest
+ * (engine/timeline.h). With
+ * --alone each launch is timed between two events instead, without overlap. A launch's share of the limit is the least
+ * time in which the device can read what the plan says (weights, keys and values, activations) or compute it, whichever
+ * is longer, over its time.
  */
-#include "runtime/cli/measure.h"
+#include "runtime/cli/profile_int.h"
 #include <ctype.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Launches of one kernel for one purpose. */
-typedef struct Line {
-    int kernel, count;
-    const char *label; /* a * where theirs have different numbers */
-    SrcLoc loc;        /* of the first */
-    double seconds;
-    Work work;
-} Line;
-
-typedef struct Profile {
-    Cli *c;
-    Session *s;
-    const Plan *plan;
-    CallTime call;
-    double *seconds; /* [launches] */
-    double sum;
-    const Roofline *limits; /* NULL: not measured */
-    VEC(Line) lines;
-    int kernel_width, label_width; /* of the columns */
-} Profile;
 
 /* ==== Labels: "blk.0.attn_q.weight + 2" ==== */
 
@@ -63,17 +44,16 @@ static bool join_labels(const char *a, const char *b, Buf *out) {
 
 /* ==== Lines ==== */
 
-static const PlanLaunch *launch(const Profile *p, int i) {
-    return &p->call.phase->launches.v[i];
-}
-
-static Line line_of(const Profile *p, int i) {
-    const PlanLaunch *l = launch(p, i);
-    return (Line){l->kernel, 1, l->label, l->loc, p->seconds[i], p->call.each[i]};
+Line profile_line(const Profile *p, int i) {
+    const PlanLaunch *l = profile_launch(p, i);
+    Line line = {.kernel = l->kernel, .count = 1, .label = l->label, .loc = l->loc, .work = p->call.each[i]};
+    line.seconds = p->alone ? p->alone[i] : p->noted.times[i].own;
+    line.gap = p->alone ? 0 : p->noted.times[i].gap;
+    return line;
 }
 
 static void add_launch(Profile *p, int i) {
-    const Line new = line_of(p, i);
+    const Line new = profile_line(p, i);
     for (int k = 0; k < p->lines.n; k++) {
         Line *l = &p->lines.v[k];
         if (l->kernel != new.kernel || !join_labels(l->label, new.label, NULL))
@@ -84,6 +64,7 @@ static void add_launch(Profile *p, int i) {
         buf_free(&label);
         l->count++;
         l->seconds += new.seconds;
+        l->gap += new.gap;
         work_add(&l->work, &new.work);
         return;
     }
@@ -95,159 +76,71 @@ static int longest_first(const void *a, const void *b) {
     return (x->seconds < y->seconds) - (x->seconds > y->seconds);
 }
 
-static double bytes_of(const Work *w) {
-    return w->weight_bytes + w->kv_bytes + w->row_bytes;
-}
-
-static double share_of_limit(const Profile *p, const Line *l) {
-    const Work all = {.weight_bytes = bytes_of(&l->work), .flops = l->work.flops};
-    return work_floor(&all, p->limits) / l->seconds;
-}
-
-/* "gemma4.lap:120"; "" without a place. */
-static const char *place(const Profile *p, SrcLoc at) {
-    return at.file ? arena_printf(p->c->arena, "%s:%d", diag_source_name(p->c->diag, at.file), at.line) : "";
-}
-
-/* ==== As text ==== */
-
-static void print_line(const Profile *p, const Line *l) {
-    printf("%10.1f %6.1f %% %6d %9.2f %8.0f %8.1f", 1e6 * l->seconds, 100 * l->seconds / p->sum, l->count,
-           1e6 * l->seconds / l->count, 1e-9 * bytes_of(&l->work) / l->seconds, 1e-12 * l->work.flops / l->seconds);
-    if (p->limits)
-        printf(" %5.1f %%", 100 * share_of_limit(p, l));
-    printf("  %-*s  %-*s  %s\n", p->kernel_width, p->plan->kernels.v[l->kernel].name, p->label_width, l->label,
-           place(p, l->loc));
-}
-
-static void find_widths(Profile *p) {
+static void make_lines(Profile *p) {
     for (int i = 0; i < p->call.phase->launches.n; i++) {
-        const PlanLaunch *l = launch(p, i);
-        const int kernel = (int)strlen(p->plan->kernels.v[l->kernel].name), label = (int)strlen(l->label);
-        p->kernel_width = kernel > p->kernel_width ? kernel : p->kernel_width;
-        p->label_width = label > p->label_width ? label : p->label_width;
+        add_launch(p, i);
+        p->sum += profile_line(p, i).seconds;
     }
+    qsort(p->lines.v, (size_t)p->lines.n, sizeof *p->lines.v, longest_first);
 }
 
-static void print_text(Profile *p) {
+/* Here activations count as read. */
+double profile_floor(const Profile *p, const Line *l) {
+    const Work *w = &l->work;
+    const Work all = {.weight_bytes = w->weight_bytes + w->kv_bytes + w->row_bytes, .flops = w->flops};
+    return measure_floor(&all, p->limits);
+}
+
+double profile_share(const Profile *p, const Line *l) {
+    return p->limits && l->seconds > 0 ? profile_floor(p, l) / l->seconds : -1;
+}
+
+const char *profile_place(const Profile *p, const Line *l) {
+    return l->loc.file ? arena_printf(p->c->arena, "%s:%d", diag_source_name(p->c->diag, l->loc.file), l->loc.line)
+                       : "";
+}
+
+/* ==== Measuring ==== */
+
+static bool time_alone(Profile *p) {
     const CallTime *t = &p->call;
-    printf("%s: %s on %s\n%s: %lld rows, %lld wanted, at depth %lld; %d launches, median of %lld\n", p->c->o.operand[0],
-           session_text_name(p->s), session_device_text(p->s), t->phase->name, (long long)t->rows.T,
-           (long long)t->rows.R, (long long)t->rows.first, t->phase->launches.n, (long long)p->c->o.profile_repeat);
-    measure_print_limits(p->limits);
-    find_widths(p);
-    printf("\n%10s %8s %6s %9s %8s %8s%s  %-*s  %-*s  %s\n", "us", "share", "count", "us each", "GB/s", "TFLOP/s",
-           p->limits ? "   limit" : "", p->kernel_width, "kernel", p->label_width, "for", "in");
-    if (p->c->o.all_launches)
-        for (int i = 0; i < t->phase->launches.n; i++) {
-            const Line l = line_of(p, i);
-            print_line(p, &l);
-        }
-    else
-        for (int i = 0; i < p->lines.n; i++)
-            print_line(p, &p->lines.v[i]);
-    printf("\nsum     %10.1f us of launches one by one\ncall    %10.1f us as a whole\n", 1e6 * p->sum,
-           1e6 * t->seconds);
-    if (p->limits) {
-        const double floor = work_floor(&t->total, p->limits);
-        printf("floor   %10.1f us, %.1f %% of the call: weights %.1f MB, K/V %.1f MB, %.1f GFLOP\n", 1e6 * floor,
-               100 * floor / t->seconds, 1e-6 * t->total.weight_bytes, 1e-6 * t->total.kv_bytes, 1e-9 * t->total.flops);
-    }
+    p->alone = arena_array(p->c->arena, (size_t)t->phase->launches.n + 1, sizeof *p->alone);
+    return gpu_time_launches(session_gpu(p->s), t->phase, t->rows.T, t->rows.R, (int)p->c->o.profile_repeat, p->alone,
+                             p->c->diag);
 }
 
-/* ==== As JSON ==== */
-
-static json_t *line_json(const Profile *p, const Line *l) {
-    return json_pack("{s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:o}", "kernel", p->plan->kernels.v[l->kernel].name,
-                     "label", l->label, "place", place(p, l->loc), "count", l->count, "seconds", l->seconds,
-                     "weight_bytes", l->work.weight_bytes, "kv_bytes", l->work.kv_bytes, "row_bytes", l->work.row_bytes,
-                     "flops", l->work.flops, "limit_share", p->limits ? json_real(share_of_limit(p, l)) : json_null());
+static bool time_noted(Profile *p) {
+    Gpu *g = session_gpu(p->s);
+    const CallRows *rows = &p->call.rows;
+    const int n = p->call.phase->launches.n, repeat = (int)p->c->o.profile_repeat;
+    LaunchSpan *spans = arena_array(p->c->arena, (size_t)n * (size_t)repeat + 1, sizeof *spans);
+    double *seconds = arena_array(p->c->arena, (size_t)repeat, sizeof *seconds);
+    p->noted.times = arena_array(p->c->arena, (size_t)n + 1, sizeof *p->noted.times);
+    if (!gpu_time_phase(g, gpu_timed_phase(g), rows->T, rows->R, repeat, seconds, p->c->diag) ||
+        !gpu_time_spans(g, rows->T, rows->R, repeat, spans, p->c->diag))
+        return false;
+    p->noted.seconds = measure_median(seconds, repeat);
+    p->noted.line = timeline_mean(spans, n, repeat, p->noted.times);
+    p->noted.spans = spans + (size_t)p->noted.line.typical * (size_t)n;
+    return true;
 }
-
-static json_t *launches_json(const Profile *p) {
-    json_t *all = json_array();
-    for (int i = 0; i < p->call.phase->launches.n; i++) {
-        const Line l = line_of(p, i);
-        json_array_append_new(all, line_json(p, &l));
-    }
-    return all;
-}
-
-static void print_json(const Profile *p) {
-    const CallTime *t = &p->call;
-    json_t *lines = json_array();
-    for (int i = 0; i < p->lines.n; i++)
-        json_array_append_new(lines, line_json(p, &p->lines.v[i]));
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:o}", "weights", p->c->o.operand[0], "model",
-                          session_text_name(p->s), "gpu", dev_info(gpu_device(session_gpu(p->s)))->name, "phase",
-                          t->phase->name, "rows", (json_int_t)t->rows.T, "wanted", (json_int_t)t->rows.R, "depth",
-                          (json_int_t)t->rows.first, "launches", t->phase->launches.n, "sum_seconds", p->sum, "limits",
-                          measure_limits_json(p->limits));
-    measure_call_json(j, t->seconds, &t->total, measure_floor(&t->total, p->limits), p->limits);
-    json_object_set_new(j, "lines", lines);
-    if (p->c->o.all_launches)
-        json_object_set_new(j, "all", launches_json(p));
-    json_print(j, true);
-}
-
-/* ==== As a trace: complete events one behind the other, times in microseconds ==== */
-
-static json_t *trace_json(const Profile *p) {
-    json_t *events = json_array();
-    const CallTime *t = &p->call;
-    const char *what = arena_printf(p->c->arena, "%s %s: %lld rows at depth %lld", session_text_name(p->s),
-                                    t->phase->name, (long long)t->rows.T, (long long)t->rows.first);
-    json_array_append_new(events, json_pack("{s:s, s:s, s:i, s:{s:s}}", "name", "process_name", "ph", "M", "pid", 0,
-                                            "args", "name", what));
-    double at = 0;
-    for (int i = 0; i < t->phase->launches.n; i++) {
-        const Line l = line_of(p, i);
-        json_array_append_new(events, json_pack("{s:s, s:s, s:s, s:f, s:f, s:i, s:i, s:o}", "name", l.label, "cat",
-                                                p->plan->kernels.v[l.kernel].file, "ph", "X", "ts", 1e6 * at, "dur",
-                                                1e6 * l.seconds, "pid", 0, "tid", 0, "args", line_json(p, &l)));
-        at += l.seconds;
-    }
-    return json_pack("{s:o, s:s}", "traceEvents", events, "displayTimeUnit", "ns");
-}
-
-static int write_trace(const Profile *p) {
-    const char *path = p->c->o.trace;
-    FILE *f = fopen(path, "w");
-    json_t *j = trace_json(p);
-    bool ok = f && json_dumpf(j, f, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9)) == 0;
-    json_decref(j);
-    int error = errno;
-    if (f && fclose(f) != 0) {
-        ok = false;
-        error = errno;
-    }
-    return ok ? EXIT_FINE : cli_fail(p->c, EXIT_SYSTEM, "cannot write %s: %s", path, strerror(error));
-}
-
-/* ==== The command ==== */
 
 /* The call itself, then its times. */
 static StepResult measure(Profile *p, const CallRows *rows) {
     const Options *o = &p->c->o;
-    Gpu *g = session_gpu(p->s);
     const int32_t *ids = measure_ids(p->c, p->s, rows->first + rows->T);
     StepResult r = measure_stand(p->s, ids, rows->first);
     if (r == STEP_OK)
         r = measure_step(p->s, ids + rows->first, rows->T, !o->profile_pp);
     if (r != STEP_OK)
         return r;
-    if (!measure_call(p->c, p->s, rows, o->profile_repeat, &p->call))
+    if (!measure_call(p->c, p->s, rows, o->profile_repeat, &p->call) || !(o->alone ? time_alone(p) : time_noted(p)))
         return STEP_ERROR;
-    p->seconds = arena_array(p->c->arena, (size_t)p->call.phase->launches.n + 1, sizeof *p->seconds);
-    if (!gpu_time_launches(g, p->call.phase, rows->T, rows->R, (int)o->profile_repeat, p->seconds, p->c->diag))
-        return STEP_ERROR;
-    for (int i = 0; i < p->call.phase->launches.n; i++) {
-        add_launch(p, i);
-        p->sum += p->seconds[i];
-    }
-    qsort(p->lines.v, (size_t)p->lines.n, sizeof *p->lines.v, longest_first);
+    make_lines(p);
     return STEP_OK;
 }
+
+/* ==== The command ==== */
 
 static int profile(Profile *p, const CallRows *rows) {
     Gpu *g = session_gpu(p->s);
@@ -266,21 +159,27 @@ static int profile(Profile *p, const CallRows *rows) {
     if (r != STEP_OK)
         return EXIT_INPUT;
     if (p->c->o.json)
-        print_json(p);
+        profile_print_json(p);
     else
-        print_text(p);
-    return p->c->o.trace ? write_trace(p) : EXIT_FINE;
+        profile_print(p);
+    return p->c->o.trace ? profile_write_trace(p) : EXIT_FINE;
 }
 
 int cmd_profile(Cli *c) {
     Options *o = &c->o;
     if (o->profile_pp && o->given[OPT_profile_rows])
         return cli_fail(c, EXIT_USAGE, "--pp is a call of a prompt, --rows one of decoding: give one of them");
+    if (o->facet && !o->alone)
+        return cli_fail(c, EXIT_USAGE, "the kernels of a bundle do not note when they run: --facet needs --alone");
     const CallRows rows = {o->profile_pp ? o->profile_pp : o->profile_rows, o->profile_pp ? 1 : o->profile_rows,
                            o->profile_depth};
     if (strcmp(o->device, "auto") == 0)
         o->device = "gpu";
     o->chunk = o->chunk > rows.T ? o->chunk : rows.T;
+    if (!o->alone) {
+        c->timed_rows = rows.T;
+        c->timed_wanted = rows.R;
+    }
     cli_catch_interrupt();
     Profile p = {.c = c};
     int code = cli_session(c, rows.first + rows.T, NULL, 0, &p.s);

@@ -217,6 +217,8 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
                                  .kernel_cache = cli_kernel_cache(c),
                                  .use_kernel = c->o.use_kernel,
                                  .check_launches = c->o.check_launches,
+                                 .timed_rows = c->timed_rows,
+                                 .timed_wanted = c->timed_wanted,
                                  .progress = loading,
                                  .ctx = &line,
                                  .cancel = &cli_interrupted},

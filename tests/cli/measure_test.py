@@ -14,6 +14,7 @@ import tempfile
 
 LAP, DRIVER, NVRTC, CACHE, FIXTURES = sys.argv[1:6]
 MOE = os.path.join(FIXTURES, "moe", "model.gguf")
+REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TMP = tempfile.mkdtemp(prefix="lap-measure-")
 EXPERTS, CHOSEN, WINDOW, LAYERS = 8, 2, 32, 3
 
@@ -95,16 +96,42 @@ def check_sums(j):
         assert len(mine) == x["count"] and near(sum(y["seconds"] for y in mine), x["seconds"]), x
 
 
-def check_trace(path, j):
+def check_times(j):
+    """Launches of the emulated GPU do not overlap, so each begins behind the one ahead."""
+    assert near(j["explained"], j["sum_seconds"] / j["gpu_seconds"]) and j["noting_seconds"] > 0
+    assert 0 < j["clock_step_seconds"] <= 1e-3 and j["calls"] >= 1
+    end = 0
+    for x in j["all"]:
+        assert end <= x["begin"] <= x["go"] <= x["end"] and x["end"] > 0, x
+        assert 0 <= x["gap_seconds"] <= x["seconds"], x
+        end = x["end"]
+    assert j["all"][0]["begin"] == 0
+    if j["calls"] == 1:  # the call that is shown is the one that counts
+        assert near(j["sum_seconds"], end)
+
+
+def read_trace(path):
     with open(path) as f:
-        trace = json.load(f)
-    events = [e for e in trace["traceEvents"] if e["ph"] == "X"]
-    assert [e["name"] for e in events] == [x["label"] for x in j["all"]]
+        events = json.load(f)["traceEvents"]
+    assert [e["ph"] for e in events] == ["M"] + (len(events) - 1) * ["X"]
+    return [e for e in events[1:] if e["cat"].endswith(".cu")], [e for e in events[1:] if e["cat"] == "wait"]
+
+
+def check_trace(path, j):
+    launches, waits = read_trace(path)
+    assert [e["name"] for e in launches] == [x["label"] for x in j["all"]] and len(waits) == len(launches)
+    for e, w, x in zip(launches, waits, j["all"]):
+        assert near(e["ts"], 1e6 * x["begin"]) and near(e["ts"] + e["dur"], 1e6 * x["end"]) and e["tid"] == 0, e
+        assert w["ts"] == e["ts"] and near(w["ts"] + w["dur"], 1e6 * x["go"]) and w["tid"] == 0, w
+
+
+def check_trace_alone(path, j):
+    launches, waits = read_trace(path)
+    assert [e["name"] for e in launches] == [x["label"] for x in j["all"]] and not waits
     at = 0
-    for e, x in zip(events, j["all"]):
-        assert near(e["ts"], at) and near(e["dur"], 1e6 * x["seconds"]) and e["cat"].endswith(".cu"), e
+    for e, x in zip(launches, j["all"]):
+        assert near(e["ts"], at) and near(e["dur"], 1e6 * x["seconds"]), e
         at += e["dur"]
-    assert len(trace["traceEvents"]) == len(events) + 1
 
 
 def expert_launches(j):
@@ -118,6 +145,7 @@ def test_profile_decode():
     assert (one["phase"], one["rows"], one["wanted"], one["depth"]) == ("decode8", 1, 1, 20)
     for j in one, four:
         check_sums(j)
+        check_times(j)
         assert len(expert_launches(j)) == 2 * LAYERS
     check_trace(path, one)
     of = tensors()
@@ -149,8 +177,21 @@ def test_keys_that_are_visible():
         assert near(rows[label][0] / kv, distinct / 21) and near(rows[label][1] / flops, sum(keys) / 21), label
 
 
+def test_profile_alone():
+    path = os.path.join(TMP, "alone.json")
+    j = as_json("profile", "--alone", "--rows", 1, "--depth", 20, "--all", "--trace", path, "-r", 2)
+    check_sums(j)
+    check_trace_alone(path, j)
+    assert all(x["gap_seconds"] is None and "begin" not in x for x in j["all"]) and "explained" not in j
+    out = lap("profile", "--alone", "--rows", 1, "--depth", 20, "-r", 1).stdout.decode()
+    line = re.compile(r"^ +[\d.]+ +[\d.]+ % +(\d+) +[\d.]+  (\w+) +(.*?) +gemma4\.lap:\d+$", re.M)
+    assert sum(int(n) for n, _, _ in line.findall(out)) == j["launches"], out
+    assert re.search(r"^sum +[\d.]+ us of launches one by one$", out, re.M), out
+
+
 def test_profile_prompt():
     j = as_json("profile", "--pp", 24, "--depth", 0, "--all", "-r", 1)
+    check_times(j)
     assert (j["phase"], j["rows"], j["wanted"], j["depth"]) == ("prefill", 24, 1, 0)
     check_sums(j)
     head = [x for x in j["all"] if x["label"] == "token_embd.weight"]
@@ -163,13 +204,33 @@ def test_profile_prompt():
 def test_profile_text():
     out = lap("profile", "--rows", 2, "--depth", 20, "-r", 1).stdout.decode()
     every = lap("profile", "--rows", 2, "--depth", 20, "-r", 1, "--all").stdout.decode()
-    line = re.compile(r"^ +[\d.]+ +[\d.]+ % +(\d+) +[\d.]+ +\d+ +[\d.]+  (\w+) +(.*?) +gemma4\.lap:\d+$", re.M)
+    line = re.compile(r"^ +[\d.]+ +[\d.]+ % +(\d+) +[\d.]+ +[\d.]+  (\w+) +(.*?) +gemma4\.lap:\d+$", re.M)
     found, all_found = line.findall(out), line.findall(every)
-    launches = int(re.search(r"; (\d+) launches, median of 1$", out, re.M).group(1))
+    launches = int(re.search(r"; (\d+) launches, mean of 1$", out, re.M).group(1))
     assert sum(int(n) for n, _, _ in found) == launches == len(all_found) > len(found)
     assert ("2", "blk.*.attn_q.weight + 2") in [(n, label) for n, _, label in found], out
     assert all_found[0][2] == "embed" and all_found[-1][2] == "token_embd.weight", every
-    assert re.search(r"^sum +[\d.]+ us", out, re.M) and re.search(r"^call +[\d.]+ us", out, re.M)
+    for text in (r"^sum +[\d.]+ us of launches as they run: [\d.]+ % of the call; the clock's steps are \d+ ns$",
+                 r"^call +[\d.]+ us as a whole, [\d.]+ us \([+-][\d.]+ %\) while launches note their times$"):
+        assert re.search(text, out, re.M), out
+
+
+def test_profile_of_an_edited_kernel():
+    """The text of the file is timed like any; one that cannot be is refused."""
+    folder = os.path.join(TMP, "kernels")
+    subprocess.run([LAP, "print", os.path.join(REPO, "models", "gemma4.lap"), "--weights", MOE, "--kernels", folder],
+                   capture_output=True, check=True)
+    path = os.path.join(folder, "matmul_2.cu")
+    text = open(path).read()
+    for edited, code, message in (
+            (text.replace("launch_begins();", "launch_begins(); /* edited */"), 0, b""),
+            (text.replace("launch_begins();", "launch_begins(), edited();"), 1, rb"matmul_decode\.cu.*error: .*edited"),
+            ("/* edited */\n" + text, 1, rb"kernel matmul_2 cannot be timed: its text does not begin with")):
+        assert edited != text
+        with open(path, "w") as f:
+            f.write(edited)
+        r = lap("profile", "--depth", 1, "-r", 1, "--use-kernel", path, code=code)
+        assert re.search(message, r.stderr), r.stderr
 
 
 def test_trace_that_cannot_be_written():
