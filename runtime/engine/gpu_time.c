@@ -112,7 +112,9 @@ static bool all_resident(const Gpu *g, const GpuPhase *p, int i, int64_t T, int6
            (int64_t)dev_info(g->device)->multiprocessors * g->resident[l->kernel];
 }
 
-/* A call with its records zero before; another in front keeps the device busy while the host enqueues. */
+/* A call whose records are zero before, behind one of the first version, which keeps the device busy while the host
+ * enqueues. The copy between them is there for its place: nothing of what is behind it begins before it has ended, as
+ * launches ahead of it would let a launch do. */
 static bool one_timed_call(Gpu *g, GpuPhase *p, int64_t T, int64_t R, LaunchSpan *spans, DevError *e) {
     const int n = p->plan->launches.n;
     const size_t bytes = (size_t)n * PLAN_TIMES_BYTES;
@@ -120,9 +122,10 @@ static bool one_timed_call(Gpu *g, GpuPhase *p, int64_t T, int64_t R, LaunchSpan
     const uint64_t *records = (const uint64_t *)(const void *)g->out;
     if (bytes > MAX_OUT)
         ICE("times of %d launches", n);
-    if (!gpu_launch_phase(g, p, T, R, NULL, e) || !dev_fill(g->stream, times, 0, bytes, e) ||
-        !gpu_launch_phase(g, p, T, R, NULL, e) || !dev_copy_out(g->stream, g->out, times, bytes, e) ||
-        !dev_stream_wait(g->stream, e))
+    if (!dev_fill(g->stream, times, 0, bytes, e) ||
+        !gpu_launch_phase(g, gpu_find_phase(g, p->plan->graph, T, R), T, R, NULL, e) ||
+        !dev_copy_out(g->stream, g->out, times, bytes, e) || !gpu_launch_phase(g, p, T, R, NULL, e) ||
+        !dev_copy_out(g->stream, g->out, times, bytes, e) || !dev_stream_wait(g->stream, e))
         return false;
     for (int i = 0; i < n; i++)
         if (!timeline_span(records + (size_t)4 * (size_t)i, all_resident(g, p, i, T, R), &spans[i]))
