@@ -66,7 +66,7 @@ int row_loop_load(RowWriter *p, int weight) {
 /* Rounds of a loop whose reads are all under way before the first value is computed: a row is short, and what takes
  * time is the way to memory. */
 static int rounds_ahead(const RowLoop *l) {
-    enum { MOST_AHEAD = 16, MOST_ROUNDS = 8 };
+    enum { MOST_AHEAD = 24, MOST_ROUNDS = 8 };
     const int rounds = MOST_AHEAD / (l->load_weight ? l->load_weight : 1);
     return !l->load_weight || rounds < 1 ? 1 : rounds > MOST_ROUNDS ? MOST_ROUNDS : rounds;
 }
