@@ -17,8 +17,8 @@
  *   launch               block MM_THREADS; grid a multiple of the slices ceil(K / (MM_WARPS * MM_WARP_K)), with
  *                        MM_TAIL at most multiprocessors * MM_BLOCKS; dynamic shared memory MM_SHARED
  *
- * Block b works on slice b % slices and a contiguous range of strips. The ring is filled before the wait for the
- * previous kernel, since weights do not depend on it.
+ * Block b works on slice b % slices. The ring is filled before the wait for the previous kernel, since weights do not
+ * depend on it.
  */
 #ifndef MM_NAME
 #define MM_NAME        matmul_decode
@@ -57,9 +57,9 @@ struct Work : Share {
     const float *x;
     int live;
 
-    DEVICE Work(const Weights &weights, const float *x, int live) : Share(1), weights(weights), x(x), live(live) {}
+    DEVICE Work(const Weights &weights, const float *x, int live) : Share(1, mixed), weights(weights), x(x), live(live) {}
     DEVICE Chunk chunk(int i) const {
-        return weights.chunk(0, first + i, slice);
+        return weights.chunk(0, strip(i), slice);
     }
     DEVICE int unit(int) const {
         return 0;

@@ -180,12 +180,12 @@ struct Work : Share {
     const float *x;
 
     DEVICE Work(const Weights &weights, const Units &units, const float *x)
-        : Share(units.n), weights(weights), units(units), x(x) {}
+        : Share(units.n, true), weights(weights), units(units), x(x) {}
     DEVICE int unit(int i) const {
-        return (first + i) / all_strips;
+        return strip(i) / all_strips;
     }
     DEVICE Chunk chunk(int i) const {
-        return weights.chunk(units.expert[unit(i)], (first + i) % all_strips, slice);
+        return weights.chunk(units.expert[unit(i)], strip(i) % all_strips, slice);
     }
     DEVICE int tiles(int unit) const {
         return MM_NT == 1 ? 1 : (units.size[unit] + 7) / 8;

@@ -70,6 +70,8 @@ enum Form {
 #define MM_ADD_ONE(i, form, n)    +1
 #define MM_ADD_STRIPS(i, form, n) +(((n) + 15) / 16)
 constexpr int all_rows = 0 MM_SEGMENTS(MM_ADD_ROWS), all_strips = 0 MM_SEGMENTS(MM_ADD_STRIPS);
+#define MM_COUNT_FORM(form) +1
+constexpr bool mixed = 0 MM_FORMS(MM_COUNT_FORM) > 1;
 
 /* Tiles of a strip, and those of a slice and a warp (fewer at the end of K). */
 template <class Tile> struct Count {
@@ -128,16 +130,28 @@ struct Weights {
     }
 };
 
-/* The block's work: a slice, and strips [first, first + count) of `units` times all segments. Cut where each block gets
- * the same number of bytes, to a strip: those of one storage type may have 1.5 times the bytes of another's. */
+/* The block's work: a slice, and strips of `units` times all segments.
+ * Neighbours: a range of them, cut where each block gets the same number of bytes, to a strip: those of one storage type
+ * may have 1.5 times the bytes of another's. Else as many for each block, and all blocks read one stretch of memory
+ * together, which it gives faster than as many stretches as there are blocks. */
 struct Share {
-    int slice, first, count;
+    int slice, first, step, count;
 
-    DEVICE explicit Share(int units) {
+    DEVICE explicit Share(int units, bool neighbours) {
         const int blocks = gridDim.x / MM_SLICES, block = blockIdx.x / MM_SLICES;
         slice = blockIdx.x % MM_SLICES;
-        first = cut(units, block, blocks);
-        count = cut(units, block + 1, blocks) - first;
+        if (neighbours) {
+            first = cut(units, block, blocks);
+            step = 1;
+            count = cut(units, block + 1, blocks) - first;
+        } else {
+            first = block;
+            step = blocks;
+            count = (units * all_strips - block + blocks - 1) / blocks;
+        }
+    }
+    DEVICE int strip(int i) const {
+        return first + i * step;
     }
 
   private:
