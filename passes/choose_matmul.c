@@ -38,13 +38,14 @@ static bool fits(int64_t k, const DType *types, int n, MatmulSplit s) {
 }
 
 /* How much worse than the best imaginable a split is, as a part of the time: columns of a slice that nothing stands in,
- * short work between two barriers, planes to add, too few or too many warps. Constants by judgement. */
+ * short work between two barriers, planes to add, too few or too many warps: with the auxiliary one 12 leave each 168
+ * registers. Constants by judgement and a few measurements (docs/performance.md). */
 static double badness(int64_t k, MatmulSplit s) {
     int64_t slices = ceil_div(k, (int64_t)s.warps * s.columns);
     double padded = (double)(slices * s.warps * s.columns);
-    double narrow = s.columns == 256 ? 0 : s.columns == 128 ? 0.03 : 0.08;
-    double crowd = s.warps < 6 ? 0.05 * (6 - s.warps) : 0.01 * abs(s.warps - 8);
-    return (padded - (double)k) / padded + narrow + 0.005 * (double)slices + crowd;
+    double narrow = s.columns == 256 ? 0 : s.columns == 128 ? 0.05 : 0.12;
+    double crowd = s.warps < 6 ? 0.05 * (6 - s.warps) : 0.01 * abs(s.warps - 11);
+    return (padded - (double)k) / padded + narrow + 0.01 * (double)slices + crowd;
 }
 
 MatmulSplit matmul_split(int64_t k, const DType *types, int n) {
