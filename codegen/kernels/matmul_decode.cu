@@ -17,8 +17,8 @@
  *   launch               block MM_THREADS; grid a multiple of the slices ceil(K / (MM_WARPS * MM_WARP_K)), with
  *                        MM_TAIL at most multiprocessors * MM_BLOCKS; dynamic shared memory MM_SHARED
  *
- * Block b works on slice b % slices. The ring is filled before the wait for the previous kernel, since weights do not
- * depend on it.
+ * Block b works on slice b % slices. The ring is filled before the wait for
+ * the previous kernel, since weights do not depend on it.
  */
 #ifndef MM_NAME
 #define MM_NAME        matmul_decode
@@ -40,6 +40,9 @@
 #endif
 #ifndef MM_STAGES
 #define MM_STAGES 5
+#endif
+#ifndef MM_FLIGHT
+#define MM_FLIGHT MM_STAGES
 #endif
 #ifndef MM_X_SHARED
 #define MM_X_SHARED 0
@@ -89,17 +92,19 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS)
     if (threadIdx.x == 0)
         bar.init();
     block_sync();
+    Filled filled = {0, 0};
     if (assistant)
-        fill_ring(bar, work);
+        fill_early(bar, work, filled);
 #if MM_TAIL
     if (blockIdx.x == 0)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
 #endif
     launch_reads(rows);
+    bar.after_reads();
     if (assistant) {
         if (MM_X_SHARED)
             block_sync();
-        assist(bar, work, planes, 8 * MM_NT);
+        assist(bar, work, filled, planes, 8 * MM_NT);
     } else {
         consume(bar, work, warp);
     }

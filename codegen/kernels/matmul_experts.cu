@@ -45,6 +45,9 @@
 #ifndef MM_STAGES
 #define MM_STAGES 4
 #endif
+#ifndef MM_FLIGHT
+#define MM_FLIGHT MM_STAGES
+#endif
 #ifndef MM_X_SHARED
 #define MM_X_SHARED 0
 #endif
@@ -222,12 +225,14 @@ KERNEL __launch_bounds__(MM_THREADS, MM_BLOCKS) MM_NAME(MM_SEGMENTS(MM_PARAMETER
     block_sync();
     const Work work({{MM_SEGMENTS(MM_LIST)}}, units, x);
     const bool assistant = warp == MM_WARPS * MM_GROUPS;
-    if (assistant)
-        fill_ring(bar, work);
+    Filled filled = {0, 0};
+    if (EX_EARLY_IDS && assistant)
+        fill_early(bar, work, filled);
     if (EX_EARLY_IDS)
         launch_reads(rows);
+    bar.after_reads();
     if (assistant) {
-        assist(bar, work, planes, EX_PAIRS);
+        assist(bar, work, filled, planes, EX_PAIRS);
     } else {
         consume(bar, work, warp);
     }

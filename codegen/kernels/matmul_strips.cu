@@ -12,6 +12,8 @@
  *   MM_STAGES            chunks of the ring, a multiple of MM_GROUPS: a stage then belongs to one group. Else a group
  *                        that runs ahead may meet a stage whose chunk before, the other group's, has not come, and
  *                        the barrier's one bit of phase cannot tell the two apart
+ *   MM_FLIGHT            chunks on their way at once, 1..MM_STAGES: as many as keep the memory busy. Of more it
+ *                        gives less, and others wait longer
  *   MM_X_SHARED          1: the rows stay in shared memory (few registers), 0: in registers
  *   MM_BLOCKS            blocks that should fit on a multiprocessor (caps the registers)
  *   MM_TAIL              1: tail.body runs behind the matmul (tail.cu), with TAIL_THREADS = MM_THREADS threads and
@@ -38,9 +40,9 @@
  * stores. No barrier of the whole block in the loop.
  *
  * Rows are invariant: a token's scales are over the columns of one warp, tiles of tokens do not touch each other, and
- * tiles, order of k, slices and all sums are fixed by the macros above but MM_NT, MM_GROUPS, MM_STAGES, MM_X_SHARED
- * and MM_BLOCKS, which do not touch a sum; neither do the grid and the shares. So a row's result is the same bits
- * for every number of rows and every place among them, if MM_WARPS and MM_WARP_K are chosen by shape only.
+ * tiles, order of k, slices and all sums are fixed by the macros above but MM_NT, MM_GROUPS, MM_STAGES, MM_FLIGHT,
+ * MM_X_SHARED and MM_BLOCKS, which do not touch a sum; neither do the grid and the shares. So a row's result is the
+ * same bits for every number of rows and every place among them, if MM_WARPS and MM_WARP_K are chosen by shape only.
  *
  * No include guard: the text depends on the macros.
  */
@@ -57,6 +59,7 @@
 #define MM_PARTIALS  4                /* buffers of partial products */
 
 static_assert(MM_STAGES % MM_GROUPS == 0, "a stage belongs to one group");
+static_assert(MM_FLIGHT >= 1 && MM_FLIGHT <= MM_STAGES, "chunks have a stage");
 static_assert(256 % MM_WARP_K == 0, "a warp's sums fit one fragment");
 
 /* ==== Segments and chunks ==== */
@@ -186,12 +189,19 @@ constexpr u32 MM_SHARED = MM_ROWS_AT + MM_X_SHARED * MM_WARPS * MM_NT * MM_ROWS_
 
 struct Barriers {
     u64 filled[MM_STAGES]; /* a chunk has arrived */
+    u64 ahead_ended;       /* the launches ahead have: phase 0 has passed */
 
     /* By one thread; then a block_sync(). */
     DEVICE void init() {
         for (int i = 0; i < MM_STAGES; i++)
             barrier_init(&filled[i], CHUNK_ARRIVALS);
+        barrier_init(&ahead_ended, 1);
         barrier_publish();
+    }
+    /* By all threads behind launch_reads(). */
+    DEVICE void after_reads() {
+        if (LAUNCH_EARLY == 0 && threadIdx.x == 0)
+            barrier_arrive(&ahead_ended);
     }
 };
 
@@ -271,9 +281,31 @@ template <class Work> DEVICE void fill(Barriers &bar, const Work &work, int i) {
     chunk_load(shared_bytes + stage * MM_CHUNK, c.from, c.bytes, &bar.filled[stage], threadIdx.x & 31);
 }
 
-template <class Work> DEVICE void fill_ring(Barriers &bar, const Work &work) {
-    for (int i = 0; i < MM_STAGES && i < work.count; i++)
-        fill(bar, work, i);
+/* How far the ring is filled: chunks 0..asked-1 have been asked for, and of those 0..come-1 have come. */
+struct Filled {
+    int asked, come;
+
+    /* By all lanes: one more chunk, if there is one, a stage for it, and fewer than `most` are on their way. */
+    template <class Work> DEVICE bool ask(Barriers &bar, const Work &work, int consumed, int most) {
+        while (come < asked && barrier_passed(&bar.filled[come % MM_STAGES], (come / MM_STAGES) & 1))
+            come++;
+        come = lane_from(come, 0); /* lanes may have looked at different times */
+        if (asked >= work.count || asked >= consumed + MM_STAGES || asked - come >= most)
+            return false;
+        fill(bar, work, asked++);
+        return true;
+    }
+};
+
+/* Before the launches ahead have ended: what they still read waits behind what is asked for here, so that is one chunk
+ * at a time, until a consumer says that they have ended. */
+template <class Work> DEVICE void fill_early(Barriers &bar, const Work &work, Filled &filled) {
+    while (filled.ask(bar, work, 0, 1)) {
+        while (!barrier_passed(&bar.filled[filled.come], 0) && !barrier_passed(&bar.ahead_ended, 0))
+            counter_pause();
+        if (lanes_where(barrier_passed(&bar.ahead_ended, 0)))
+            break;
+    }
 }
 
 /* The sum over warps of a strip, for one tile of tokens, to their rows of the plane. */
@@ -303,13 +335,16 @@ DEVICE void store_strip(const Work &work, int unit, int buffer, int n, const Chu
 }
 
 /* `out` is planes of `plane_rows` rows. */
-template <class Work> DEVICE void assist(Barriers &bar, const Work &work, float *out, int plane_rows) {
+template <class Work>
+DEVICE void assist(Barriers &bar, const Work &work, Filled &filled, float *out, int plane_rows) {
     float *plane = out + (u64)work.slice * plane_rows * all_rows;
+    while (filled.ask(bar, work, 0, MM_FLIGHT)) {
+    }
     for (int i = 0; i < work.count; i++) {
         const int buffer = i % MM_PARTIALS, unit = work.unit(i);
         warps_meet(MM_COMPUTED(buffer), MM_MEETING);
-        if (i + MM_STAGES < work.count)
-            fill(bar, work, i + MM_STAGES);
+        while (filled.ask(bar, work, i + 1, MM_FLIGHT)) {
+        }
         const Chunk c = work.chunk(i);
 #pragma unroll
         for (int n = 0; n < MM_NT; n++)

@@ -282,22 +282,30 @@ DEVICE void barrier_arrive(u64 *bar) {
     asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(bar)) : "memory");
 }
 
+/* Whether phase number n (parity n & 1) has ended. */
+DEVICE bool barrier_passed(u64 *bar, u32 parity) {
+    u32 done;
+    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done)
+                 : "r"(shared_address(bar)), "r"(parity)
+                 : "memory");
+    return done;
+}
+
 /* Until phase number n (parity n & 1) has ended. */
 DEVICE void barrier_wait(u64 *bar, u32 parity) {
+#if __CUDA_ARCH__ >= 900
     u32 done;
     do {
-#if __CUDA_ARCH__ >= 900
         asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
                      : "=r"(done)
                      : "r"(shared_address(bar)), "r"(parity)
                      : "memory");
-#else
-        asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                     : "=r"(done)
-                     : "r"(shared_address(bar)), "r"(parity)
-                     : "memory");
-#endif
     } while (!done);
+#else
+    while (!barrier_passed(bar, parity)) {
+    }
+#endif
 }
 
 /* ==== Chunks of global memory into shared memory ==== */

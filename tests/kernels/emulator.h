@@ -371,6 +371,9 @@ inline void barrier_arrive(u64 *bar) {
         b->phase++;
     }
 }
+inline bool barrier_passed(u64 *bar, u32 parity) {
+    return (((emulated::Barrier *)bar)->phase & 1) != parity;
+}
 inline void barrier_wait(u64 *bar, u32 parity) {
     if ((((emulated::Barrier *)bar)->phase & 1) == parity)
         emulated::calls().yield(emulated::AT_BARRIER, bar, parity);
