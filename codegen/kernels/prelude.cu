@@ -1,8 +1,8 @@
 /* prelude.cu - what every kernel stands on: integer names, f16 pairs, tensor cores, barriers, copies, launch order.
  *
- * Header-free: NVRTC gives this text for `#include "prelude.cu"`, and nvcc finds the file. It is the only place with
- * PTX; a test on a machine without a GPU defines LAP_PRELUDE and brings functions of the same names
- * (tests/kernels/emulator.h).
+ * Header-free: NVRTC gives this text for `#include "prelude.cu"`, and nvcc finds the file. All PTX of this folder is
+ * here, but for two functions of launch_time.cu; a test on a machine without a GPU defines LAP_PRELUDE and brings
+ * functions of the same names (tests/kernels/emulator.h).
  *
  * Architectures: sm_80 and later. From sm_90 on a chunk of memory comes by one bulk copy and programmatic
  * dependent launch orders kernels; before, lanes copy 16 bytes each and kernels run one after another. The
