@@ -50,8 +50,6 @@ static const struct {
 } allowed_spills[] = {
     {"", "matmul_decode.cu", "X(0, PLAIN, 10752)", 32,
      "in the tail of E4B's per_layer_model_proj, once a step behind 55 MB of weights; none without the tail"},
-    {"sm_100a", "matmul_prefill.cu", "", 72,
-     "the addresses of the stage that is filled again beside all sums; none on sm_90a"},
 };
 
 static bool is_among(const char *s, const char *const *list, size_t n) {
