@@ -5,7 +5,7 @@
 enum {
     MAX_STAGES = 16,
     FEW_WARPS = 6,
-    PARTIALS = 4,
+    MAX_PARTIALS = 4,
     /* Bytes that a multiprocessor asks for at once. 31B on an H100: 8.19 ms a step with 40 KiB, 7.93 with 64, 7.86 with
      * 96, 8.02 with all of 220: the memory gives less of a longer queue. */
     UNDER_WAY = 96 << 10,
@@ -24,13 +24,24 @@ static int64_t chunk_bytes(const MatmulShape *s) {
 }
 
 static int64_t partial_bytes(const MatmulShape *s) {
-    return (int64_t)PARTIALS * s->warps * s->tiles * 512;
+    return (int64_t)s->partials * s->warps * s->tiles * 512;
+}
+
+/* Two chunks at least, one to work on and one on its way, come before buffers of partial products. */
+static int64_t fit_stages(MatmulShape *s, int64_t shared, int64_t chunk) {
+    const int64_t wanted = s->groups > 2 ? s->groups : 2;
+    int64_t stages = 0;
+    for (s->partials = MAX_PARTIALS;; s->partials /= 2) {
+        stages = (shared - partial_bytes(s)) / chunk;
+        if (stages >= wanted || s->partials / 2 < s->groups)
+            return stages;
+    }
 }
 
 bool matmul_shape_fit(MatmulShape *s, int64_t shared) {
     const int64_t chunk = chunk_bytes(s);
     s->groups = s->groups ? s->groups : s->warps < FEW_WARPS ? 2 : 1;
-    int64_t stages = (shared - partial_bytes(s)) / chunk;
+    int64_t stages = fit_stages(s, shared, chunk);
     if (stages < s->groups)
         s->groups = 1;
     stages = stages > MAX_STAGES ? MAX_STAGES : stages;
@@ -94,6 +105,8 @@ void matmul_defines(const MatmulShape *s, Buf *to) {
     matmul_segments(s, "MM", to);
     buf_printf(to, "#define MM_NT %d\n#define MM_WARP_K %d\n#define MM_WARPS %d\n#define MM_GROUPS %d\n", s->tiles,
                s->warp_k, s->warps, s->groups);
-    buf_printf(to, "#define MM_STAGES %d\n#define MM_FLIGHT %d\n#define MM_X_SHARED 0\n#define MM_BLOCKS 1\n",
-               s->stages, s->flight);
+    buf_printf(to,
+               "#define MM_STAGES %d\n#define MM_FLIGHT %d\n#define MM_PARTIALS %d\n#define MM_X_SHARED 0\n#define "
+               "MM_BLOCKS 1\n",
+               s->stages, s->flight, s->partials);
 }

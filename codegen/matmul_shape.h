@@ -20,7 +20,7 @@ typedef struct MatmulShape {
     MatmulSegment segments[MAX_SEGMENTS];
     int warps, warp_k; /* beside each other; columns of each */
     int tiles;         /* of 8 rows: 1 or 2 */
-    int groups, stages, flight;
+    int groups, stages, flight, partials;
 } MatmulShape;
 
 /* Fits stages, and groups where they are 0, into `shared` bytes of a block. False when not even one stage fits. */

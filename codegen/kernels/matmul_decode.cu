@@ -44,6 +44,9 @@
 #ifndef MM_FLIGHT
 #define MM_FLIGHT MM_STAGES
 #endif
+#ifndef MM_PARTIALS
+#define MM_PARTIALS 4
+#endif
 #ifndef MM_X_SHARED
 #define MM_X_SHARED 0
 #endif

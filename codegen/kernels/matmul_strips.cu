@@ -14,6 +14,7 @@
  *                        the barrier's one bit of phase cannot tell the two apart
  *   MM_FLIGHT            chunks on their way at once, 1..MM_STAGES: as many as keep the memory busy. Of more it
  *                        gives less, and others wait longer
+ *   MM_PARTIALS          buffers of partial products, a multiple of MM_GROUPS, 1..4
  *   MM_X_SHARED          1: the rows stay in shared memory (few registers), 0: in registers
  *   MM_BLOCKS            blocks that should fit on a multiprocessor (caps the registers)
  *   MM_TAIL              1: tail.body runs behind the matmul (tail.cu), with TAIL_THREADS = MM_THREADS threads and
@@ -22,7 +23,7 @@
  *   block                MM_THREADS = 32 (MM_WARPS * MM_GROUPS + 1) threads
  *   dynamic shared       MM_SHARED bytes, in this order
  *                          stages:   MM_STAGES * MM_CHUNK, the bytes of the largest chunk (below)
- *                          partials: 4 * MM_WARPS * MM_NT * 512
+ *                          partials: MM_PARTIALS * MM_WARPS * MM_NT * 512
  *                          rows:     MM_X_SHARED * MM_WARPS * MM_NT * (MM_WARP_K * 16 + 512)
  *
  * What a kernel brings is its Work, which says what the block's strips are and what rows they meet:
@@ -41,8 +42,9 @@
  *
  * Rows are invariant: a token's scales are over the columns of one warp, tiles of tokens do not touch each other, and
  * tiles, order of k, slices and all sums are fixed by the macros above but MM_NT, MM_GROUPS, MM_STAGES, MM_FLIGHT,
- * MM_X_SHARED and MM_BLOCKS, which do not touch a sum; neither do the grid and the shares. So a row's result is the
- * same bits for every number of rows and every place among them, if MM_WARPS and MM_WARP_K are chosen by shape only.
+ * MM_PARTIALS, MM_X_SHARED and MM_BLOCKS, which do not touch a sum; neither do the grid and the shares. So a row's
+ * result is the same bits for every number of rows and every place among them, if MM_WARPS and MM_WARP_K are chosen by
+ * shape only.
  *
  * No include guard: the text depends on the macros.
  */
@@ -56,7 +58,6 @@
 #define MM_SLICE_K   (MM_WARPS * MM_WARP_K)
 #define MM_SLICES    ((MM_K + MM_SLICE_K - 1) / MM_SLICE_K)
 #define MM_BLOCKS_32 (MM_WARP_K / 32) /* blocks of 32 columns that a warp owns */
-#define MM_PARTIALS  4                /* buffers of partial products */
 
 static_assert(MM_STAGES % MM_GROUPS == 0, "a stage belongs to one group");
 static_assert(MM_FLIGHT >= 1 && MM_FLIGHT <= MM_STAGES, "chunks have a stage");
