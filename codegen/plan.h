@@ -202,6 +202,9 @@ typedef struct PlanOptions {
     int64_t context, chunk, wanted;
 } PlanOptions;
 
+/* Why no attention may be sparse, for the passes in front of a plan (PassOptions.no_sparse). */
+#define PLAN_NO_SPARSE "a GPU has no kernel for it yet"
+
 /* The module after all passes. Everything is made in `arena`. NULL after errors in m->diag: something that no kernel
  * can do, with its place. (generate.c) */
 Plan *plan_generate(Arena *arena, const Module *m, const PlanTarget *target, const PlanOptions *o);

@@ -7,6 +7,7 @@
  * into nested selects, the name of a 1-d weight into a table.
  */
 #include "frontend/lower.h"
+#include "ir/sparse.h"
 
 #include <string.h>
 
@@ -177,7 +178,11 @@ static bool lower_sparse(Lower *L, const VariantDecl *d, Variant *v) {
         v->sparse_arg[v->n_sparse].name = a->name.s;
         v->sparse_arg[v->n_sparse++].value = value_number(x);
     }
-    return true;
+    int arg;
+    const char *problem = sparse_problem(L->arena, v, &arg);
+    if (problem)
+        l_error(L, arg < 0 ? d->sparse.loc : d->sparse_args.v[arg].value->loc, "%s", problem);
+    return !problem;
 }
 
 static bool same_or_none(const Scalar *a, const Scalar *b) {

@@ -3,7 +3,7 @@
  * It is the meaning of every op, the oracle for passes and kernels, and the back end where there is
  * no GPU. Runs after any pass; uses the slab of plan-memory and the rings of plan-kv when they are
  * planned, so that a wrong plan shows as a wrong result. Row results do not depend on how many rows
- * a call has. Weights stay as stored and are decoded a row at a time.
+ * a call has, but where an attention is sparse (eval_sparse.c). Weights stay as stored and are decoded a row at a time.
  */
 #ifndef LAP_IR_EVAL_H
 #define LAP_IR_EVAL_H
@@ -36,6 +36,7 @@ typedef struct EvalOutput {
 typedef struct EvalCall {
     const Graph *graph;
     int64_t T, R;         /* rows of this call; wanted rows */
+    int64_t ahead;        /* rows of the prompt behind this call, for the tail of sparse attention */
     const int32_t *slots; /* [T] sequence of each row; NULL: all 0 */
     const EvalInput *inputs;
     int n_inputs;

@@ -6,6 +6,8 @@
  * from the first visible key, so the result depends on the visible keys alone: not on the rows of
  * the call, on ring or linear caches, or on how well the proof works.
  *
+ * Where the choice for a group is sparse, only kept blocks of keys are gone over (eval_sparse.c).
+ *
  * Keys and values are read in the basis that their type is stored in, as a kernel does that reads them in place: of a
  * rotated type (kv.def) queries and this call's own keys are rotated, or own values and, back again, the result.
  */
@@ -35,6 +37,7 @@ typedef struct Attend {
     const int32_t *own_pos;
     int64_t own_rows, own_dim0;
     float *room;       /* [threads][room_size(l)]; NULL: the planes are f32 */
+    SparseKeep *keep;  /* the keys that count; NULL: all */
     atomic_bool *lost; /* set when a query needs a position that is not held */
 } Attend;
 
@@ -139,6 +142,12 @@ static void visit(Query *x, int64_t from, int64_t to) {
             take_stored(x, p);
 }
 
+static void visit_kept(Query *x, int64_t t, int64_t h) {
+    const int64_t last = x->seq->end - 1;
+    for (int64_t from = 0, to; sparse_run(x->a->keep, t, h, &from, &to); from = to + 1)
+        visit(x, from, to < last ? to : last);
+}
+
 static void visit_own(Query *x, int slot) {
     const Attend *a = x->a;
     const KvLayout *l = a->l;
@@ -180,7 +189,10 @@ static int64_t attend_head(const Attend *a, int64_t t, int64_t h, float *room) {
     x.missing = -1;
     memset(x.acc, 0, (size_t)l->v_dim * sizeof *x.acc);
 
-    visit(&x, l->lookback >= 0 && q > l->lookback ? q - l->lookback : 0, x.seq->end - 1);
+    if (a->keep)
+        visit_kept(&x, t, h);
+    else
+        visit(&x, l->lookback >= 0 && q > l->lookback ? q - l->lookback : 0, x.seq->end - 1);
     if (a->own_k)
         visit_own(&x, slot);
     weigh_block(&x);
@@ -284,9 +296,16 @@ bool eval_attend(EvalRun *r, NodeId id) {
     };
     if (!a.q || !a.pos || !take_own(&a, n) || !take_room(&a, n))
         return false;
+    if (sparse_applies(r, n)) {
+        a.keep = sparse_select(r, &(SparseQueries){n, a.variant, cache, a.q, a.pos, a.rows, a.heads, a.dim0, a.scale});
+        if (!a.keep)
+            return false;
+    }
     double keys = 0;
     for (int64_t t = 0; t < a.rows; t++)
         keys += (double)(kv_seq(r->e, cache, run_slot(r, a.dim0, t))->end + a.own_rows);
     run_parts(r, a.rows * a.heads, keys * (double)(a.heads * dim), attend_part, &a);
-    return !atomic_load(&lost) || report_lost(&a, n);
+    const bool ok = !atomic_load(&lost) || report_lost(&a, n);
+    sparse_free(a.keep);
+    return ok;
 }

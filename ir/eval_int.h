@@ -127,4 +127,27 @@ static inline KvSeq *kv_seq(const Evaluator *e, int cache, int slot) {
 /* The place of a position, or -1 when it is not held. */
 int64_t kv_held(const KvLayout *l, const KvSeq *s, int64_t pos);
 
+/* ==== Sparse attention (eval_sparse.c) ==== */
+
+/* The queries of a node that attends to stored keys. */
+typedef struct SparseQueries {
+    const Node *node;
+    const Variant *variant;
+    int cache;
+    const float *q;     /* [rows][heads][k_dim] */
+    const int32_t *pos; /* [rows] */
+    int64_t rows, heads, dim0;
+    float scale;
+} SparseQueries;
+
+typedef struct SparseKeep SparseKeep;
+
+/* Whether the node attends sparse in this call: so chosen for the prefill phase, and the call is of it. */
+bool sparse_applies(const EvalRun *r, const Node *n);
+/* Which blocks of keys each query block and head keeps; NULL after an error. To be freed. */
+SparseKeep *sparse_select(EvalRun *r, const SparseQueries *q);
+void sparse_free(SparseKeep *k); /* NULL is fine */
+/* The kept positions next to each other, of query row t and head h, that begin at or behind *from: *from .. *to. */
+bool sparse_run(const SparseKeep *k, int64_t t, int64_t h, int64_t *from, int64_t *to);
+
 #endif

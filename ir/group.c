@@ -26,7 +26,7 @@ Family family_from_name(Str name) {
 }
 
 static const char *const way_names[ATTEND_WAYS] = {
-    [ATTEND_NONE] = "none", [ATTEND_SPLIT] = "split", [ATTEND_DENSE] = "dense"};
+    [ATTEND_NONE] = "none", [ATTEND_SPLIT] = "split", [ATTEND_DENSE] = "dense", [ATTEND_SPARSE] = "sparse"};
 
 const char *attend_way_name(AttendWay w) {
     if ((unsigned)w >= ATTEND_WAYS)

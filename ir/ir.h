@@ -128,8 +128,9 @@ Family family_from_name(Str name); /* FAM_COUNT when unknown */
 /* How an attention goes over the keys. */
 typedef enum AttendWay {
     ATTEND_NONE,
-    ATTEND_SPLIT, /* keys in parts by absolute position, each by another block; the parts are merged */
-    ATTEND_DENSE, /* blocks of queries against every tile of keys that some of them sees */
+    ATTEND_SPLIT,  /* keys in parts by absolute position, each by another block; the parts are merged */
+    ATTEND_DENSE,  /* blocks of queries against every tile of keys that some of them sees */
+    ATTEND_SPARSE, /* against those blocks of keys that the variant's sparse method keeps; prefill only */
     ATTEND_WAYS,
 } AttendWay;
 
@@ -138,6 +139,7 @@ AttendWay attend_way_from_name(Str name); /* ATTEND_NONE when unknown */
 
 typedef struct AttendChoice {
     AttendWay way;
+    int64_t from;    /* ATTEND_SPARSE: blocks of queries that begin before this position go dense; else 0 */
     const char *why; /* for people; NULL with ATTEND_NONE */
 } AttendChoice;
 

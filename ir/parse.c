@@ -194,7 +194,7 @@ static bool parse_warps(Parser *p, Group *group) {
     return true;
 }
 
-/* `decode split "why"`, or nothing. */
+/* `decode split "why"`, `prefill sparse from 4096 "why"`, or nothing. */
 static bool parse_attend(Parser *p, const char *phase, AttendChoice *c) {
     if (!p_accept_word(p, phase))
         return true;
@@ -202,6 +202,9 @@ static bool parse_attend(Parser *p, const char *phase, AttendChoice *c) {
     if (c->way == ATTEND_NONE)
         return p_expected(p, "a way of attending");
     p_next(p);
+    if (c->way == ATTEND_SPARSE &&
+        (!p_expect_word(p, "from") || !p_int(p, "the first sparse position", 0, INT32_MAX, &c->from)))
+        return false;
     return p->tok == TOK_STRING ? p_name(p, "the reason", &c->why) : p_expected(p, "the reason, in quotes");
 }
 

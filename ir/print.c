@@ -215,6 +215,8 @@ static void print_attend(Buf *out, const char *phase, const AttendChoice *c) {
     if (c->way == ATTEND_NONE)
         return;
     buf_printf(out, " %s %s ", phase, attend_way_name(c->way));
+    if (c->way == ATTEND_SPARSE)
+        buf_printf(out, "from %lld ", (long long)c->from);
     text_put_string(out, c->why, strlen(c->why));
 }
 

@@ -5,7 +5,7 @@
  * rather than shared with plan-memory, whose mistakes it is to find. Every breach is one located
  * error; a graph with broken nodes is not looked at further.
  */
-#include "ir/ir.h"
+#include "ir/sparse.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +99,10 @@ static void check_variant(Checker *c, const Variant *v) {
     check_scalar(c, v, "visible", "qkh", v->visible);
     check_scalar(c, v, "score", "sqkh", v->score);
     check_scalar(c, v, "sink", "h", v->sink);
+    int arg;
+    const char *problem = v->visible ? sparse_problem(c->scratch, v, &arg) : NULL;
+    if (problem)
+        breach(c, v->loc, "variant '%s': %s", v->name, problem);
 }
 
 /* ==== Nodes ==== */
@@ -217,7 +221,22 @@ static bool check_members(Checker *c, const int *mains) {
 }
 
 static bool choice_ok(const AttendChoice *c) {
-    return (unsigned)c->way < ATTEND_WAYS && (c->way == ATTEND_NONE) == (c->why == NULL);
+    return (unsigned)c->way < ATTEND_WAYS && (c->way == ATTEND_NONE) == (c->why == NULL) &&
+           (c->way == ATTEND_SPARSE ? c->from >= 0 : c->from == 0);
+}
+
+/* Sparse is a way of the prefill phase, for a variant that says how, among stored keys. */
+static void check_sparse(Checker *c, const Node *n) {
+    const Group *group = n->group ? &c->g->groups.v[n->group - 1] : NULL;
+    if (!group || n->op != OP_ATTEND || (group->decode.way != ATTEND_SPARSE && group->prefill.way != ATTEND_SPARSE))
+        return;
+    const Variant *v = &c->m->variants.v[n->attr[0].i];
+    if (group->decode.way == ATTEND_SPARSE)
+        breach(c, n->loc, "%s cannot attend sparse in decode", label(n));
+    else if (!v->sparse)
+        breach(c, n->loc, "%s cannot attend sparse: variant '%s' has no sparse method", label(n), v->name);
+    else if (n->n_in > 3)
+        breach(c, n->loc, "%s cannot attend sparse: it counts rows that are not stored", label(n));
 }
 
 /* What choose-matmul and choose-attention wrote is for this family, and kernels can do it. */
@@ -226,6 +245,7 @@ static void check_choices(Checker *c) {
     int *tile_k = arena_array(c->scratch, (size_t)g->groups.n + 1, sizeof *tile_k);
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
+        check_sparse(c, n);
         if (!ir_is_matmul(n))
             continue;
         int k = dtype_info(ir_type(g, n->in[1])->dtype)->tile_k;

@@ -2,10 +2,14 @@
  *
  *   before   group g3 attention
  *   after    group g3 attention decode split "at most 16 rows" prefill dense "window of 512 keys"
+ *   or       group g3 attention decode split "at most 16 rows" prefill sparse from 5376 "faster than dense, alpha 0.12"
  *
  * Decode has few rows and, in the long run, many keys: these are split by position, so that many blocks read them at
  * once. Prefill has rows enough to fill the GPU: blocks of queries go over the tiles of keys that their variant shows
- * them. The code generator does what stands here, or says that it cannot.
+ * them. Where a variant has a sparse method they may leave out blocks of keys, which changes results: by itself that is
+ * chosen only from the position on from which it is faster (sparse_cost.c), and not where it could hardly be noticed.
+ * Another alpha than the text's is written into the variant. The code generator does what stands here, or says that it
+ * cannot.
  *
  * requires  groups are final (schedule)
  * keeps     every node and every group
@@ -22,15 +26,92 @@ static const char *reach(const Module *m, const Variant *v) {
     return back < 0 ? "every key so far" : arena_printf(m->arena, "window of %lld keys", (long long)back + 1);
 }
 
-static bool choose(AttendChoice *c, AttendWay way, const char *why) {
-    bool changed = c->way != way || strcmp(c->why, why) != 0;
-    *c = (AttendChoice){way, why};
+static bool choose(AttendChoice *c, AttendChoice to) {
+    const bool changed = c->way != to.way || c->from != to.from || !c->why || strcmp(c->why, to.why) != 0;
+    *c = to;
     return changed;
 }
 
+/* ==== What sparse would gain ==== */
+
+/* FLOPs of one row of a prompt of `context`, on average: of the attentions with a sparse method, and of all. */
+static double sparse_share(const Graph *g, int64_t context) {
+    double sparse = 0, all = 0;
+    for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+        const Node *n = ir_get(g, id);
+        const double out = 2 * (double)type_row_elems(&n->type);
+        if (ir_is_matmul(n) && n->type.dim[0] == DIM_T) {
+            const Type *w = ir_type(g, n->in[1]);
+            all += out * (double)w->dim[w->rank - 1];
+        } else if (n->op == OP_ATTEND) {
+            const Variant *v = &g->module->variants.v[n->attr[0].i];
+            const int64_t back = scalar_lookback(v->visible);
+            const double keys = back >= 0 && back < context / 2 ? (double)back + 1 : (double)context / 2;
+            const double flops = (out + 2 * (double)type_row_elems(ir_type(g, n->in[0]))) * keys;
+            all += flops;
+            sparse += v->sparse ? flops : 0;
+        }
+    }
+    return all > 0 ? sparse / all : 0;
+}
+
+/* Where it is faster, as far as that is worth dropping keys. */
+static AttendChoice weigh(const Graph *g, const Node *n, const PassOptions *o, const char *why) {
+    enum { LEAST_PERCENT = 5 };
+    Arena *a = g->module->arena;
+    const KvLayout *l = &g->module->caches.v[ir_cache_of(g, n->in[1])].layout;
+    const FlashPrefill p = sparse_read(&g->module->variants.v[n->attr[0].i]);
+    const SparseShape s = {n->type.dim[1], l->heads, l->k_dim, l->v_dim, o->chunk, p};
+    const SparseRates rates = sparse_rates_default();
+    const int64_t from = sparse_from(&s, &rates, o->context);
+    const double percent = 100 * sparse_share(g, o->context);
+    if (from < 0)
+        why = arena_printf(a, "%s; sparse is not faster up to %lld keys", why, (long long)o->context);
+    else if (percent < LEAST_PERCENT)
+        why = arena_printf(a, "%s; sparse could save at most %.1f %% of a prompt of %lld", why, percent,
+                           (long long)o->context);
+    else
+        return (AttendChoice){ATTEND_SPARSE, from, arena_printf(a, "faster than dense, alpha %g", p.alpha)};
+    return (AttendChoice){ATTEND_DENSE, 0, why};
+}
+
+static AttendChoice prefill_way(const Graph *g, const Node *n, const PassOptions *o) {
+    const Module *m = g->module;
+    Variant *v = &m->variants.v[n->attr[0].i];
+    const char *why = reach(m, v);
+    const char *never = n->n_in > 3               ? "it counts only stored keys"
+                        : o->sparse == SPARSE_OFF ? "it is off"
+                                                  : o->no_sparse;
+    if (!v->sparse)
+        return (AttendChoice){ATTEND_DENSE, 0, why};
+    if (never)
+        return (AttendChoice){ATTEND_DENSE, 0, arena_printf(m->arena, "%s; not sparse: %s", why, never)};
+    if (o->alpha >= 0)
+        sparse_set_alpha(v, o->alpha);
+    if (o->sparse == SPARSE_AUTO)
+        return weigh(g, n, o, why);
+    why = arena_printf(m->arena, "asked for, alpha %g", sparse_read(v).alpha);
+    return (AttendChoice){ATTEND_SPARSE, 0, why};
+}
+
+/* ==== The pass ==== */
+
+/* Sparse was asked for: it must be possible somewhere. */
+static void check_asked(Module *m, const PassOptions *o) {
+    const Variant *first = NULL;
+    for (int i = 0; i < m->variants.n && !first; i++)
+        first = m->variants.v[i].sparse ? &m->variants.v[i] : NULL;
+    if (!first)
+        diag_error(m->diag, NO_LOC, "sparse attention is asked for, and no variant of %s has a sparse method", m->name);
+    else if (o->no_sparse)
+        diag_error(m->diag, first->loc, "variant '%s' cannot attend sparse as asked for: %s", first->name,
+                   o->no_sparse);
+}
+
 bool pass_choose_attention(Module *m, const PassOptions *o) {
-    (void)o;
     bool changed = false;
+    if (o->sparse == SPARSE_ON)
+        check_asked(m, o);
     for (int i = 0; i < m->graphs.n; i++) {
         Graph *g = m->graphs.v[i];
         for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
@@ -38,9 +119,8 @@ bool pass_choose_attention(Module *m, const PassOptions *o) {
             if (n->op != OP_ATTEND || !n->group)
                 continue;
             Group *group = &g->groups.v[n->group - 1];
-            const char *why = reach(m, &m->variants.v[n->attr[0].i]);
-            changed = choose(&group->decode, ATTEND_SPLIT, "at most 16 rows") || changed;
-            changed = choose(&group->prefill, ATTEND_DENSE, why) || changed;
+            changed = choose(&group->decode, (AttendChoice){ATTEND_SPLIT, 0, "at most 16 rows"}) || changed;
+            changed = choose(&group->prefill, prefill_way(g, n, o)) || changed;
         }
     }
     return changed;

@@ -6,20 +6,27 @@
 #ifndef LAP_PASSES_PASSES_H
 #define LAP_PASSES_PASSES_H
 
-#include "ir/ir.h"
+#include "ir/sparse.h"
+
+/* Whether variants with a sparse method attend so in prefill: where it is faster, always, never. */
+typedef enum SparseUse { SPARSE_AUTO, SPARSE_ON, SPARSE_OFF } SparseUse;
 
 typedef struct PassOptions {
-    int64_t context;         /* positions a sequence may reach: capacity of linear caches */
-    int64_t chunk;           /* most rows of a call (prefill) */
-    int64_t rows;            /* most rows wanted at the output of a call; more than chunk: chunk */
-    int64_t draft;           /* most rows that may be rolled back after a call */
-    DType kv_k, kv_v;        /* element types of own caches that the model text leaves at f32 */
+    int64_t context;  /* positions a sequence may reach: capacity of linear caches */
+    int64_t chunk;    /* most rows of a call (prefill) */
+    int64_t rows;     /* most rows wanted at the output of a call; more than chunk: chunk */
+    int64_t draft;    /* most rows that may be rolled back after a call */
+    DType kv_k, kv_v; /* element types of own caches that the model text leaves at f32 */
+    SparseUse sparse;
+    double alpha;            /* of sparse methods, in the place of the text's; negative: the text's */
+    const char *no_sparse;   /* why the back end cannot attend sparse; NULL: it can */
     bool all_taps;           /* keep every tap */
     const char *const *taps; /* else the taps wanted, by name */
     int n_taps;
 } PassOptions;
 
-PassOptions pass_options_default(void); /* context 4096, chunk 512, rows 64, draft 16, f32, all_taps */
+PassOptions pass_options_default(void); /* context 4096, chunk 512, rows 64, draft 16, f32, sparse where
+                                           it is faster, all_taps */
 
 /* True when it changed anything; errors go to m->diag. */
 typedef bool PassFn(Module *m, const PassOptions *o);
@@ -45,6 +52,29 @@ typedef struct MatmulSplit {
 } MatmulSplit;
 
 MatmulSplit matmul_split(int64_t k, const DType *types, int n);
+
+/* choose-attention's costs of a layer. (sparse_cost.c) */
+typedef struct SparseShape {
+    int64_t heads, kv_heads, k_dim, v_dim;
+    int64_t rows; /* of a call */
+    FlashPrefill method;
+} SparseShape;
+
+/* Of the machine: FLOP/s of dense and sparse attention and of scores, bytes/s, seconds that sparse costs at least. */
+typedef struct SparseRates {
+    double dense, sparse, score, bytes, fixed;
+} SparseRates;
+
+typedef struct SparseCost {
+    double dense, sparse; /* seconds */
+    double kept;          /* share of the blocks */
+} SparseCost;
+
+SparseRates sparse_rates_default(void);
+/* Of the call whose last row has `keys` keys behind it, itself counted. */
+SparseCost sparse_cost(const SparseShape *s, const SparseRates *r, int64_t keys);
+/* The position from which sparse is worth it; -1: at no position of the context. */
+int64_t sparse_from(const SparseShape *s, const SparseRates *r, int64_t context);
 
 typedef struct PassInfo {
     const char *name;

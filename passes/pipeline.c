@@ -48,8 +48,14 @@ const PassInfo *pass_list(int *count) {
 }
 
 PassOptions pass_options_default(void) {
-    return (PassOptions){
-        .context = 4096, .chunk = 512, .rows = 64, .draft = 16, .kv_k = DT_F32, .kv_v = DT_F32, .all_taps = true};
+    return (PassOptions){.context = 4096,
+                         .chunk = 512,
+                         .rows = 64,
+                         .draft = 16,
+                         .kv_k = DT_F32,
+                         .kv_v = DT_F32,
+                         .alpha = -1,
+                         .all_taps = true};
 }
 
 static double now_ms(void) {
@@ -120,6 +126,10 @@ static bool options_ok(const Module *m, const PipelineOptions *o) {
         p->draft < 0 || p->draft > most) {
         diag_error(m->diag, NO_LOC, "context %lld, chunk %lld, rows %lld, draft %lld: must be positive and below 2^31",
                    (long long)p->context, (long long)p->chunk, (long long)p->rows, (long long)p->draft);
+        ok = false;
+    }
+    if (!(p->alpha <= 1)) {
+        diag_error(m->diag, NO_LOC, "alpha %g: at most 1; 0 keeps all keys", p->alpha);
         ok = false;
     }
     if (!kv_storable(p->kv_k) || !kv_storable(p->kv_v)) {

@@ -68,6 +68,10 @@ CubinCache *cli_open_kernel_cache(Cli *c);
 void cli_close_kernel_cache(const Cli *c, CubinCache *cache);
 /* --kv-k or --kv-v; `automatic` when that is what was chosen. */
 DType cli_kv_type(const char *choice, DType automatic);
+/* --sparse. */
+SparseUse cli_sparse(const Cli *c);
+/* --sparse and --alpha as passes have them. */
+void cli_sparse_options(const Cli *c, PassOptions *p);
 /* --set as the front end wants it; false after a usage error, printed. */
 bool cli_settings(Cli *c, FeSetting **out, int *n);
 /* The same of another option that is repeated. */

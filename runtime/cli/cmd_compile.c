@@ -1,5 +1,6 @@
 /* cmd_compile.c - lap compile: a model text for weights of one kind and some GPU architectures, into a bundle. Needs no
  * GPU; of the weights only metadata is read. */
+#include "codegen/plan.h"
 #include "passes/passes.h"
 #include "runtime/cli/cli.h"
 #include "runtime/device/compile.h"
@@ -96,6 +97,8 @@ static int make_module(Job *j, Bound *b, const TextSource *t) {
     p.pass.rows = p.pass.rows < p.pass.chunk ? p.pass.rows : p.pass.chunk;
     p.pass.kv_k = cli_kv_type(c->o.kv_k, DT_F16);
     p.pass.kv_v = cli_kv_type(c->o.kv_v, DT_F16);
+    cli_sparse_options(c, &p.pass);
+    p.pass.no_sparse = PLAN_NO_SPARSE;
     p.pass.all_taps = c->o.taps;
     info->made_by = "lap " LAP_VERSION;
     info->model = m->name;

@@ -71,7 +71,7 @@ static StepResult score_window(Score *s, int32_t *ids, int64_t at, int32_t bos) 
     s->ids = ids + at;
     session_rewind(s->s, 0);
     /* Rows before the first scored one need no logits, and the last row predicts nothing. */
-    FeedOptions quiet = {.cancel = &cli_interrupted};
+    FeedOptions quiet = {.ahead = s->n - 1 - s->first, .cancel = &cli_interrupted};
     FeedOptions scored = {.rows = on_rows, .ctx = s, .cancel = &cli_interrupted};
     StepResult r = s->first > 0 ? session_feed(s->s, s->ids, s->first, &quiet, NULL) : STEP_OK;
     if (r == STEP_OK)

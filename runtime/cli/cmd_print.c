@@ -18,6 +18,8 @@ static bool pipeline_options(const Cli *c, PipelineOptions *p) {
     const DType kv_type = o->plan || o->kernels ? DT_F16 : DT_F32; /* as a GPU has them; as the processor */
     p->pass.kv_k = cli_kv_type(o->kv_k, kv_type);
     p->pass.kv_v = cli_kv_type(o->kv_v, kv_type);
+    cli_sparse_options(c, &p->pass);
+    p->pass.no_sparse = o->plan || o->kernels ? PLAN_NO_SPARSE : NULL;
     p->pass.all_taps = o->taps;
     p->print_after = o->print_after;
     p->stop_after = whole ? o->stop_after : o->after;

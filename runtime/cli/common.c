@@ -120,6 +120,19 @@ bool cli_settings(Cli *c, FeSetting **out, int *n) {
     return cli_parse_settings(c, "--set", &c->o.set, out, n);
 }
 
+SparseUse cli_sparse(const Cli *c) {
+    static const char *const names[] = {[SPARSE_AUTO] = "auto", [SPARSE_ON] = "on", [SPARSE_OFF] = "off"};
+    int i = SPARSE_OFF;
+    while (i > SPARSE_AUTO && strcmp(c->o.sparse, names[i]) != 0)
+        i--;
+    return (SparseUse)i;
+}
+
+void cli_sparse_options(const Cli *c, PassOptions *p) {
+    p->sparse = cli_sparse(c);
+    p->alpha = c->o.given[OPT_alpha] ? c->o.alpha : p->alpha;
+}
+
 DType cli_kv_type(const char *choice, DType automatic) {
     const DType type = dtype_from_name((Str){choice, strlen(choice)}); /* there is no type "auto" */
     return type == DT_COUNT ? automatic : type;
@@ -210,6 +223,8 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
                          .chunk = c->o.chunk,
                          .kv_k = cli_kv_type(c->o.kv_k, DT_COUNT),
                          .kv_v = cli_kv_type(c->o.kv_v, DT_COUNT),
+                         .sparse = cli_sparse(c),
+                         .alpha = c->o.given[OPT_alpha] ? &c->o.alpha : NULL,
                          .threads = (int)c->o.threads,
                          .device = device,
                          .gpu = {.driver = c->o.driver,

@@ -86,6 +86,11 @@ bool session_fits(Session *s, int64_t n) {
     return true;
 }
 
+int64_t session_next_rows(const Session *s, int64_t n, int64_t most) {
+    const int64_t now = n < most ? n : most, over = (s->length + now) % s->grid;
+    return now < n && over < now ? now - over : now;
+}
+
 static bool check_call(Session *s, const StepCall *c) {
     if (c->n < 1 || c->n > s->o.chunk || c->n_rows < 1 || c->n_rows > c->n || c->n_rows > session_step_rows(s))
         ICE("step of %lld rows, %lld wanted", (long long)c->n, (long long)c->n_rows);
@@ -98,8 +103,13 @@ bool session_make_call(Session *s, const StepCall *c, StepInputs *in, EvalCall *
     for (int64_t i = 0; i < c->n; i++)
         s->pos[i] = (int32_t)(s->length + i);
     *in = (StepInputs){{{"tokens", c->tokens}, {"pos", s->pos}, {"rows", c->rows}}};
-    *call = (EvalCall){
-        .graph = s->step, .T = c->n, .R = c->n_rows, .inputs = in->v, .n_inputs = COUNTOF(in->v), .cancel = c->cancel};
+    *call = (EvalCall){.graph = s->step,
+                       .T = c->n,
+                       .R = c->n_rows,
+                       .ahead = c->ahead,
+                       .inputs = in->v,
+                       .n_inputs = COUNTOF(in->v),
+                       .cancel = c->cancel};
     /* A failed call may have stored some of its rows: they count as overwritten in a ring. */
     const int64_t end = s->length + c->n;
     s->high = end > s->high ? end : s->high;
@@ -170,11 +180,12 @@ static bool feed_rows_new(const Session *s, FeedRows *r, int64_t rows) {
     return ok;
 }
 
-/* Feeds tokens [from, from + n); r NULL: only the last row is computed, into last. */
-static StepResult feed_chunk(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o, FeedRows *r,
-                             float *last) {
+/* Feeds n tokens, in front of `ahead` more; r NULL: only the last row is computed, into last. */
+static StepResult feed_chunk(Session *s, const int32_t *tokens, int64_t n, int64_t ahead, const FeedOptions *o,
+                             FeedRows *r, float *last) {
     int32_t last_row = (int32_t)(n - 1);
-    StepCall c = {.tokens = tokens, .n = n, .rows = &last_row, .n_rows = 1, .logits = last, .cancel = o->cancel};
+    StepCall c = {.tokens = tokens, .n = n, .rows = &last_row, .n_rows = 1, .logits = last, .ahead = ahead};
+    c.cancel = o->cancel;
     if (r) {
         c.rows = s->rows;
         c.n_rows = n;
@@ -197,8 +208,8 @@ StepResult session_feed(Session *s, const int32_t *tokens, int64_t n, const Feed
         return STEP_ERROR;
     StepResult result = STEP_OK;
     for (int64_t done = 0; done < n && result == STEP_OK;) {
-        int64_t now = n - done < most ? n - done : most;
-        result = feed_chunk(s, tokens + done, now, o, o->rows ? &rows : NULL, last);
+        int64_t now = session_next_rows(s, n - done, most);
+        result = feed_chunk(s, tokens + done, now, n - done - now + o->ahead, o, o->rows ? &rows : NULL, last);
         done += now;
         if (result == STEP_OK && o->progress)
             o->progress(o->ctx, done, n);

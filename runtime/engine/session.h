@@ -12,6 +12,7 @@
 
 #include "frontend/frontend.h"
 #include "ir/diag.h"
+#include "passes/passes.h"
 #include "runtime/engine/backend.h"
 #include "runtime/text/text.h"
 #include "runtime/weights/weights.h"
@@ -27,6 +28,8 @@ typedef struct SessionOptions {
     int64_t context;         /* most positions of the sequence */
     int64_t chunk;           /* most rows of a call */
     DType kv_k, kv_v;        /* element types of stored keys and values; DT_COUNT: as the back end prefers */
+    SparseUse sparse;        /* attention that leaves out keys of long prompts */
+    const double *alpha;     /* of it, in the place of the text's; NULL: the text's */
     int threads;             /* 0: all processors */
     const char *device;      /* "auto", "cpu", "gpu" */
     GpuOptions gpu;          /* its plan options are filled from the others */
@@ -74,6 +77,7 @@ typedef struct StepCall {
     int64_t n_rows;      /* at least 1: the head always runs on something; at most session_step_rows() */
     float *logits;       /* [n_rows, vocab]; NULL: not read */
     float *const *taps;  /* [n_taps][n, width]; NULL: not read */
+    int64_t ahead;       /* tokens of the prompt behind this call (EvalCall.ahead) */
     const volatile bool *cancel;
 } StepCall;
 
@@ -93,12 +97,13 @@ typedef struct FeedOptions {
      * with STEP_STOPPED. NULL: only the last row's logits are computed. */
     bool (*rows)(void *ctx, int64_t pos, int64_t n, const float *logits, float *const *taps);
     void *ctx;
+    int64_t ahead; /* tokens of the prompt that a later feed will append */
     const volatile bool *cancel;
 } FeedOptions;
 
 /* Appends n >= 1 tokens in chunks; the last row's logits go to last [vocab] unless NULL. When every
  * row is wanted calls are made smaller than `chunk` where needed to bound memory; results do not
- * depend on it. */
+ * depend on it, as calls end where blocks of sparse attention do (as far as `chunk` has room for one). */
 StepResult session_feed(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o, float *last);
 
 /* ==== Tokens picked on the device ====

@@ -56,12 +56,16 @@ struct Session {
     int32_t *pos;    /* [chunk] scratch */
     int32_t *rows;   /* [chunk] 0, 1, 2, .. */
     int64_t length;
+    int64_t grid; /* calls of a feed end at multiples of it: the block of sparse attention; 1: anywhere */
     int64_t high; /* positions stored since position 0 last was: what rings may have overwritten */
     Picks picks;
 };
 
 /* Most rows of a call; all: of which every row's logits are wanted. */
 int64_t session_rows_a_call(const Session *s, bool all);
+
+/* Rows of the next call of a feed that has n left. */
+int64_t session_next_rows(const Session *s, int64_t n, int64_t most);
 
 /* False after an error: n more tokens do not fit in the context. */
 bool session_fits(Session *s, int64_t n);

@@ -1,5 +1,4 @@
 /* session_open.c - from weights, and a model text or a bundle, to a session. See session.h. */
-#include "passes/passes.h"
 #include "runtime/engine/session_int.h"
 #include <string.h>
 
@@ -56,7 +55,8 @@ static bool bind_data(Session *s) {
 }
 
 int64_t session_rows_a_call(const Session *s, bool all) {
-    const int64_t fit = ALL_ROWS_BYTES / ((int64_t)s->vocab * (int64_t)sizeof(float));
+    int64_t fit = ALL_ROWS_BYTES / ((int64_t)s->vocab * (int64_t)sizeof(float));
+    fit = fit > s->grid ? fit : s->grid; /* a block of queries in parts would choose other keys */
     int64_t most = !all || fit > s->o.chunk ? s->o.chunk : fit;
     if (all && s->facet && most > session_step_rows(s))
         most = session_step_rows(s);
@@ -103,6 +103,17 @@ static bool read_module(Session *s) {
 
 /* ==== From a text ==== */
 
+/* The largest block of sparse methods that may be used. */
+static int64_t sparse_grid(const Session *s, const Module *m) {
+    int64_t grid = 1;
+    for (int i = 0; i < m->variants.n && s->o.sparse != SPARSE_OFF && !s->backend->no_sparse; i++) {
+        const Variant *v = &m->variants.v[i];
+        const int64_t block = v->sparse ? sparse_read(v).block : 1;
+        grid = block > grid ? block : grid;
+    }
+    return grid;
+}
+
 static bool run_pipeline(Session *s, Module *m) {
     PipelineOptions p = {.pass = pass_options_default()};
     p.pass.context = s->o.context;
@@ -110,6 +121,9 @@ static bool run_pipeline(Session *s, Module *m) {
     p.pass.rows = wanted_rows(s);
     p.pass.kv_k = s->o.kv_k == DT_COUNT ? s->backend->kv_type : s->o.kv_k;
     p.pass.kv_v = s->o.kv_v == DT_COUNT ? s->backend->kv_type : s->o.kv_v;
+    p.pass.sparse = s->o.sparse;
+    p.pass.alpha = s->o.alpha ? *s->o.alpha : p.pass.alpha;
+    p.pass.no_sparse = s->backend->no_sparse;
     p.pass.all_taps = false;
     p.pass.taps = s->taps;
     p.pass.n_taps = s->n_taps;
@@ -131,6 +145,7 @@ static bool compile(Session *s) {
                   .n_settings = s->o.n_settings};
     Module *m = fe_compile(s->arena, s->diag, &in);
     s->module = m;
+    s->grid = m ? sparse_grid(s, m) : 1;
     if (!m || !draft_compile(s, m) || !read_module(s) || !run_pipeline(s, m))
         return false;
     s->step = module_graph(s->module, "step");
@@ -183,6 +198,8 @@ static bool check_meaning(const Session *s) {
     } rows[] = {{"--model", s->o.model != NULL},
                 {"--verify-each", s->o.verify_each},
                 {"--draft", s->o.draft != NULL},
+                {"--sparse", s->o.sparse != SPARSE_AUTO},
+                {"--alpha", s->o.alpha != NULL},
                 {"--use-kernel", s->o.gpu.use_kernel != NULL},
                 {"--device cpu", strcmp(s->o.device, "cpu") == 0}};
     bool ok = true;
@@ -271,7 +288,7 @@ Session *session_open(const SessionOptions *o, Diag *diag) {
         return NULL;
     Arena *arena = arena_new();
     Session *s = arena_alloc(arena, sizeof *s);
-    *s = (Session){.o = *o, .diag = diag, .arena = arena, .backend = backend, .n_taps = o->n_taps};
+    *s = (Session){.o = *o, .diag = diag, .arena = arena, .backend = backend, .grid = 1, .n_taps = o->n_taps};
     for (int i = 0; i < o->n_taps; i++)
         s->taps[i] = o->taps[i];
     if (!s->o.facet && s->o.chunk > s->o.context)

@@ -17,7 +17,7 @@ bool session_picks(const Session *s) {
 /* The last chunk: its last row picks. */
 static StepResult first_pick(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o) {
     const int32_t row = (int32_t)(n - 1);
-    const StepCall c = {.tokens = tokens, .n = n, .rows = &row, .n_rows = 1, .cancel = o->cancel};
+    const StepCall c = {.tokens = tokens, .n = n, .rows = &row, .n_rows = 1, .ahead = o->ahead, .cancel = o->cancel};
     const int errors = diag_errors(s->diag);
     StepInputs in;
     EvalCall call;
@@ -32,9 +32,11 @@ static StepResult first_pick(Session *s, const int32_t *tokens, int64_t n, const
 static StepResult feed(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o) {
     const int64_t most = session_rows_a_call(s, false);
     for (int64_t done = 0; done < n;) {
-        const int64_t now = n - done < most ? n - done : most;
+        const int64_t now = session_next_rows(s, n - done, most);
         const int32_t row = (int32_t)(now - 1);
-        const StepCall c = {.tokens = tokens + done, .n = now, .rows = &row, .n_rows = 1, .cancel = o->cancel};
+        const int64_t ahead = n - done - now + o->ahead;
+        const StepCall c = {
+            .tokens = tokens + done, .n = now, .rows = &row, .n_rows = 1, .ahead = ahead, .cancel = o->cancel};
         const StepResult r = done + now < n ? session_step(s, &c) : first_pick(s, tokens + done, now, o);
         if (r != STEP_OK)
             return r;

@@ -1,5 +1,6 @@
 /* pass_driver.c - runs one pass on IR text from standard input: text in, text out, messages to stderr.
- * pass_driver PASS [context N] [chunk N] [rows N] [draft N] [kv-k TYPE] [kv-v TYPE] [tap NAME].. [no-taps]; PASS `none`
+ * pass_driver PASS [context N] [chunk N] [rows N] [draft N] [kv-k TYPE] [kv-v TYPE] [sparse auto|on|off] [alpha X]
+ * [no-sparse WHY] [tap NAME].. [no-taps]; PASS `none`
  * only reads, checks and prints. Exit 1 after errors, 3 when the printed text does not read back to itself. */
 #include "passes/passes.h"
 
@@ -38,6 +39,12 @@ static PipelineOptions read_options(int argc, char **argv, const char **taps) {
             o.pass.kv_k = dtype_from_name((Str){value, strlen(value)});
         else if (strcmp(argv[i], "kv-v") == 0)
             o.pass.kv_v = dtype_from_name((Str){value, strlen(value)});
+        else if (strcmp(argv[i], "sparse") == 0)
+            o.pass.sparse = strcmp(value, "on") == 0 ? SPARSE_ON : strcmp(value, "off") == 0 ? SPARSE_OFF : SPARSE_AUTO;
+        else if (strcmp(argv[i], "alpha") == 0)
+            o.pass.alpha = atof(value);
+        else if (strcmp(argv[i], "no-sparse") == 0)
+            o.pass.no_sparse = value;
         else if (strcmp(argv[i], "tap") == 0) {
             o.pass.all_taps = false;
             taps[o.pass.n_taps++] = value;
