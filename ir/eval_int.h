@@ -142,7 +142,7 @@ typedef struct SparseQueries {
 
 typedef struct SparseKeep SparseKeep;
 
-/* Whether the node attends sparse in this call: so chosen for the prefill phase, and the call is of it. */
+/* Whether the node attends sparse in this call: so chosen for the prefill phase, and it has as many rows as that. */
 bool sparse_applies(const EvalRun *r, const Node *n);
 /* Which blocks of keys each query block and head keeps; NULL after an error. To be freed. */
 SparseKeep *sparse_select(EvalRun *r, const SparseQueries *q);

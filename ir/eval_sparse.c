@@ -14,10 +14,10 @@
  * the bits of the dense way. alpha = 0 keeps all, as do query blocks that begin before `from`. P is held as
  * log2: the largest z plus log2 of the sum.
  *
- * Rows are sparse in the calls of the prefill phase, those of more rows than decoding and checking guesses have.
- * As a block of queries chooses together, a row's result depends on which rows of its block are in the call: cut at
- * multiples of B, and told by EvalCall.ahead where the prompt ends, a prompt gives the same bits in one call or many.
- * It does not depend on threads, or on other sequences.
+ * A node attends sparse in a call where it has more rows than decoding and checking guesses have, 16; few wanted rows
+ * of a long call go the way of decode, and so dense. As a block of queries chooses together, a row's result depends on
+ * which rows of its block are in the call: cut at multiples of B, and told by EvalCall.ahead where the prompt ends, a
+ * prompt gives the same bits in one call or many. It does not depend on threads, or on other sequences.
  *
  * Deliberate deviations:
  *   rectangular   queries of a later call choose among all keys so far; the original has one square call
@@ -239,7 +239,8 @@ static bool choose(Choosing *c) {
 }
 
 bool sparse_applies(const EvalRun *r, const Node *n) {
-    return n->group && r->g->groups.v[n->group - 1].prefill.way == ATTEND_SPARSE && r->call->T > 1 + MAX_DRAFTS;
+    return n->group && r->g->groups.v[n->group - 1].prefill.way == ATTEND_SPARSE &&
+           run_dim(r, &n->type, 0) > 1 + MAX_DRAFTS;
 }
 
 SparseKeep *sparse_select(EvalRun *r, const SparseQueries *q) {

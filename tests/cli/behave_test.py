@@ -535,6 +535,19 @@ def test_perplexity_by_hand():
     assert stride["scored"] == 8 * ((len(ids) - 32) // 8 + 1), stride
 
 
+def test_sparse_prompts():
+    """However a prompt is cut at multiples of the block, sparse attention is the same; nothing left out is dense."""
+    tokens, _ = ids_file(1100, random.Random(SEED))
+    def logits(*options):
+        return logits_of(tokens, "-n", "0", "--device", "cpu", "-c", 1200, *options)
+    dense = logits("--sparse", "off")
+    assert dense == logits() == logits("--sparse", "on", "--alpha", 0)
+    on = logits("--sparse", "on", "--alpha", 0.9, "--chunk", 128)
+    assert on == logits("--sparse", "on", "--alpha", 0.9, "--chunk", 512)
+    assert on == logits("--sparse", "on", "--alpha", 0.9, "--chunk", 650, "-t", 3) # calls end at blocks
+    assert 0 < rms_difference(dense, on) < 0.5, rms_difference(dense, on)
+
+
 def logits_of_ids(ids):
     path = os.path.join(TMP, "all.txt")
     with open(path, "w") as f:

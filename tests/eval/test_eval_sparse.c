@@ -336,7 +336,7 @@ static void short_prompts_are_dense_to_the_bit(void **unused) {
     s.from = 0;
     s.p.local = 64;
     same_as_dense(&s, N - 1, 0);
-    /* Calls of as many rows as decoding has are not of the prefill phase. */
+    /* Calls of as many rows as decoding has go its way. */
     s.p = usual;
     same_as_dense(&s, N, 16);
 }
@@ -375,29 +375,34 @@ static void cut_blocks_choose_for_themselves(void **unused) {
     assert_true(c.left_out > 1000);
 }
 
-/* Wanted rows alone are the queries, of a call that is still one of the prefill phase. */
+/* Wanted rows alone are the queries; few of them go the way of decode, though the call is long. */
 static void wanted_rows_choose_for_themselves(void **unused) {
     (void)unused;
-    Setup s = setup(usual);
-    s.wanted = true;
+    Setup s = setup(usual), dense = s;
+    s.wanted = dense.wanted = dense.dense = true;
     s.p.tail = 0;
     Count c = {0};
     random_rows(&rows, 1.5, 16);
     one_hot(&rows, 16);
-    memcpy(held.q, rows.q, sizeof held.q);
-    memcpy(held.k, rows.k, sizeof held.k);
-    memcpy(held.v, rows.v, sizeof held.v);
+    memcpy(&held, &rows, sizeof held);
     const SparseOracle o = oracle_of(&s, N);
-    for (int i = 0; i < 10; i++) {
-        Machine m = machine(&s);
-        const int block = (int)lab_int(5, N / 16 - 1), from = block * 16 + (int)lab_int(0, 15);
-        int32_t wanted[16];
-        int n = 0;
-        for (int t = from; t < block * 16 + 16; t++)
-            wanted[n++] = t;
-        assert_true(step(&m, &rows, 0, N, 0, wanted, n, whole));
-        expect_kept(&o, block, from, from + n, whole, &c);
-        machine_free(&m);
+    for (int i = 0; i < 16; i++) {
+        const int n = i % 4 ? (int)lab_int(17, 32) : (int)lab_int(1, 16), from = (int)lab_int(80, N - n);
+        const Setup *const ways[] = {&s, &dense};
+        int32_t wanted[32];
+        for (int t = 0; t < n; t++)
+            wanted[t] = from + t;
+        for (int w = 0; w < 2; w++) {
+            Machine m = machine(ways[w]);
+            assert_true(step(&m, &rows, 0, N, 0, wanted, n, w ? other : whole));
+            machine_free(&m);
+        }
+        if (n <= 16)
+            assert_memory_equal(whole[from], other[from], (size_t)n * sizeof whole[0]);
+        for (int at = from, to; n > 16 && at < from + n; at = to) {
+            to = (at / 16 + 1) * 16 < from + n ? (at / 16 + 1) * 16 : from + n;
+            expect_kept(&o, at / 16, at, to, whole, &c);
+        }
     }
     assert_true(c.left_out > 100);
 }
