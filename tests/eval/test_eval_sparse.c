@@ -67,7 +67,7 @@ typedef struct Machine {
 } Machine;
 
 static double capped(double s, double q, double k, int h) {
-    return 5 * tanh(s / 5) - 0.01 * (h + 1) * (q - k);
+    return 5 * tanh(s / 5) - 0.0001 * (h + 1) * (q - k) * (q - k);
 }
 
 static const Scalar *leaf(Lab *l, ScalarOp op) {
@@ -92,10 +92,12 @@ static Variant variant_of(Lab *l, const Setup *s) {
         v.sparse_arg[i].value = value[i];
     }
     if (s->scored) {
-        const Scalar *slope = bi(l, SC_MUL, num(l, 0.01), bi(l, SC_ADD, h, num(l, 1)));
+        const Scalar *slope = bi(l, SC_MUL, num(l, 0.0001), bi(l, SC_ADD, h, num(l, 1)));
+        const Scalar *distance = bi(l, SC_SUB, q, k);
         const Scalar *tanh_s =
             scalar_new(l->arena, SC_TANH, bi(l, SC_DIV, leaf(l, SC_S), num(l, 5)), NULL, NULL, NO_LOC);
-        v.score = bi(l, SC_SUB, bi(l, SC_MUL, num(l, 5), tanh_s), bi(l, SC_MUL, slope, bi(l, SC_SUB, q, k)));
+        v.score =
+            bi(l, SC_SUB, bi(l, SC_MUL, num(l, 5), tanh_s), bi(l, SC_MUL, bi(l, SC_MUL, slope, distance), distance));
     }
     return v;
 }
