@@ -72,6 +72,9 @@ static void what_costs_more_begins_later(void **unused) {
     const int64_t slow_both = sparse_from(&s, &r, 1 << 20);
     assert_true(from < slow_scores && slow_scores < slow_both);
     r = sparse_rates_default();
+    s.method.alpha = 0.05; /* which keeps more */
+    assert_true(sparse_from(&s, &r, 1 << 20) > from);
+    s.method.alpha = 0.12;
     r.sparse = r.dense * 100;
     assert_int_equal(sparse_from(&s, &r, 1 << 20), 4096); /* however fast: not for short prompts */
     s.method.alpha = 0;
