@@ -2,14 +2,14 @@
  *
  *   before   group g3 attention
  *   after    group g3 attention decode split "at most 16 rows" prefill dense "window of 512 keys"
- *   or       group g3 attention decode split "at most 16 rows" prefill sparse from 5376 "faster than dense, alpha 0.12"
+ *   or       group g3 attention decode split "at most 16 rows" prefill sparse from 0 "asked for, alpha 0.12"
  *
  * Decode has few rows and, in the long run, many keys: these are split by position, so that many blocks read them at
  * once. Prefill has rows enough to fill the GPU: blocks of queries go over the tiles of keys that their variant shows
- * them. Where a variant has a sparse method they may leave out blocks of keys, which changes results: by itself that is
- * chosen only from the position on from which it is faster (sparse_cost.c), and not where it could hardly be noticed.
- * Another alpha than the text's is written into the variant. The code generator does what stands here, or says that it
- * cannot.
+ * them. Where a variant has a sparse method they may leave out blocks of keys, which changes results: that is done
+ * where it is asked for. Else it stays dense, and the reason has the position from which sparse would be faster
+ * (sparse_cost.c), or that it could hardly be noticed. Another alpha than the text's is written into the variant. The
+ * code generator does what stands here, or says that it cannot.
  *
  * requires  groups are final (schedule)
  * keeps     every node and every group
@@ -55,8 +55,10 @@ static double sparse_share(const Graph *g, int64_t context) {
     return all > 0 ? sparse / all : 0;
 }
 
-/* Where it is faster, as far as that is worth dropping keys. */
-static AttendChoice weigh(const Graph *g, const Node *n, const PassOptions *o, const char *why) {
+/* Why it is dense though nobody said so: what sparse would gain, and what is in the way. Leaving out keys changes
+ * results; no model is certified, that is, measured on long texts to lose less than its users would mind. Where one is,
+ * this is the place to choose sparse from `from` on. */
+static const char *weigh(const Graph *g, const Node *n, const PassOptions *o) {
     enum { LEAST_PERCENT = 5 };
     Arena *a = g->module->arena;
     const KvLayout *l = &g->module->caches.v[ir_cache_of(g, n->in[1])].layout;
@@ -66,13 +68,10 @@ static AttendChoice weigh(const Graph *g, const Node *n, const PassOptions *o, c
     const int64_t from = sparse_from(&s, &rates, o->context);
     const double percent = 100 * sparse_share(g, o->context);
     if (from < 0)
-        why = arena_printf(a, "%s; sparse is not faster up to %lld keys", why, (long long)o->context);
-    else if (percent < LEAST_PERCENT)
-        why = arena_printf(a, "%s; sparse could save at most %.1f %% of a prompt of %lld", why, percent,
-                           (long long)o->context);
-    else
-        return (AttendChoice){ATTEND_SPARSE, from, arena_printf(a, "faster than dense, alpha %g", p.alpha)};
-    return (AttendChoice){ATTEND_DENSE, 0, why};
+        return arena_printf(a, "sparse is not faster up to %lld keys", (long long)o->context);
+    if (percent < LEAST_PERCENT)
+        return arena_printf(a, "sparse could save at most %.1f %% of a prompt of %lld", percent, (long long)o->context);
+    return arena_printf(a, "sparse is faster from %lld, but no model is certified: --sparse on", (long long)from);
 }
 
 static AttendChoice prefill_way(const Graph *g, const Node *n, const PassOptions *o) {
@@ -89,7 +88,7 @@ static AttendChoice prefill_way(const Graph *g, const Node *n, const PassOptions
     if (o->alpha >= 0)
         sparse_set_alpha(v, o->alpha);
     if (o->sparse == SPARSE_AUTO)
-        return weigh(g, n, o, why);
+        return (AttendChoice){ATTEND_DENSE, 0, arena_printf(m->arena, "%s; %s", why, weigh(g, n, o))};
     why = arena_printf(m->arena, "asked for, alpha %g", sparse_read(v).alpha);
     return (AttendChoice){ATTEND_SPARSE, 0, why};
 }

@@ -8,7 +8,8 @@
 
 #include "ir/sparse.h"
 
-/* Whether variants with a sparse method attend so in prefill: where it is faster, always, never. */
+/* Whether variants with a sparse method attend so in prefill: where their model is certified for it, which none is so
+ * far (choose_attention.c); always; never. */
 typedef enum SparseUse { SPARSE_AUTO, SPARSE_ON, SPARSE_OFF } SparseUse;
 
 typedef struct PassOptions {
@@ -25,8 +26,7 @@ typedef struct PassOptions {
     int n_taps;
 } PassOptions;
 
-PassOptions pass_options_default(void); /* context 4096, chunk 512, rows 64, draft 16, f32, sparse where
-                                           it is faster, all_taps */
+PassOptions pass_options_default(void); /* context 4096, chunk 512, rows 64, draft 16, f32, sparse auto, all_taps */
 
 /* True when it changed anything; errors go to m->diag. */
 typedef bool PassFn(Module *m, const PassOptions *o);

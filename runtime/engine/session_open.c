@@ -103,10 +103,10 @@ static bool read_module(Session *s) {
 
 /* ==== From a text ==== */
 
-/* The largest block of sparse methods that may be used. */
+/* The largest block of the sparse methods that are used. */
 static int64_t sparse_grid(const Session *s, const Module *m) {
     int64_t grid = 1;
-    for (int i = 0; i < m->variants.n && s->o.sparse != SPARSE_OFF && !s->backend->no_sparse; i++) {
+    for (int i = 0; i < m->variants.n && s->o.sparse == SPARSE_ON; i++) {
         const Variant *v = &m->variants.v[i];
         const int64_t block = v->sparse ? sparse_read(v).block : 1;
         grid = block > grid ? block : grid;

@@ -91,9 +91,7 @@ def structure(name, ir):
             fits = re.fullmatch(r"(\d+) x (64|128|256)(?: early(?: ids)?)?", choice)
             if not fits or not 1 <= int(fits[1]) <= 12:
                 wrong.append(f"{name}: {number} of family {family} chose '{choice}'")
-        ways = r'decode split ".+" prefill (dense|sparse from \d+) ".+"'
-        way = re.fullmatch(ways, choice) if "attend" in ops else None
-        if "attend" in ops and (not way or (way[1] != "dense" and "variant=full" not in text)):
+        if "attend" in ops and not re.fullmatch(r'decode split ".+" prefill dense ".+"', choice):
             wrong.append(f"{name}: {number} attends by '{choice}'")
     for layer, numbers in layers.items():
         early = [(head[k][0], head[k][1].partition(" early")[2]) for k in numbers if " early" in head[k][1]]
