@@ -1,10 +1,10 @@
-/* bench_int.h - what the files of lap bench share: cmd_bench.c, bench_draft.c. */
+/* bench_int.h - what the files of lap bench share: cmd_bench.c, bench_draft.c, bench_curve.c, bench_svg.c. */
 #ifndef LAP_CLI_BENCH_INT_H
 #define LAP_CLI_BENCH_INT_H
 
 #include "runtime/cli/measure.h"
 
-enum { MOST_ROWS = 16, CPU_REPEAT = 3, GPU_REPEAT = 5 };
+enum { MOST_ROWS = 16, CPU_REPEAT = 3, GPU_REPEAT = 5, MOST_CONTEXTS = 32 };
 
 /* Calls of so many rows, all wanted. */
 typedef struct RowsResult {
@@ -16,9 +16,9 @@ typedef struct RowsResult {
 typedef struct Bench {
     Cli *c;
     Session *s;
-    Gpu *gpu; /* NULL: the processor */
-    int64_t depth, repeat;
-    int32_t *ids; /* as many as the longest sequence has */
+    Gpu *gpu;                      /* NULL: the processor */
+    int64_t tokens, depth, repeat; /* of the prompt; in front of decoding */
+    int32_t *ids;                  /* as many as the longest sequence has */
     float *logits;
     double pp, tg;          /* median seconds */
     const Roofline *limits; /* NULL: not measured */
@@ -31,6 +31,34 @@ typedef struct Bench {
     struct Rounds *drafts; /* with a drafter */
     int n_drafts;
 } Bench;
+
+/* A prompt of b->tokens, and decoding behind b->depth of them where `decode` is set: medians into b->pp and b->tg.
+ * warm: a run that is not counted goes first. */
+StepResult bench_whole(Bench *b, bool warm, bool decode);
+
+/* ==== bench_curve.c ==== */
+
+/* Speeds at a length of context, in tokens/s. */
+typedef struct CurvePoint {
+    int64_t context;
+    double dense, sparse, decode; /* sparse: where Curve.sparse is set */
+} CurvePoint;
+
+typedef struct Curve {
+    CurvePoint at[MOST_CONTEXTS]; /* ascending */
+    int n;
+    bool sparse, can_sparse;
+    const char *text, *device; /* names */
+    int threads;
+} Curve;
+
+/* --contexts, whole; an exit code. The session that is still open is b->s. */
+int bench_curve(Bench *b);
+
+/* ==== bench_svg.c ==== */
+
+/* Into the file of --svg; an exit code. */
+int bench_draw(const Bench *b, const Curve *k);
 
 /* ==== bench_draft.c ==== */
 

@@ -52,29 +52,28 @@ static StepResult decode_by_picks(Bench *b, double *seconds) {
     return cli_interrupted ? STEP_CANCELLED : r;
 }
 
+/* tg NULL: no decoding */
 static StepResult run_once(Bench *b, double *pp, double *tg) {
     session_rewind(b->s, 0);
     FeedOptions feed = {.cancel = &cli_interrupted};
     double start = clock_seconds();
-    StepResult r = session_feed(b->s, b->ids, b->c->o.pp, &feed, b->logits);
+    StepResult r = session_feed(b->s, b->ids, b->tokens, &feed, b->logits);
     *pp = clock_seconds() - start;
-    if (r == STEP_OK)
+    if (r == STEP_OK && tg)
         r = measure_stand(b->s, b->ids, b->depth - 1);
-    if (r != STEP_OK)
+    if (r != STEP_OK || !tg)
         return r;
     return session_picks(b->s) ? decode_by_picks(b, tg) : decode_by_logits(b, tg);
 }
 
-static StepResult run_whole(Bench *b) {
+StepResult bench_whole(Bench *b, bool warm, bool decode) {
     double *pp = arena_array(b->c->arena, (size_t)b->repeat, sizeof *pp);
     double *tg = arena_array(b->c->arena, (size_t)b->repeat, sizeof *tg);
-    double warm_pp;
-    double warm_tg;
-    StepResult r = run_once(b, &warm_pp, &warm_tg);
+    StepResult r = warm ? run_once(b, &pp[0], decode ? &tg[0] : NULL) : STEP_OK;
     Progress *p = progress_start(b->c, "runs");
     for (int64_t i = 0; i < b->repeat && r == STEP_OK; i++) {
         progress_set(p, i, b->repeat);
-        r = run_once(b, &pp[i], &tg[i]);
+        r = run_once(b, &pp[i], decode ? &tg[i] : NULL);
     }
     progress_end(p);
     b->pp = measure_median(pp, b->repeat);
@@ -89,8 +88,8 @@ static StepResult time_prompt(Bench *b) {
     session_rewind(b->s, 0);
     StepResult r = STEP_OK;
     const int64_t chunk = gpu_plan(b->gpu)->chunk;
-    for (int64_t at = 0; at < b->c->o.pp && r == STEP_OK; at += chunk) {
-        const int64_t left = b->c->o.pp - at, n = left < chunk ? left : chunk;
+    for (int64_t at = 0; at < b->tokens && r == STEP_OK; at += chunk) {
+        const int64_t left = b->tokens - at, n = left < chunk ? left : chunk;
         CallTime t;
         r = measure_step(b->s, b->ids + at, n, false);
         if (r == STEP_OK && !measure_call(b->c, b->s, &(CallRows){n, 1, at}, b->repeat, &t))
@@ -124,7 +123,7 @@ static StepResult time_rows(Bench *b, RowsResult *out) {
 
 static StepResult time_all(Bench *b) {
     b->limits = measure_limits(b->c, b->s);
-    StepResult r = run_whole(b);
+    StepResult r = bench_whole(b, true, true);
     if (r == STEP_OK)
         r = time_prompt(b);
     for (int i = 0; i < b->n_rows && r == STEP_OK; i++)
@@ -171,8 +170,8 @@ static void print_json(Bench *b) {
     const Options *o = &b->c->o;
     json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:I, s:f, s:I, s:f, s:I, s:I, s:I, s:I, s:I}", "weights", o->operand[0],
                           "model", session_text_name(b->s), "device", session_device(b->s), "threads",
-                          session_threads(b->s), "prompt_tokens", (json_int_t)o->pp, "prompt_tokens_per_second",
-                          (double)o->pp / b->pp, "decode_tokens", (json_int_t)o->tg, "decode_tokens_per_second",
+                          session_threads(b->s), "prompt_tokens", (json_int_t)b->tokens, "prompt_tokens_per_second",
+                          (double)b->tokens / b->pp, "decode_tokens", (json_int_t)o->tg, "decode_tokens_per_second",
                           (double)o->tg / b->tg, "depth", (json_int_t)b->depth, "runs", (json_int_t)b->repeat,
                           "file_bytes", (json_int_t)session_weight_bytes(b->s), "cache_bytes",
                           (json_int_t)session_cache_bytes(b->s), "peak_resident_bytes", (json_int_t)peak_memory());
@@ -202,8 +201,8 @@ static void print_speeds(Bench *b) {
     const int threads = session_threads(b->s);
     printf("%s: %s on %s, %d thread%s, median of %lld\n", o->operand[0], session_text_name(b->s), session_device(b->s),
            threads, threads == 1 ? "" : "s", (long long)b->repeat);
-    printf("prompt %6lld tokens  %9.2f tokens/s\ndecode %6lld tokens  %9.2f tokens/s\n", (long long)o->pp,
-           (double)o->pp / b->pp, (long long)o->tg, (double)o->tg / b->tg);
+    printf("prompt %6lld tokens  %9.2f tokens/s\ndecode %6lld tokens  %9.2f tokens/s\n", (long long)b->tokens,
+           (double)b->tokens / b->pp, (long long)o->tg, (double)o->tg / b->tg);
 }
 
 /* GPU time, floor and share of a line, in milliseconds, and the rate that counts. */
@@ -221,7 +220,7 @@ static void print_table(Bench *b) {
            (long long)b->repeat);
     measure_print_limits(b->limits);
     printf("\n%-21s %12s  %9s  %9s%s\n", "", "tokens/s", "ms", "GPU ms", b->limits ? "      floor    share" : "");
-    printf("prompt %7lld tokens %12.2f  %9.3f", (long long)o->pp, (double)o->pp / b->pp, 1e3 * b->pp);
+    printf("prompt %7lld tokens %12.2f  %9.3f", (long long)b->tokens, (double)b->tokens / b->pp, 1e3 * b->pp);
     print_call(b, b->prompt.seconds, b->prompt.floor, &b->prompt.work);
     printf("decode %7lld tokens %12.2f  %9.3f  a token, at depth %lld\n", (long long)o->tg, (double)o->tg / b->tg,
            1e3 * b->tg / (double)o->tg, (long long)b->depth);
@@ -289,10 +288,10 @@ static int bench(Bench *b) {
     if (code != EXIT_FINE)
         return code;
     b->repeat = o->repeat ? o->repeat : b->gpu ? GPU_REPEAT : CPU_REPEAT;
-    b->ids = measure_ids(b->c, b->s, (o->pp > b->depth ? o->pp : b->depth) + MOST_ROWS);
+    b->ids = measure_ids(b->c, b->s, (b->tokens > b->depth ? b->tokens : b->depth) + MOST_ROWS);
     b->logits = arena_array(b->c->arena, (size_t)session_vocab(b->s) * (size_t)(session_drafts(b->s)->most + 1),
                             sizeof *b->logits);
-    StepResult r = b->gpu ? time_all(b) : run_whole(b);
+    StepResult r = b->gpu ? time_all(b) : bench_whole(b, true, true);
     if (r == STEP_OK && session_drafts(b->s)->way)
         r = bench_drafts(b);
     if (cli_interrupted) {
@@ -307,12 +306,19 @@ static int bench(Bench *b) {
 
 int cmd_bench(Cli *c) {
     cli_catch_interrupt();
-    Bench b = {.c = c, .depth = c->o.depth ? c->o.depth : c->o.pp};
+    Bench b = {.c = c, .tokens = c->o.pp, .depth = c->o.depth ? c->o.depth : c->o.pp};
+    if (c->o.contexts) {
+        const int code = bench_curve(&b);
+        session_close(b.s);
+        return code;
+    }
+    if (c->o.svg || c->o.bench_file)
+        return cli_fail(c, EXIT_USAGE, "%s has a meaning only with --contexts", c->o.svg ? "--svg" : "--file");
     if (!read_rows(&b))
         return EXIT_USAGE;
     const int64_t longest = b.depth + (c->o.tg > MOST_ROWS ? c->o.tg : MOST_ROWS) +
                             (c->o.draft || c->o.given[OPT_draft_method] ? 2 * MOST_ROWS : 0);
-    int code = cli_session(c, longest > c->o.pp ? longest : c->o.pp, NULL, 0, &b.s);
+    int code = cli_session(c, longest > b.tokens ? longest : b.tokens, NULL, 0, &b.s);
     if (code == EXIT_FINE)
         code = bench(&b);
     session_close(b.s);

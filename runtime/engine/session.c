@@ -21,6 +21,13 @@ Gpu *session_gpu(const Session *s) {
     return s->backend->gpu(s->state);
 }
 
+bool session_can_sparse(const Session *s) {
+    bool any = false;
+    for (int i = 0; i < s->module->variants.n; i++)
+        any |= s->module->variants.v[i].sparse != NULL;
+    return any && !s->facet && !s->backend->no_sparse;
+}
+
 const char *session_device_text(const Session *s) {
     return s->device;
 }

@@ -54,7 +54,8 @@ const char *session_device(const Session *s);      /* "gpu" */
 const char *session_device_text(const Session *s); /* "gpu NVIDIA H100 80GB HBM3" */
 Gpu *session_gpu(const Session *s);                /* NULL: the processor */
 const char *session_text_name(const Session *s);
-int session_vocab(const Session *s); /* logits of a row */
+bool session_can_sparse(const Session *s); /* whether SPARSE_ON would open: a method in the text, computed here */
+int session_vocab(const Session *s);       /* logits of a row */
 int64_t session_context(const Session *s);
 int64_t session_tap_width(const Session *s, int tap); /* floats of a row of options.taps[tap] */
 int64_t session_cache_bytes(const Session *s);

@@ -20,6 +20,7 @@ import tempfile
 import termios
 import time
 from array import array
+from xml.etree import ElementTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
@@ -561,6 +562,45 @@ def test_bench():
     assert j["file_bytes"] == os.path.getsize(TINY) and j["peak_resident_bytes"] > 1e6, j
     assert all(type(j[x]) is int for x in ("file_bytes", "cache_bytes", "peak_resident_bytes")), j
     assert b"tokens/s" in lap("bench", TINY, "--pp", 4, "--tg", 2, "-r", 1).stdout
+
+
+def picture(path):
+    """Points of each line by class, texts, titles of points."""
+    root = ElementTree.parse(path).getroot()
+    def all_of(tag):
+        return list(root.iter("{http://www.w3.org/2000/svg}" + tag))
+    width, height = float(root.get("width")), float(root.get("height"))
+    lines = {l.get("class"): [tuple(map(float, xy.split(","))) for xy in l.get("points").split()]
+             for l in all_of("polyline")}
+    assert all(0 < x < width and 0 < y < height for line in lines.values() for x, y in line), lines
+    return lines, [t.text for t in all_of("text")], [t.text for t in all_of("title")]
+
+
+def test_bench_curves():
+    svg = os.path.join(TMP, "a&b<c>.gguf")
+    os.symlink(TINY, svg)
+    out = os.path.join(TMP, "curve.svg")
+    common = ["bench", svg, "--contexts", "64,300,1024", "--tg", 2, "-r", 1, "--device", "cpu"]
+    j = json.loads(lap(*common, "--json", "--svg", out).stdout)
+    speeds = ["prompt_tokens_per_second", "sparse_prompt_tokens_per_second", "decode_tokens_per_second"]
+    assert [c["context"] for c in j["contexts"]] == [64, 300, 1024] and j["decode_tokens"] == 2, j
+    assert all(c[s] > 0 for c in j["contexts"] for s in speeds), j
+    lines, texts, titles = picture(out)
+    assert sorted(lines) == ["decode", "dense", "sparse"] and all(len(l) == 3 for l in lines.values()), lines
+    assert all(l[0][0] < l[1][0] < l[2][0] for l in lines.values()), lines
+    assert texts[0] == "a&b<c>.gguf: gemma3.lap on cpu, median of 1", texts
+    assert {"64", "300", "1K", "0", "tokens/s", "tokens of context", "dense", "sparse", "decode"} <= set(texts), texts
+    assert len(titles) == 9 and any(t.startswith("sparse, 1024 tokens: ") for t in titles), titles
+    # higher is faster
+    for name, s in zip(("dense", "sparse", "decode"), speeds):
+        by_speed = sorted(range(3), key=lambda i: j["contexts"][i][s])
+        assert [lines[name][i][1] for i in by_speed] == sorted((y for _, y in lines[name]), reverse=True), (name, j)
+    # one way, one length, a text
+    text = lap("bench", TINY, "--contexts", 40, "--tg", 1, "-r", 1, "--device", "cpu", "--sparse", "off", "--svg", out,
+               "--file", os.path.join(REPO, "tests", "data", "declaration.txt")).stdout.decode()
+    assert re.search(r"^ +context +prompt tokens/s +decode tokens/s\n +40 +[\d.]+ +[\d.]+$", text, re.M), text
+    assert sorted(picture(out)[0]) == ["decode", "dense"]
+    lap("bench", TINY, "--contexts", 8, "--tg", 1, "-r", 1, "--svg", os.path.join(TMP, "absent", "x.svg"), code=3)
 
 
 def test_threads_are_those_really_used():

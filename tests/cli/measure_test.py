@@ -77,6 +77,14 @@ def test_bench_text():
         assert re.search(line, out, re.M), "%s is not in\n%s" % (line, out)
 
 
+def test_bench_contexts():
+    j = json.loads(lap("bench", "--contexts", "8,40", "--tg", 2, "-r", 1, "--json").stdout)
+    assert j["device"] == "gpu emulated GPU" and [c["context"] for c in j["contexts"]] == [8, 40], j
+    for c in j["contexts"]:
+        assert c["prompt_tokens_per_second"] > 0 and c["decode_tokens_per_second"] > 0, c
+        assert c["sparse_prompt_tokens_per_second"] is None, "no kernel of a GPU does it: %s" % c
+
+
 # ==== profile ====
 
 def check_sums(j):
