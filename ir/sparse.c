@@ -1,6 +1,7 @@
 /* sparse.c - reading and checking the sparse method of a variant. See sparse.h.
  *
- * Defaults are those of the authors' code, alpha that of its mixture of experts, in the middle of 0.08 .. 0.22.
+ * Defaults are those of the authors' code, where no layer is dense by default, alpha that of its mixture of experts, in
+ * the middle of 0.08 .. 0.22.
  */
 #include "ir/sparse.h"
 
@@ -17,12 +18,12 @@ typedef struct Parameter {
     bool whole;
 } Parameter;
 
-enum { ALPHA, BLOCK, SINK, LOCAL, TAIL, PARAMETERS };
+enum { ALPHA, BLOCK, SINK, LOCAL, TAIL, DENSE, PARAMETERS };
 
 static const Parameter parameters[PARAMETERS] = {
     [ALPHA] = {"alpha", 0.12, 0, 1, false}, [BLOCK] = {"block", 128, 16, SPARSE_MAX_BLOCK, true},
     [SINK] = {"sink", 2, 0, 1 << 24, true}, [LOCAL] = {"local", 4, 1, 1 << 24, true},
-    [TAIL] = {"tail", 2, 0, 1 << 24, true},
+    [TAIL] = {"tail", 2, 0, 1 << 24, true}, [DENSE] = {"dense", 0, 0, 1 << 24, true},
 };
 
 static int parameter(const char *name) {
@@ -62,8 +63,8 @@ const char *sparse_problem(Arena *a, const Variant *v, int *arg) {
     for (int i = 0; i < v->n_sparse; i++) {
         const int p = parameter(v->sparse_arg[i].name);
         const char *problem =
-            p < 0 ? arena_printf(a, "%s has no parameter '%.60s'; there are alpha, block, sink, local, tail", method,
-                                 v->sparse_arg[i].name)
+            p < 0     ? arena_printf(a, "%s has no parameter '%.60s'; there are alpha, block, sink, local, tail, dense",
+                                     method, v->sparse_arg[i].name)
             : seen[p] ? arena_printf(a, "'%s' is given twice", parameters[p].name)
                       : value_problem(a, &parameters[p], v->sparse_arg[i].value);
         *arg = i;
@@ -85,7 +86,12 @@ FlashPrefill sparse_read(const Variant *v) {
             ICE("sparse parameter %s", v->sparse_arg[i].name);
         x[p] = v->sparse_arg[i].value;
     }
-    return (FlashPrefill){x[ALPHA], (int64_t)x[BLOCK], (int64_t)x[SINK], (int64_t)x[LOCAL], (int64_t)x[TAIL]};
+    return (FlashPrefill){.alpha = x[ALPHA],
+                          .block = (int64_t)x[BLOCK],
+                          .sink = (int64_t)x[SINK],
+                          .local = (int64_t)x[LOCAL],
+                          .tail = (int64_t)x[TAIL],
+                          .dense = (int64_t)x[DENSE]};
 }
 
 void sparse_set_alpha(Variant *v, double alpha) {

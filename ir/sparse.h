@@ -1,7 +1,7 @@
 /* sparse.h - the sparse method of a variant: `sparse flash_prefill(alpha = .., block = .., ..)`, read and checked.
  *
- * The one table of its parameters. What they do is in ir/eval_sparse.c, which computes them; the front end, the
- * verifier and choose-attention ask here.
+ * The one table of its parameters. What they do is in ir/eval_sparse.c, which computes them; `dense` is
+ * choose-attention's. The front end and the verifier ask here as well.
  */
 #ifndef LAP_IR_SPARSE_H
 #define LAP_IR_SPARSE_H
@@ -12,6 +12,7 @@
 typedef struct FlashPrefill {
     double alpha;                     /* 0..1: keep blocks of at least alpha times the best one's score; 0: all */
     int64_t block, sink, local, tail; /* positions of a block; blocks: first, nearest, and last ones of the prompt */
+    int64_t dense; /* so many attentions of a graph that have the method, the first ones, see every key all the same */
 } FlashPrefill;
 
 /* Most positions of a block. */

@@ -8,7 +8,8 @@
  * once. Prefill has rows enough to fill the GPU: blocks of queries go over the tiles of keys that their variant shows
  * them. Where a variant has a sparse method they may leave out blocks of keys, which changes results: that is done
  * where it is asked for. Else it stays dense, and the reason has the position from which sparse would be faster
- * (sparse_cost.c), or that it could hardly be noticed. Another alpha than the text's is written into the variant. The
+ * (sparse_cost.c), or that it could hardly be noticed. The first attentions stay dense in any case where the method
+ * says so: they can be the ones that copy from afar. Another alpha than the text's is written into the variant. The
  * code generator does what stands here, or says that it cannot.
  *
  * requires  groups are final (schedule)
@@ -32,11 +33,31 @@ static bool choose(AttendChoice *c, AttendChoice to) {
     return changed;
 }
 
+/* Whether the text lets it be sparse. seen: how many attentions with a method stand in front of it, and then with it.
+ */
+static bool may_be_sparse(const Node *n, const Variant *v, int64_t *seen) {
+    return v->sparse && n->n_in <= 3 && (*seen)++ >= sparse_read(v).dense;
+}
+
+bool sparse_possible(const Module *m) {
+    bool any = false;
+    for (int i = 0; i < m->graphs.n; i++) {
+        const Graph *g = m->graphs.v[i];
+        int64_t seen = 0;
+        for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
+            const Node *n = ir_get(g, id);
+            any |= n->op == OP_ATTEND && may_be_sparse(n, &m->variants.v[n->attr[0].i], &seen);
+        }
+    }
+    return any;
+}
+
 /* ==== What sparse would gain ==== */
 
 /* FLOPs of one row of a prompt of `context`, on average: of the attentions with a sparse method, and of all. */
 static double sparse_share(const Graph *g, int64_t context) {
     double sparse = 0, all = 0;
+    int64_t seen = 0;
     for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
         const Node *n = ir_get(g, id);
         const double out = 2 * (double)type_row_elems(&n->type);
@@ -49,7 +70,7 @@ static double sparse_share(const Graph *g, int64_t context) {
             const double keys = back >= 0 && back < context / 2 ? (double)back + 1 : (double)context / 2;
             const double flops = (out + 2 * (double)type_row_elems(ir_type(g, n->in[0]))) * keys;
             all += flops;
-            sparse += v->sparse ? flops : 0;
+            sparse += may_be_sparse(n, v, &seen) ? flops : 0;
         }
     }
     return all > 0 ? sparse / all : 0;
@@ -74,13 +95,16 @@ static const char *weigh(const Graph *g, const Node *n, const PassOptions *o) {
     return arena_printf(a, "sparse is faster from %lld, but no model is certified: --sparse on", (long long)from);
 }
 
-static AttendChoice prefill_way(const Graph *g, const Node *n, const PassOptions *o) {
+static AttendChoice prefill_way(const Graph *g, const Node *n, const PassOptions *o, int64_t *seen) {
     const Module *m = g->module;
     Variant *v = &m->variants.v[n->attr[0].i];
     const char *why = reach(m, v);
+    const bool may = may_be_sparse(n, v, seen);
     const char *never = n->n_in > 3               ? "it counts only stored keys"
                         : o->sparse == SPARSE_OFF ? "it is off"
-                                                  : o->no_sparse;
+                        : o->no_sparse            ? o->no_sparse
+                        : !may                    ? "the first ones stay dense"
+                                                  : NULL;
     if (!v->sparse)
         return (AttendChoice){ATTEND_DENSE, 0, why};
     if (never)
@@ -100,11 +124,13 @@ static void check_asked(Module *m, const PassOptions *o) {
     const Variant *first = NULL;
     for (int i = 0; i < m->variants.n && !first; i++)
         first = m->variants.v[i].sparse ? &m->variants.v[i] : NULL;
+    const char *why = o->no_sparse          ? o->no_sparse
+                      : !sparse_possible(m) ? "it is used by the first layers only, which stay dense"
+                                            : NULL;
     if (!first)
         diag_error(m->diag, NO_LOC, "sparse attention is asked for, and no variant of %s has a sparse method", m->name);
-    else if (o->no_sparse)
-        diag_error(m->diag, first->loc, "variant '%s' cannot attend sparse as asked for: %s", first->name,
-                   o->no_sparse);
+    else if (why)
+        diag_error(m->diag, first->loc, "variant '%s' cannot attend sparse as asked for: %s", first->name, why);
 }
 
 bool pass_choose_attention(Module *m, const PassOptions *o) {
@@ -113,13 +139,14 @@ bool pass_choose_attention(Module *m, const PassOptions *o) {
         check_asked(m, o);
     for (int i = 0; i < m->graphs.n; i++) {
         Graph *g = m->graphs.v[i];
+        int64_t seen = 0;
         for (NodeId id = 1; id < (NodeId)g->nodes.n; id++) {
             const Node *n = ir_get(g, id);
             if (n->op != OP_ATTEND || !n->group)
                 continue;
             Group *group = &g->groups.v[n->group - 1];
             changed = choose(&group->decode, (AttendChoice){ATTEND_SPLIT, 0, "at most 16 rows"}) || changed;
-            changed = choose(&group->prefill, prefill_way(g, n, o)) || changed;
+            changed = choose(&group->prefill, prefill_way(g, n, o, &seen)) || changed;
         }
     }
     return changed;

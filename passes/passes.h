@@ -53,6 +53,9 @@ typedef struct MatmulSplit {
 
 MatmulSplit matmul_split(int64_t k, const DType *types, int n);
 
+/* Whether the text lets an attention of the module be sparse. (choose_attention.c) */
+bool sparse_possible(const Module *m);
+
 /* choose-attention's costs of a layer. (sparse_cost.c) */
 typedef struct SparseShape {
     int64_t heads, kv_heads, k_dim, v_dim;

@@ -22,10 +22,7 @@ Gpu *session_gpu(const Session *s) {
 }
 
 bool session_can_sparse(const Session *s) {
-    bool any = false;
-    for (int i = 0; i < s->module->variants.n; i++)
-        any |= s->module->variants.v[i].sparse != NULL;
-    return any && !s->facet && !s->backend->no_sparse;
+    return !s->facet && !s->backend->no_sparse && sparse_possible(s->module);
 }
 
 const char *session_device_text(const Session *s) {
