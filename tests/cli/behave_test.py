@@ -540,7 +540,7 @@ def test_sparse_prompts():
     """However a prompt is cut at multiples of the block, sparse attention is the same; nothing left out is dense."""
     tokens, _ = ids_file(1100, random.Random(SEED))
     def logits(*options):
-        return logits_of(tokens, "-n", "0", "--device", "cpu", "-c", 1200, *options)
+        return logits_of(tokens, "-n", "0", "--device", "cpu", "-c", 1200, "--set", "every=2", *options)
     dense = logits("--sparse", "off")
     assert dense == logits() == logits("--sparse", "on", "--alpha", 0)
     on = logits("--sparse", "on", "--alpha", 0.9, "--chunk", 128)
@@ -580,7 +580,8 @@ def test_bench_curves():
     svg = os.path.join(TMP, "a&b<c>.gguf")
     os.symlink(TINY, svg)
     out = os.path.join(TMP, "curve.svg")
-    common = ["bench", svg, "--contexts", "64,300,1024", "--tg", 2, "-r", 1, "--device", "cpu"]
+    common = ["bench", svg, "--contexts", "64,300,1024", "--tg", 2, "-r", 1, "--device", "cpu",
+              "--set", "every=2"]
     j = json.loads(lap(*common, "--json", "--svg", out).stdout)
     speeds = ["prompt_tokens_per_second", "sparse_prompt_tokens_per_second", "decode_tokens_per_second"]
     assert [c["context"] for c in j["contexts"]] == [64, 300, 1024] and j["decode_tokens"] == 2, j
@@ -596,7 +597,7 @@ def test_bench_curves():
         by_speed = sorted(range(3), key=lambda i: j["contexts"][i][s])
         assert [lines[name][i][1] for i in by_speed] == sorted((y for _, y in lines[name]), reverse=True), (name, j)
     # one way, one length, a text
-    text = lap("bench", TINY, "--contexts", 40, "--tg", 1, "-r", 1, "--device", "cpu", "--sparse", "off", "--svg", out,
+    text = lap("bench", TINY, "--contexts", 40, "--tg", 1, "-r", 1, "--device", "cpu", "--svg", out,
                "--file", os.path.join(REPO, "tests", "data", "declaration.txt")).stdout.decode()
     assert re.search(r"^ +context +prompt tokens/s +decode tokens/s\n +40 +[\d.]+ +[\d.]+$", text, re.M), text
     assert sorted(picture(out)[0]) == ["decode", "dense"]
