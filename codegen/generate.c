@@ -174,24 +174,29 @@ static int64_t align_up(int64_t at) {
     return (at + CALL_ALIGN - 1) / CALL_ALIGN * CALL_ALIGN;
 }
 
-/* Counts, then the inputs of all graphs, then slots and lengths. */
-static void lay_out_call(Gen *g) {
-    PlanCall *c = &g->plan->call;
-    int64_t at = CALL_ALIGN;
+/* The inputs of all graphs that are, or are not, numbers of the host, from `at` on. Where they end. */
+static int64_t lay_out_inputs(Gen *g, bool of_host, int64_t at) {
     for (int i = 0; i < g->m->graphs.n; i++) {
         const Graph *graph = g->m->graphs.v[i];
         for (int k = 0; k < graph->inputs.n; k++) {
             const Node *n = ir_get(graph, graph->inputs.v[k]);
-            if (plan_input(g->plan, n->attr[0].s))
+            if (plan_input_of_host(&n->type) != of_host || plan_input(g->plan, n->attr[0].s))
                 continue;
             PlanInput in = {n->attr[0].s, n->type, at};
-            vec_push(g->arena, &c->inputs, in);
+            vec_push(g->arena, &g->plan->call.inputs, in);
             at = align_up(at + type_row_elems(&n->type) * 4 * type_rows(&n->type, g->o->chunk, g->o->chunk));
         }
     }
-    c->slots = at;
-    c->lengths = align_up(at + 4 * g->o->chunk);
-    c->bytes = align_up(c->lengths + 4 * g->plan->slots);
+    return at;
+}
+
+/* Counts, ids and positions, slots and lengths; behind what the host writes for every call the rows of vectors, which
+ * are a thousand times as much and mostly come from another call. */
+static void lay_out_call(Gen *g) {
+    PlanCall *c = &g->plan->call;
+    c->slots = lay_out_inputs(g, true, CALL_ALIGN);
+    c->lengths = align_up(c->slots + 4 * g->o->chunk);
+    c->bytes = lay_out_inputs(g, false, align_up(c->lengths + 4 * g->plan->slots));
     c->buffer = gen_buffer(g, "call", BUFFER_CALL, c->bytes, -1);
 }
 

@@ -115,7 +115,7 @@ typedef struct PlanInput {
 
 typedef struct PlanCall {
     int buffer;
-    int64_t bytes;
+    int64_t bytes;   /* of which the host writes the first plan_call_head() for every call */
     int64_t slots;   /* i32 [T]: the sequence of each row */
     int64_t lengths; /* i32 [slots of the plan]: positions of each sequence after the call */
     VEC(PlanInput) inputs;
@@ -238,5 +238,13 @@ int plan_only_buffer(const Plan *p, BufferKind k);
 
 /* The call's input of that name; NULL: none. (plan_print.c) */
 const PlanInput *plan_input(const Plan *p, const char *name);
+
+/* Tokens, positions, ids: what the host knows. Other inputs are rows of vectors, which calls make for each other. */
+static inline bool plan_input_of_host(const Type *t) {
+    return t->dtype == DT_I32;
+}
+
+/* Where what the host writes for every call ends: counts, its inputs, slots, lengths. (plan_print.c) */
+int64_t plan_call_head(const Plan *p);
 
 #endif

@@ -94,6 +94,22 @@ const PlanInput *plan_input(const Plan *p, const char *name) {
     return NULL;
 }
 
+int64_t plan_call_head(const Plan *p) {
+    const PlanCall *c = &p->call;
+    int64_t rows = 1; /* of the largest call */
+    for (int i = 0; i < p->phases.n; i++)
+        rows = p->phases.v[i].rows > rows ? p->phases.v[i].rows : rows;
+    const int64_t slots = c->slots + 4 * rows, lengths = c->lengths + (int64_t)4 * p->slots;
+    int64_t end = slots > lengths ? slots : lengths;
+    for (int i = 0; i < c->inputs.n; i++) {
+        const PlanInput *in = &c->inputs.v[i];
+        const int64_t to = in->offset + type_row_elems(&in->type) * 4 * type_rows(&in->type, rows, rows);
+        if (plan_input_of_host(&in->type) && to > end)
+            end = to;
+    }
+    return end < c->bytes ? end : c->bytes;
+}
+
 int64_t plan_recent_bytes(int64_t vocab, int64_t context) {
     return ((vocab + 31) / 32 + context) * 4;
 }

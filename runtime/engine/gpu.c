@@ -175,6 +175,8 @@ void gpu_close(Gpu *g) {
         dev_graph_free(g->phases[i].sampled);
     }
     dev_stream_free(g->stream);
+    for (int i = 0; i < GPU_CALLS; i++)
+        dev_event_free(g->sent[i]);
     for (int i = 0; g->samplers && i < g->plan->samplers.n; i++)
         for (int k = 0; k < PLAN_RING; k++)
             dev_event_free(g->samplers[i].events[k]);
@@ -185,7 +187,7 @@ void gpu_close(Gpu *g) {
             if (i != BUFFER_HOST)
                 dev_free(g->device, g->memory[i]);
         dev_host_free(g->device, g->host);
-        dev_host_free(g->device, g->call);
+        dev_host_free(g->device, g->calls);
         dev_host_free(g->device, g->out);
     }
     if (g->cache)
@@ -240,7 +242,7 @@ static const void *input_data(const EvalCall *c, const char *name) {
 }
 
 /* Token ids in the vocabulary, positions in the caches, wanted rows among the rows. */
-static bool check_inputs(const Gpu *g, const EvalCall *c, Diag *diag) {
+static bool check_rows(const Gpu *g, const EvalCall *c, Diag *diag) {
     const int32_t *tokens = input_data(c, "tokens"), *pos = input_data(c, "pos"), *rows = input_data(c, "rows");
     for (int64_t i = 0; tokens && i < c->T; i++)
         if (tokens[i] < 0 || tokens[i] >= g->vocab) {
@@ -272,10 +274,20 @@ static bool takes(const Graph *graph, const char *input) {
     return false;
 }
 
+static bool check_inputs(const Gpu *g, const EvalCall *c, Diag *diag) {
+    for (int i = 0; i < c->graph->inputs.n; i++) {
+        const char *name = ir_get(c->graph, c->graph->inputs.v[i])->attr[0].s;
+        if (!input_data(c, name)) {
+            diag_error(diag, NO_LOC, "input \"%s\" is missing from the call", name);
+            return false;
+        }
+    }
+    return check_rows(g, c, diag);
+}
+
 /* Lengths of the sequences as the call's kernels see them: with the rows that it stores, or counts without storing.
  * Those that it stores stay. */
-static void write_lengths(Gpu *g, const EvalCall *c, const GpuPhase *p) {
-    int32_t *lengths = (int32_t *)(void *)(g->call + g->plan->call.lengths);
+static void write_lengths(Gpu *g, const EvalCall *c, const GpuPhase *p, int32_t *lengths) {
     const int32_t *pos = input_data(c, "pos");
     const size_t bytes = (size_t)g->plan->slots * sizeof *lengths;
     memcpy(lengths, g->lengths, bytes);
@@ -287,28 +299,51 @@ static void write_lengths(Gpu *g, const EvalCall *c, const GpuPhase *p) {
         memcpy(g->lengths, lengths, bytes);
 }
 
-/* Fills the call block. */
-static bool write_call(Gpu *g, const EvalCall *c, const GpuPhase *p, Diag *diag) {
+static size_t input_bytes(const PlanInput *in, const EvalCall *c) {
+    return (size_t)(type_rows(&in->type, c->T, c->R) * type_row_elems(&in->type) * 4);
+}
+
+/* The beginning of the call block, which the host writes for every call. */
+static void write_head(Gpu *g, const EvalCall *c, const GpuPhase *p, uint8_t *head) {
     const PlanCall *layout = &g->plan->call;
     const int32_t counts[2] = {(int32_t)c->T, (int32_t)c->R};
-    memcpy(g->call, counts, sizeof counts);
+    memcpy(head, counts, sizeof counts);
     for (int i = 0; i < layout->inputs.n; i++) {
         const PlanInput *in = &layout->inputs.v[i];
-        const void *data = input_data(c, in->name);
-        if (!takes(c->graph, in->name))
-            continue;
-        if (!data) {
-            diag_error(diag, NO_LOC, "input \"%s\" is missing from the call", in->name);
-            return false;
-        }
-        const int64_t rows = type_rows(&in->type, c->T, c->R);
-        memcpy(g->call + in->offset, data, (size_t)(rows * type_row_elems(&in->type) * 4));
+        if (plan_input_of_host(&in->type) && takes(c->graph, in->name))
+            memcpy(head + in->offset, input_data(c, in->name), input_bytes(in, c));
     }
-    int32_t *slots = (int32_t *)(void *)(g->call + layout->slots);
+    int32_t *slots = (int32_t *)(void *)(head + layout->slots);
     for (int64_t i = 0; i < c->T; i++)
         slots[i] = c->slots ? c->slots[i] : 0;
-    write_lengths(g, c, p);
-    return true;
+    write_lengths(g, c, p, (int32_t *)(void *)(head + layout->lengths));
+}
+
+/* Steps that are enqueued may still read and change the call block on the device; the copy comes behind them. */
+static bool send_head(Gpu *g, const EvalCall *c, const GpuPhase *p, DevError *e) {
+    const int turn = g->turn++ % GPU_CALLS;
+    uint8_t *head = g->calls + (size_t)turn * g->head;
+    if (!dev_event_wait(g->sent[turn], e))
+        return false;
+    write_head(g, c, p, head);
+    return dev_copy_in(g->stream, g->buffers[g->plan->call.buffer], head, g->head, e) &&
+           dev_event_record(g->sent[turn], g->stream, e);
+}
+
+/* Rows of vectors that the host has. */
+static bool send_vectors(Gpu *g, const EvalCall *c, DevError *e) {
+    const PlanCall *layout = &g->plan->call;
+    bool any = false;
+    for (int i = 0; i < layout->inputs.n; i++) {
+        const PlanInput *in = &layout->inputs.v[i];
+        if (plan_input_of_host(&in->type) || !takes(c->graph, in->name))
+            continue;
+        any = true;
+        if (!dev_copy_in(g->stream, g->buffers[layout->buffer] + (DevPtr)in->offset, input_data(c, in->name),
+                         input_bytes(in, c), e))
+            return false;
+    }
+    return !any || dev_stream_wait(g->stream, e); /* the memory is the caller's */
 }
 
 /* From the device through the page-locked buffer; waits. */
@@ -355,10 +390,12 @@ GpuPhase *gpu_begin(Gpu *g, const EvalCall *c, Diag *diag) {
     if (!p)
         diag_error(diag, NO_LOC, "no phase of the plan takes a call of %lld rows with %lld wanted", (long long)c->T,
                    (long long)c->R);
-    else if (!gpu_drop_picks(g, &e))
-        gpu_fail(diag, &e);
-    else if (check_inputs(g, c, diag) && write_call(g, c, p, diag))
+    if (!p || !check_inputs(g, c, diag))
+        return NULL;
+    gpu_drop_picks(g);
+    if (send_head(g, c, p, &e) && send_vectors(g, c, &e))
         return p;
+    gpu_fail(diag, &e);
     return NULL;
 }
 
@@ -367,8 +404,7 @@ bool gpu_call(Gpu *g, const EvalCall *c, Diag *diag) {
     if (!p)
         return false;
     DevError e = {0};
-    if (!dev_copy_in(g->stream, g->buffers[g->plan->call.buffer], g->call, (size_t)g->plan->call.bytes, &e) ||
-        !gpu_launch_phase(g, p, c->T, c->R, c->cancel, &e) || !read_outputs(g, c, p->plan, &e))
+    if (!gpu_launch_phase(g, p, c->T, c->R, c->cancel, &e) || !read_outputs(g, c, p->plan, &e))
         return gpu_fail(diag, &e);
     return !(c->cancel && *c->cancel && !p->graph);
 }

@@ -30,7 +30,10 @@ typedef struct GpuPhase {
     DevGraph *sampled;   /* with the sampler's launches behind; NULL: not made yet, or launched one by one */
 } GpuPhase;
 
-enum { MAX_OUT = 8 << 20 }; /* bytes of the page-locked buffer that results come through */
+enum {
+    MAX_OUT = 8 << 20, /* bytes of the page-locked buffer that results come through */
+    GPU_CALLS = 4,     /* calls whose beginnings may be on their way to the device */
+};
 
 struct Gpu {
     Arena *arena;
@@ -48,8 +51,11 @@ struct Gpu {
     int *resident; /* by kernel: blocks of it that are on a multiprocessor at once */
     GpuPhase *phases;
     GpuSampler *samplers;
-    void *host;       /* page-locked: buffers of kind BUFFER_HOST */
-    uint8_t *call;    /* page-locked: the call block */
+    void *host;                /* page-locked: buffers of kind BUFFER_HOST */
+    uint8_t *calls;            /* page-locked: [GPU_CALLS][head], in turns, what the host writes of a call block */
+    size_t head;               /* bytes */
+    DevEvent *sent[GPU_CALLS]; /* it has been copied */
+    int turn;
     uint8_t *out;     /* page-locked, MAX_OUT */
     int32_t *lengths; /* [slots] positions of each sequence */
     int32_t vocab;    /* ids must be below: rows of the smallest table that tokens look up */
@@ -60,7 +66,7 @@ struct Gpu {
 bool gpu_fail(Diag *diag, const DevError *e);
 
 GpuPhase *gpu_find_phase(const Gpu *g, const char *graph, int64_t T, int64_t R);
-/* The phase for a call, whose inputs are checked and written to the call block on the host; NULL after an error. */
+/* The phase for a call, whose inputs are checked and on their way to the call block; NULL after an error. */
 GpuPhase *gpu_begin(Gpu *g, const EvalCall *c, Diag *diag);
 
 /* ==== gpu_load.c ==== */
@@ -85,7 +91,7 @@ bool gpu_launch_sampled(Gpu *g, GpuPhase *p, int64_t T, int64_t R, const volatil
 
 /* The sampler of an entry; NULL: none. */
 GpuSampler *gpu_sampler(const Gpu *g, const char *graph);
-/* Waits for steps that were enqueued and are not taken, and forgets what they picked: the call block is the host's. */
-bool gpu_drop_picks(Gpu *g, DevError *e);
+/* Forgets what steps pick that were enqueued and are not taken. */
+void gpu_drop_picks(Gpu *g);
 
 #endif

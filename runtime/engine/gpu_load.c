@@ -66,7 +66,11 @@ bool gpu_allocate(Gpu *g, DevError *e) {
         if (bytes && kind == BUFFER_ZERO && !dev_fill(g->stream, g->memory[kind], 0, (size_t)bytes, e))
             return false;
     }
-    return (g->call = dev_host_alloc(g->device, (size_t)g->plan->call.bytes, e)) &&
+    g->head = (size_t)plan_call_head(g->plan);
+    for (int i = 0; i < GPU_CALLS; i++)
+        if (!(g->sent[i] = dev_event_new(g->device, false, e)))
+            return false;
+    return (g->calls = dev_host_alloc(g->device, GPU_CALLS * g->head, e)) &&
            (g->out = dev_host_alloc(g->device, MAX_OUT, e));
 }
 

@@ -25,13 +25,9 @@ bool gpu_samples(const Gpu *g, const char *graph) {
     return gpu_sampler(g, graph) != NULL;
 }
 
-bool gpu_drop_picks(Gpu *g, DevError *e) {
-    bool wait = false;
-    for (int i = 0; i < g->plan->samplers.n; i++) {
-        wait = wait || g->samplers[i].taken < g->samplers[i].enqueued;
+void gpu_drop_picks(Gpu *g) {
+    for (int i = 0; i < g->plan->samplers.n; i++)
         g->samplers[i].taken = g->samplers[i].enqueued;
-    }
-    return !wait || dev_stream_wait(g->stream, e);
 }
 
 bool gpu_sample_start(Gpu *g, const char *graph, int slot, const SampleOptions *o, const int32_t *ids, int64_t n,
@@ -82,10 +78,9 @@ bool gpu_sample_call(Gpu *g, const EvalCall *c, Diag *diag) {
     if (!p)
         return false;
     note_rows(s, c);
-    if (!dev_copy_in(g->stream, g->buffers[g->plan->call.buffer], g->call, (size_t)g->plan->call.bytes, &e) ||
-        !gpu_launch_sampled(g, p, c->T, c->R, c->cancel, &whole, &e))
+    if (!gpu_launch_sampled(g, p, c->T, c->R, c->cancel, &whole, &e))
         return gpu_fail(diag, &e);
-    if (!whole) /* the call block is the host's again */
+    if (!whole) /* a fault is reported here */
         return dev_stream_wait(g->stream, &e) ? false : gpu_fail(diag, &e);
     return picked(g, s, &e) || gpu_fail(diag, &e);
 }
