@@ -42,6 +42,10 @@ typedef struct EvalCall {
     int n_inputs;
     EvalOutput *outputs;
     int n_outputs;
+    /* So many of the last inputs and outputs have their data where what runs the call keeps it for other calls; of the
+     * evaluator that is any memory. */
+    int held_inputs, held_outputs;
+    bool later; /* nothing of it is looked at but by other calls: it need not have ended when this returns */
     const volatile bool *cancel; /* checked between nodes; NULL: never */
 } EvalCall;
 

@@ -1,5 +1,6 @@
 /* backend.c - the table of back ends. */
 #include "runtime/engine/backend.h"
+#include <stdlib.h>
 #include <string.h>
 
 /* ==== The evaluator ==== */
@@ -34,6 +35,19 @@ static Gpu *cpu_gpu(void *state) {
     return NULL;
 }
 
+static void *cpu_hold(void *state, const char *input, int64_t bytes, Diag *diag) {
+    (void)state, (void)input;
+    void *p = malloc((size_t)bytes);
+    if (!p)
+        diag_error(diag, NO_LOC, "out of memory");
+    return p;
+}
+
+static void cpu_let_go(void *state, void *held) {
+    (void)state;
+    free(held);
+}
+
 /* ==== A GPU ==== */
 
 static void *on_gpu_open(const Module *m, const void *const *data, const BackendOptions *o) {
@@ -65,14 +79,23 @@ static Gpu *on_gpu_gpu(void *state) {
     return state;
 }
 
+static void *on_gpu_hold(void *state, const char *input, int64_t bytes, Diag *diag) {
+    return gpu_hold(state, input, bytes, diag);
+}
+
+static void on_gpu_let_go(void *state, void *held) {
+    gpu_let_go(state, held);
+}
+
 /* ==== The table ==== */
 
 enum { CPU, GPU };
 
 static const Backend backends[] = {
-    [CPU] = {"cpu", DT_F32, NULL, cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes, cpu_threads, cpu_gpu},
+    [CPU] = {"cpu", DT_F32, NULL, cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes, cpu_threads, cpu_gpu,
+             cpu_hold, cpu_let_go},
     [GPU] = {"gpu", DT_F16, PLAN_NO_SPARSE, on_gpu_open, on_gpu_close, on_gpu_call, on_gpu_truncate, on_gpu_cache_bytes,
-             on_gpu_threads, on_gpu_gpu},
+             on_gpu_threads, on_gpu_gpu, on_gpu_hold, on_gpu_let_go},
 };
 
 const Backend *backend_find(const char *device, const char *driver, Diag *diag) {

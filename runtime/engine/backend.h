@@ -26,6 +26,10 @@ typedef struct Backend {
     int64_t (*cache_bytes)(const void *state);
     int (*threads)(const void *state); /* that compute */
     Gpu *(*gpu)(void *state);          /* NULL: it is none */
+    /* Memory for what calls hand to each other (EvalCall.held_inputs), which the host may not look into. input: of
+     * calls, which then need not copy it from there; NULL: none. NULL after an error in diag. */
+    void *(*hold)(void *state, const char *input, int64_t bytes, Diag *diag);
+    void (*let_go)(void *state, void *held); /* NULL is fine */
 } Backend;
 
 /* device: "auto" is the GPU where `driver` (NULL: the system's) finds one. NULL after an error in diag. */

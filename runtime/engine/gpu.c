@@ -222,6 +222,33 @@ void gpu_truncate(Gpu *g, int slot, int64_t pos) {
     g->lengths[slot] = g->lengths[slot] < pos ? g->lengths[slot] : (int32_t)pos;
 }
 
+/* ==== What calls hand to each other ==== */
+
+static DevPtr held_at(const void *held) {
+    return (DevPtr)(uintptr_t)held;
+}
+
+static DevPtr input_at(const Gpu *g, const PlanInput *in) {
+    return g->buffers[g->plan->call.buffer] + (DevPtr)in->offset;
+}
+
+void *gpu_hold(Gpu *g, const char *input, int64_t bytes, Diag *diag) {
+    const PlanInput *in = input ? plan_input(g->plan, input) : NULL;
+    DevPtr at = in ? input_at(g, in) : 0;
+    DevError e = {0};
+    if (in && in->offset + bytes > g->plan->call.bytes)
+        ICE("input %s of %lld bytes", input, (long long)bytes);
+    if (!in && !dev_alloc(g->device, (size_t)bytes, "what calls hand to each other", NULL, &at, &e))
+        gpu_fail(diag, &e);
+    return (void *)(uintptr_t)at;
+}
+
+void gpu_let_go(Gpu *g, void *held) {
+    const DevPtr call = g->buffers[g->plan->call.buffer], at = held_at(held);
+    if (at < call || at >= call + (DevPtr)g->plan->call.bytes)
+        dev_free(g->device, at);
+}
+
 /* ==== Calls ==== */
 
 GpuPhase *gpu_find_phase(const Gpu *g, const char *graph, int64_t T, int64_t R) {
@@ -330,20 +357,23 @@ static bool send_head(Gpu *g, const EvalCall *c, const GpuPhase *p, DevError *e)
            dev_event_record(g->sent[turn], g->stream, e);
 }
 
-/* Rows of vectors that the host has. */
+/* Rows of vectors, which the host has, or the device in another place. */
 static bool send_vectors(Gpu *g, const EvalCall *c, DevError *e) {
-    const PlanCall *layout = &g->plan->call;
-    bool any = false;
-    for (int i = 0; i < layout->inputs.n; i++) {
-        const PlanInput *in = &layout->inputs.v[i];
-        if (plan_input_of_host(&in->type) || !takes(c->graph, in->name))
+    bool wait = false;
+    for (int i = 0; i < c->n_inputs; i++) {
+        const PlanInput *in = plan_input(g->plan, c->inputs[i].name);
+        const void *data = c->inputs[i].data;
+        if (!in || plan_input_of_host(&in->type) || !takes(c->graph, in->name))
             continue;
-        any = true;
-        if (!dev_copy_in(g->stream, g->buffers[layout->buffer] + (DevPtr)in->offset, input_data(c, in->name),
-                         input_bytes(in, c), e))
+        const bool held = i >= c->n_inputs - c->held_inputs;
+        const DevPtr to = input_at(g, in);
+        const size_t bytes = input_bytes(in, c);
+        if (held ? held_at(data) != to && !dev_copy(g->stream, to, held_at(data), bytes, e)
+                 : !dev_copy_in(g->stream, to, data, bytes, e))
             return false;
+        wait = wait || !held;
     }
-    return !any || dev_stream_wait(g->stream, e); /* the memory is the caller's */
+    return !wait || dev_stream_wait(g->stream, e); /* the memory is the caller's */
 }
 
 /* From the device through the page-locked buffer; waits. */
@@ -368,20 +398,37 @@ bool gpu_read_slab(Gpu *g, int64_t offset, void *to, int64_t bytes, DevError *e)
     return dev_copy_out(g->stream, to, slab_at(g, offset), (size_t)bytes, e) && dev_stream_wait(g->stream, e);
 }
 
-static bool read_outputs(Gpu *g, const EvalCall *c, const PlanPhase *phase, DevError *e) {
-    for (int i = 0; i < c->n_outputs; i++) {
-        const PlanOutput *out = NULL;
-        for (int k = 0; k < phase->outputs.n; k++)
-            if (strcmp(phase->outputs.v[k].name, c->outputs[i].name) == 0)
-                out = &phase->outputs.v[k];
-        if (!out)
-            return dev_fail(e, DEV_OTHER, "the plan has no output \"%s\"", c->outputs[i].name);
-        const int64_t rows = type_rows(&out->type, c->T, c->R);
-        if (c->outputs[i].data &&
-            !copy_out(g, c->outputs[i].data, slab_at(g, out->offset), rows * type_row_elems(&out->type) * 4, e))
+/* Where an output of the call stands; NULL after an error. */
+static const PlanOutput *find_output(const PlanPhase *phase, const EvalOutput *o, DevError *e) {
+    for (int k = 0; k < phase->outputs.n; k++)
+        if (strcmp(phase->outputs.v[k].name, o->name) == 0)
+            return &phase->outputs.v[k];
+    dev_fail(e, DEV_OTHER, "the plan has no output \"%s\"", o->name);
+    return NULL;
+}
+
+static int64_t output_bytes(const PlanOutput *o, const EvalCall *c) {
+    return type_rows(&o->type, c->T, c->R) * type_row_elems(&o->type) * 4;
+}
+
+bool gpu_hold_outputs(Gpu *g, const EvalCall *c, const PlanPhase *phase, DevError *e) {
+    for (int i = c->n_outputs - c->held_outputs; i < c->n_outputs; i++) {
+        const PlanOutput *out = find_output(phase, &c->outputs[i], e);
+        if (!out ||
+            !dev_copy(g->stream, held_at(c->outputs[i].data), slab_at(g, out->offset), (size_t)output_bytes(out, c), e))
             return false;
     }
-    return dev_stream_wait(g->stream, e);
+    return true;
+}
+
+static bool read_outputs(Gpu *g, const EvalCall *c, const PlanPhase *phase, DevError *e) {
+    for (int i = 0; i < c->n_outputs - c->held_outputs; i++) {
+        const PlanOutput *out = find_output(phase, &c->outputs[i], e);
+        if (!out ||
+            (c->outputs[i].data && !copy_out(g, c->outputs[i].data, slab_at(g, out->offset), output_bytes(out, c), e)))
+            return false;
+    }
+    return c->later || dev_stream_wait(g->stream, e);
 }
 
 GpuPhase *gpu_begin(Gpu *g, const EvalCall *c, Diag *diag) {
@@ -404,7 +451,8 @@ bool gpu_call(Gpu *g, const EvalCall *c, Diag *diag) {
     if (!p)
         return false;
     DevError e = {0};
-    if (!gpu_launch_phase(g, p, c->T, c->R, c->cancel, &e) || !read_outputs(g, c, p->plan, &e))
+    if (!gpu_launch_phase(g, p, c->T, c->R, c->cancel, &e) || !gpu_hold_outputs(g, c, p->plan, &e) ||
+        !read_outputs(g, c, p->plan, &e))
         return gpu_fail(diag, &e);
     return !(c->cancel && *c->cancel && !p->graph);
 }

@@ -62,6 +62,10 @@ void gpu_close(Gpu *g);
 /* As eval_call(). In calls of more than 16 rows all rows are of one sequence. */
 bool gpu_call(Gpu *g, const EvalCall *call, Diag *diag);
 void gpu_truncate(Gpu *g, int slot, int64_t pos);
+/* Device memory for EvalCall.held_inputs and held_outputs. With an input's name: the place in the call block where
+ * kernels read it, the same each time; a call that is given it copies nothing. */
+void *gpu_hold(Gpu *g, const char *input, int64_t bytes, Diag *diag);
+void gpu_let_go(Gpu *g, void *held);
 int64_t gpu_cache_bytes(const Gpu *g);
 
 /* ==== Picking tokens on the device (gpu_sample.c) ====

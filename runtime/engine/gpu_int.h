@@ -68,6 +68,8 @@ bool gpu_fail(Diag *diag, const DevError *e);
 GpuPhase *gpu_find_phase(const Gpu *g, const char *graph, int64_t T, int64_t R);
 /* The phase for a call, whose inputs are checked and on their way to the call block; NULL after an error. */
 GpuPhase *gpu_begin(Gpu *g, const EvalCall *c, Diag *diag);
+/* Behind its launches: outputs that later calls read, from the slab to where those find them. */
+bool gpu_hold_outputs(Gpu *g, const EvalCall *c, const PlanPhase *phase, DevError *e);
 
 /* ==== gpu_load.c ==== */
 

@@ -141,9 +141,8 @@ StepResult session_step(Session *s, const StepCall *c) {
     call.n_outputs = 1;
     for (int i = 0; c->taps && i < s->o.n_taps; i++)
         out[call.n_outputs++] = (EvalOutput){s->taps[i], c->taps[i]};
-    for (int i = s->o.n_taps; i < s->n_taps; i++)
-        out[call.n_outputs++] = (EvalOutput){s->taps[i], s->draft.taps[i - s->o.n_taps]};
-    const bool ok = s->backend->call(s->state, &call, s->diag) && draft_saw(s, c->n, c->cancel);
+    draft_outputs(s, &call, out);
+    const bool ok = s->backend->call(s->state, &call, s->diag) && draft_saw(s, c);
     return session_called(s, c, ok, errors);
 }
 

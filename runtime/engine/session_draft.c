@@ -1,8 +1,9 @@
 /* session_draft.c - a drafter beside the model: opened and linked to it, kept in step with what is read, asked.
  *
- * What a drafter reads of the target are taps of the target's calls. They come out of a call with all its rows, so the
- * rows that a verification turns down are seen as well: a chain takes its first vector from the last row that stayed,
- * and the cache of a block drafter is cut back with all others (session_rewind).
+ * What a drafter reads of the target are taps of the target's calls. They stay where the back end has them and come
+ * with all rows of a call, of a chain with the wanted ones, so the rows that a verification turns down are seen as
+ * well: a chain takes its first vector from the last row that stayed, and the cache of a block drafter is cut back with
+ * all others (session_rewind).
  */
 #include "runtime/engine/session_int.h"
 #include <math.h>
@@ -24,11 +25,25 @@ static bool add_tap(Session *s, const char *name) {
     return true;
 }
 
-/* A chain begins with the target's `final`; a block drafter says what it takes. */
-static bool find_taps(Session *s) {
+/* A chain begins with the target's `final`, of the row that the newest token was picked from: a wanted one, so that no
+ * call computes others. */
+static bool add_final(Session *s, Module *target) {
+    static const char name[] = "final of wanted rows";
+    Graph *g = module_graph(target, "step");
+    const NodeId final = g ? ir_find_output(g, OUT_TAP, "final") : 0;
+    if (!final || !type_has_rows(ir_type(g, final)) || ir_type(g, final)->dim[0] != DIM_T)
+        return add_tap(s, "final"); /* it will be said what is wrong with it */
+    const SrcLoc at = ir_get(g, final)->loc;
+    const NodeId rows = ir_input(g, "rows", type_make(DT_I32, 1, (int64_t[]){DIM_R}), at);
+    ir_output(g, OUT_TAP, name, ir_op2(g, OP_ROWS, final, rows, "final.rows", at), at);
+    return add_tap(s, name);
+}
+
+/* A block drafter says what it takes. */
+static bool find_taps(Session *s, Module *target) {
     SessionDraft *d = &s->draft;
     if (!d->absorb)
-        return add_tap(s, "final");
+        return add_final(s, target);
     for (int i = 0; i < d->absorb->inputs.n; i++) {
         const char *name = ir_get(d->absorb, d->absorb->inputs.v[i])->attr[0].s;
         if (strncmp(name, tap_prefix, strlen(tap_prefix)) != 0)
@@ -76,7 +91,7 @@ bool draft_compile(Session *s, Module *target) {
     if (!drafter || !check_drafter(s, drafter) || !module_link(target, drafter))
         return false;
     take_graphs(s, target);
-    return find_taps(s);
+    return find_taps(s, target);
 }
 
 /* Width of the vector that a chain hands on; 0: none, or not the target's. */
@@ -102,7 +117,7 @@ static bool check_entry(const Session *s) {
     return true;
 }
 
-bool draft_open(Session *s) {
+bool draft_check(Session *s) {
     SessionDraft *d = &s->draft;
     const int rows = s->module->drafts.most + 1; /* of a block, and of its verification */
     if (!d->weights)
@@ -115,41 +130,64 @@ bool draft_open(Session *s) {
                    d->text.name, rows, (long long)s->o.chunk);
         return false;
     }
+    return true;
+}
+
+static float *hold(Session *s, const char *input, int64_t rows, int64_t width) {
+    return s->backend->hold(s->state, input, rows * width * (int64_t)sizeof(float), s->diag);
+}
+
+bool draft_open(Session *s) {
+    SessionDraft *d = &s->draft;
+    const int64_t rows = d->absorb ? s->o.chunk : session_step_rows(s);
     bool ok = true;
-    for (int i = 0; i < d->n_taps; i++) {
-        d->taps[i] = malloc((size_t)(s->o.chunk * s->tap_width[s->o.n_taps + i]) * sizeof(float));
-        ok = ok && d->taps[i];
-    }
+    if (!d->weights)
+        return true;
+    for (int i = 0; i < d->n_taps && ok; i++)
+        ok = (d->taps[i] = hold(s, d->tap_input[i], rows, s->tap_width[s->o.n_taps + i]));
+    if (!ok || (!d->absorb && !(d->g = hold(s, NULL, 2, s->tap_width[s->o.n_taps]))))
+        return false;
+    d->at = arena_array(s->arena, (size_t)rows, sizeof *d->at);
     d->logits = malloc((size_t)s->vocab * (size_t)s->module->drafts.most * sizeof *d->logits);
-    d->g = malloc(2 * (size_t)s->tap_width[s->o.n_taps] * sizeof *d->g);
-    ok = ok && d->logits && d->g;
-    if (!ok)
-        diag_error(s->diag, NO_LOC, "out of memory for the drafter's results");
-    return ok;
+    if (!d->logits)
+        diag_error(s->diag, NO_LOC, "out of memory for the drafter's logits");
+    return d->logits;
 }
 
 void draft_close(Session *s) {
     SessionDraft *d = &s->draft;
-    for (int i = 0; i < d->n_taps; i++)
-        free(d->taps[i]);
+    for (int i = 0; i < d->n_taps && s->state; i++)
+        s->backend->let_go(s->state, d->taps[i]);
+    if (s->state)
+        s->backend->let_go(s->state, d->g);
     free(d->logits);
-    free(d->g);
     if (d->weights)
         weights_close(d->weights);
 }
 
 /* ==== Reading along ==== */
 
-bool draft_saw(Session *s, int64_t n, const volatile bool *cancel) {
+void draft_outputs(Session *s, EvalCall *call, EvalOutput *out) {
+    for (int i = 0; i < s->draft.n_taps; i++)
+        out[call->n_outputs++] = (EvalOutput){s->taps[s->o.n_taps + i], s->draft.taps[i]};
+    call->held_outputs = s->draft.n_taps;
+}
+
+bool draft_saw(Session *s, const StepCall *c) {
     SessionDraft *d = &s->draft;
-    if (!d->weights)
-        return true;
-    d->from = s->length;
-    d->rows = n;
+    for (d->n_at = 0; d->weights && !d->absorb && d->n_at < c->n_rows; d->n_at++)
+        d->at[d->n_at] = (int32_t)s->length + c->rows[d->n_at];
     if (!d->absorb)
         return true;
     EvalInput in[MAX_TAPS + 2] = {{"pos", s->pos}, {"rows", s->rows}};
-    EvalCall call = {.graph = d->absorb, .T = n, .R = 1, .inputs = in, .n_inputs = 2, .cancel = cancel};
+    EvalCall call = {.graph = d->absorb,
+                     .T = c->n,
+                     .R = 1,
+                     .inputs = in,
+                     .n_inputs = 2,
+                     .held_inputs = d->n_taps,
+                     .later = true,
+                     .cancel = c->cancel};
     for (int i = 0; i < d->n_taps; i++)
         in[call.n_inputs++] = (EvalInput){d->tap_input[i], d->taps[i]};
     return s->backend->call(s->state, &call, s->diag);
@@ -182,18 +220,29 @@ static bool call_draft(Session *s, EvalCall *call, const int32_t *tokens, const 
     call->graph = s->draft.draft;
     call->inputs = in;
     call->n_inputs = g ? 4 : 3;
+    call->held_inputs = g != NULL;
     call->outputs = out;
     call->n_outputs = g ? 2 : 1;
+    call->held_outputs = g != NULL;
     return s->backend->call(s->state, call, s->diag);
+}
+
+/* The target's vector of the newest row that was read; NULL: it is gone, or no wanted one. */
+static const float *first_vector(const Session *s) {
+    const SessionDraft *d = &s->draft;
+    for (int64_t i = 0; i < d->n_at; i++)
+        if (d->at[i] == s->length - 1)
+            return d->taps[0] + i * s->tap_width[s->o.n_taps];
+    return NULL;
 }
 
 static int draft_chain(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel) {
     const SessionDraft *d = &s->draft;
-    const int64_t row = s->length - 1 - d->from, width = s->tap_width[s->o.n_taps];
+    const int64_t width = s->tap_width[s->o.n_taps];
     const int32_t pos = (int32_t)s->length, first = 0;
-    if (row < 0 || row >= d->rows)
-        return 0; /* the target's vector is gone: it went back further than one call */
-    const float *g = d->taps[0] + row * width;
+    const float *g = first_vector(s);
+    if (!g)
+        return 0;
     int32_t token = newest;
     for (int i = 0; i < n; i++) {
         float *next = d->g + i % 2 * width;

@@ -27,10 +27,12 @@ typedef struct SessionDraft {
     const Graph *draft, *absorb; /* absorb: of DRAFT_BLOCK */
     int n_taps;
     const char *tap_input[MAX_TAPS]; /* of absorb: "target.layer.3" */
-    float *taps[MAX_TAPS];           /* [chunk][width] */
-    int64_t from, rows;              /* positions that they are of */
-    float *logits;                   /* [most][vocab] */
-    float *g;                        /* DRAFT_CHAIN: [2][width] */
+    /* Held by the back end (Backend.hold): DRAFT_BLOCK [chunk][width], DRAFT_CHAIN [wanted rows][width]. */
+    float *taps[MAX_TAPS];
+    int32_t *at; /* DRAFT_CHAIN: [n_at] positions that the vectors are of, ascending */
+    int64_t n_at;
+    float *logits; /* [most][vocab] */
+    float *g;      /* DRAFT_CHAIN: [2][width], held by the back end */
 } SessionDraft;
 
 struct Session {
@@ -74,10 +76,14 @@ bool session_fits(Session *s, int64_t n);
  * become the session's. True too when there is none. */
 bool draft_compile(Session *s, Module *target);
 /* After the passes. */
+bool draft_check(Session *s);
+/* When the back end is open. */
 bool draft_open(Session *s);
-void draft_close(Session *s);
-/* The drafter's taps of a call that appended n rows are there; they are taken in. */
-bool draft_saw(Session *s, int64_t n, const volatile bool *cancel);
+void draft_close(Session *s); /* before the back end */
+/* The taps that the drafter needs of a call of the target, as its last outputs. */
+void draft_outputs(Session *s, EvalCall *call, EvalOutput *out);
+/* They are there, of a call that appends these rows; they are taken in. */
+bool draft_saw(Session *s, const StepCall *c);
 
 /* The inputs of entry `step`. */
 typedef struct StepInputs {

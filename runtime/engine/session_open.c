@@ -81,7 +81,7 @@ static bool read_outputs(Session *s) {
     s->vocab = (int)t->dim[1];
     for (int i = 0; i < s->n_taps; i++) {
         const Type *tap = ir_type(s->step, ir_find_output(s->step, OUT_TAP, s->taps[i]));
-        if (!type_has_rows(tap) || tap->dim[0] != DIM_T) {
+        if (!type_has_rows(tap) || (tap->dim[0] != DIM_T && i < s->o.n_taps)) {
             diag_error(s->diag, s->step->loc, "tap \"%s\" has no row for each token: %s", s->taps[i],
                        type_text(s->arena, tap));
             return false;
@@ -149,7 +149,7 @@ static bool compile(Session *s) {
     if (!m || !draft_compile(s, m) || !read_module(s) || !run_pipeline(s, m))
         return false;
     s->step = module_graph(s->module, "step");
-    return draft_open(s);
+    return draft_check(s);
 }
 
 /* ==== From a bundle ==== */
@@ -274,7 +274,7 @@ static bool open_backend(Session *s) {
     s->rows = arena_array(s->arena, (size_t)s->o.chunk, sizeof *s->rows);
     for (int64_t i = 0; i < s->o.chunk; i++)
         s->rows[i] = (int32_t)i;
-    return true;
+    return draft_open(s);
 }
 
 Session *session_open(const SessionOptions *o, Diag *diag) {
@@ -304,13 +304,13 @@ Session *session_open(const SessionOptions *o, Diag *diag) {
 void session_close(Session *s) {
     if (!s)
         return;
+    draft_close(s);
     if (s->state)
         s->backend->close(s->state);
     if (s->tokenizer)
         tokenizer_free(s->tokenizer);
     if (s->weights)
         weights_close(s->weights);
-    draft_close(s);
     facet_close(s->facet);
     arena_free(s->arena);
 }
