@@ -1,5 +1,5 @@
 /* gen_sample.c - picking tokens where the logits are: a launch of sample.cu, and one of advance.cu that makes the call
- * block that of the next step.
+ * block that of the next step, or where a drafter's guesses are checked of settle.cu.
  *
  * Of a graph whose inputs are tokens, pos and rows, and that emits logits; the vocabulary must be one that sample.cu
  * takes. Other graphs get none, and their logits are picked from on the host.
@@ -20,39 +20,115 @@ static bool plain_inputs(const Graph *g) {
     return g->inputs.n == COUNTOF(known) && n == COUNTOF(known);
 }
 
-static void sample_launch(Gen *g, PlanSampler *s, NodeId logits, PlanArg ids) {
+/* What launches of a sampler share. */
+typedef struct Picking {
+    NodeId logits;
+    PlanArg states, ids, next;        /* next: where the step behind it reads tokens; or null */
+    PlanArg guesses, own, own_recent; /* null: rows are of different sequences */
+} Picking;
+
+static void sample_launch(Gen *g, PlanSampler *s, const Picking *p) {
     const char *defines = arena_printf(g->arena, "#define SAMPLE_VOCAB %lld\n#define SAMPLE_THREADS %d\n",
                                        (long long)s->vocab, SAMPLE_THREADS);
     const int kernel = gen_kernel(g, "sample.cu", "SAMPLE_NAME", "sample", defines, NULL, 0, SAMPLE_THREADS, 0, 1);
     const PlanGrid grid = {.x = 1, .y = 1, .z = 1, .rows = COUNT_R, .axis = 0, .per = 1};
-    PlanLaunch *l = gen_launch(g, &s->launches, kernel, grid, "sample", ir_get(g->g, logits)->loc);
-    const Loc at = slab_loc(g, logits);
+    PlanLaunch *l = gen_launch(g, &s->launches, kernel, grid, "sample", ir_get(g->g, p->logits)->loc);
+    const Loc at = slab_loc(g, p->logits);
     launch_arg(g, l, arg_loc(&at));
-    launch_arg(g, l, arg_at(s->states, 0));
+    launch_arg(g, l, p->states);
     launch_arg(g, l, arg_slots(g));
     launch_arg(g, l, arg_count(g, DIM_R));
-    launch_arg(g, l, ids);
-    launch_arg(g, l, arg_input(g, "tokens"));
+    launch_arg(g, l, p->ids);
+    launch_arg(g, l, p->next);
+    launch_arg(g, l, p->guesses);
+    launch_arg(g, l, p->own);
+    launch_arg(g, l, p->own_recent);
+    launch_arg(g, l, arg_integer(plan_recent_bytes(s->vocab, g->o->context) / 4));
     l->cost.bytes_a_row = 4 * s->vocab;
 }
 
-static void advance_launch(Gen *g, PlanSampler *s, NodeId logits, PlanArg ids) {
+static void advance_launch(Gen *g, PlanSampler *s, const Picking *p) {
     const char *defines =
         arena_printf(g->arena, "#define ADVANCE_ROWS %lld\n#define ADVANCE_RING %d\n", (long long)s->rows, PLAN_RING);
     const int kernel = gen_kernel(g, "advance.cu", "ADVANCE_NAME", "advance", defines, NULL, 0, 32, 0, 1);
-    PlanLaunch *l =
-        gen_launch(g, &s->launches, kernel, (PlanGrid){.x = 1, .y = 1, .z = 1}, "advance", ir_get(g->g, logits)->loc);
+    PlanLaunch *l = gen_launch(g, &s->launches, kernel, (PlanGrid){.x = 1, .y = 1, .z = 1}, "advance",
+                               ir_get(g->g, p->logits)->loc);
     launch_arg(g, l, arg_count(g, DIM_T));
     launch_arg(g, l, arg_input(g, "pos"));
     launch_arg(g, l, arg_input(g, "rows"));
     launch_arg(g, l, arg_slots(g));
     launch_arg(g, l, arg_lengths(g));
-    launch_arg(g, l, ids);
+    launch_arg(g, l, p->ids);
     launch_arg(g, l, arg_at(s->ring, 0));
     launch_arg(g, l, gen_counters(g));
 }
 
-void gen_sampler(Gen *g) {
+static void settle_launch(Gen *g, PlanSampler *s, const Picking *p) {
+    const char *defines = arena_printf(
+        g->arena,
+        "#define SETTLE_ROWS %lld\n#define SETTLE_RING %d\n#define SETTLE_THREADS %d\n#define SAMPLE_VOCAB %lld\n",
+        (long long)s->rows, PLAN_RING, SAMPLE_THREADS, (long long)s->vocab);
+    const int kernel = gen_kernel(g, "settle.cu", "SETTLE_NAME", "settle", defines, NULL, 0, SAMPLE_THREADS, 0, 1);
+    PlanLaunch *l =
+        gen_launch(g, &s->launches, kernel, (PlanGrid){.x = 1, .y = 1, .z = 1}, "settle", ir_get(g->g, p->logits)->loc);
+    launch_arg(g, l, arg_count(g, DIM_R));
+    launch_arg(g, l, p->guesses);
+    launch_arg(g, l, arg_slots(g));
+    launch_arg(g, l, p->ids);
+    launch_arg(g, l, p->states);
+    launch_arg(g, l, p->own);
+    launch_arg(g, l, arg_at(s->ring, 0));
+    launch_arg(g, l, gen_counters(g));
+}
+
+/* A sampler's ring, and the launches that all have. */
+static PlanSampler new_sampler(Gen *g, PickWay way, int64_t vocab) {
+    PlanSampler s = {.graph = g->g->name,
+                     .way = way,
+                     .rows = g->o->wanted < SAMPLED_ROWS ? g->o->wanted : SAMPLED_ROWS,
+                     .vocab = vocab,
+                     .states = -1,
+                     .recent = -1};
+    s.ring = gen_buffer(g, "picked tokens", BUFFER_HOST, 4 * PLAN_RING * s.rows, -1);
+    return s;
+}
+
+static void next_sampler(Gen *g, NodeId logits, int64_t vocab, PlanArg *states) {
+    const int64_t slots = g->plan->slots;
+    PlanSampler s = new_sampler(g, PICK_NEXT, vocab);
+    s.states = gen_buffer(g, "sampling", BUFFER_SAMPLER, slots * PLAN_SAMPLING_BYTES + 4 * s.rows, -1);
+    s.recent = gen_buffer(g, "recent tokens", BUFFER_SAMPLER, slots * plan_recent_bytes(vocab, g->o->context), -1);
+    *states = arg_at(s.states, 0);
+    const Picking p = {.logits = logits,
+                       .states = *states,
+                       .ids = arg_at(s.states, slots * PLAN_SAMPLING_BYTES),
+                       .next = arg_input(g, "tokens"),
+                       .guesses = arg_null(),
+                       .own = arg_null(),
+                       .own_recent = arg_null()};
+    sample_launch(g, &s, &p);
+    advance_launch(g, &s, &p);
+    vec_push(g->arena, &g->plan->samplers, s);
+}
+
+static void check_sampler(Gen *g, NodeId logits, int64_t vocab, PlanArg states) {
+    PlanSampler s = new_sampler(g, PICK_CHECK, vocab);
+    const int own = gen_buffer(g, "sampling of rows", BUFFER_SAMPLER, s.rows * (PLAN_SAMPLING_BYTES + 4), -1);
+    const int recent =
+        gen_buffer(g, "recent tokens of rows", BUFFER_SAMPLER, s.rows * plan_recent_bytes(vocab, g->o->context), -1);
+    const Picking p = {.logits = logits,
+                       .states = states,
+                       .ids = arg_at(own, s.rows * PLAN_SAMPLING_BYTES),
+                       .next = arg_null(),
+                       .guesses = arg_input(g, "tokens"),
+                       .own = arg_at(own, 0),
+                       .own_recent = arg_at(recent, 0)};
+    sample_launch(g, &s, &p);
+    settle_launch(g, &s, &p);
+    vec_push(g->arena, &g->plan->samplers, s);
+}
+
+void gen_samplers(Gen *g) {
     const NodeId output = ir_find_output(g->g, OUT_EMIT, "logits");
     if (!output || !plain_inputs(g->g))
         return;
@@ -60,15 +136,9 @@ void gen_sampler(Gen *g) {
     const Type *t = ir_type(g->g, output);
     if (t->rank != 2 || t->dtype != DT_F32 || t->dim[0] != DIM_R || t->dim[1] > MOST_VOCAB)
         return;
-    const int64_t slots = g->plan->slots;
-    PlanSampler s = {
-        .graph = g->g->name, .rows = g->o->wanted < SAMPLED_ROWS ? g->o->wanted : SAMPLED_ROWS, .vocab = t->dim[1]};
-    s.states = gen_buffer(g, "sampling", BUFFER_SAMPLER, slots * PLAN_SAMPLING_BYTES + 4 * s.rows, -1);
-    s.recent = gen_buffer(g, "recent tokens", BUFFER_SAMPLER, slots * plan_recent_bytes(s.vocab, g->o->context), -1);
-    s.ring = gen_buffer(g, "picked tokens", BUFFER_HOST, 4 * PLAN_RING * s.rows, -1);
-    const PlanArg ids = arg_at(s.states, slots * PLAN_SAMPLING_BYTES);
     g->group = 0;
-    sample_launch(g, &s, logits, ids);
-    advance_launch(g, &s, logits, ids);
-    vec_push(g->arena, &g->plan->samplers, s);
+    PlanArg states;
+    next_sampler(g, logits, t->dim[1], &states);
+    if (g->m->drafts.way)
+        check_sampler(g, logits, t->dim[1], states);
 }

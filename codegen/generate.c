@@ -165,7 +165,7 @@ static void generate_graph(Gen *g, const Graph *graph) {
     if (g->o->wanted > FEW)
         generate_phase(g, PHASE_PREFILL_ALL, "prefill_all", g->o->chunk, g->o->wanted);
     if (!g->failed)
-        gen_sampler(g);
+        gen_samplers(g);
 }
 
 /* ==== The plan ==== */

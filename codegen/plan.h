@@ -149,13 +149,26 @@ enum {
     PLAN_SAMPLING_BYTES = 80 /* of a sequence: Sampling of kernels/sample_source.cu */
 };
 
-/* Launches that may follow any phase of an entry: a token for each wanted row, and the call block becomes that of the
- * step that feeds these tokens (kernels/advance.cu). In such a call wanted row r is of the same sequence as row r of
- * the call, and no two are of the same: the last row of a prefill, or rows of different sequences from row 0 on. */
+typedef enum PickWay {
+    /* The call block becomes that of the step that feeds the tokens (kernels/advance.cu). In such a call wanted row r
+     * is of the same sequence as row r of the call, and no two are of the same: the last row of a prefill, or rows of
+     * different sequences from row 0 on. */
+    PICK_NEXT,
+    /* All rows are wanted and of one sequence, its newest token and guesses: what it will pick if they are right, and
+     * it goes on from the first that is not (kernels/settle.cu). The call block stays. */
+    PICK_CHECK,
+    PICK_WAYS
+} PickWay;
+
+const char *pick_way_name(PickWay w); /* "sampler", .. */
+
+/* Launches that may follow any phase of an entry: a token for each wanted row. */
 typedef struct PlanSampler {
     const char *graph;
+    PickWay way;
     int64_t rows; /* most R */
     int64_t vocab;
+    /* Of PICK_NEXT, else -1: what gpu_sample_start() writes. */
     int states; /* buffer: [slots of the plan] states of PLAN_SAMPLING_BYTES, then the ids picked last, i32 [rows] */
     int recent; /* buffer: [slots] recent tokens, each plan_recent_bytes() */
     int ring;   /* buffer: i32 [PLAN_RING][rows], tokens of step n at n % PLAN_RING */
@@ -185,7 +198,7 @@ typedef struct Plan {
     VEC(int) tables;         /* fills that are not of one weight's bytes, in order, after all weights */
     PlanCall call;
     VEC(PlanPhase) phases;
-    VEC(PlanSampler) samplers; /* of the entries that emit logits; at most one each */
+    VEC(PlanSampler) samplers; /* of the entries that emit logits; at most one each in each way */
 } Plan;
 
 /* What of a GPU a plan depends on: its architecture. False for one that is not supported. */

@@ -344,9 +344,18 @@ static bool parse_sampler_buffer(Parser *p, const PlanReader *r, const char *wor
                                           (long long)b->bytes, word, (long long)bytes);
 }
 
-static bool parse_sampler(Parser *p, PlanReader *r) {
+static bool parse_sampler_buffers(Parser *p, const PlanReader *r, PlanSampler *s) {
+    const Plan *plan = r->plan;
+    const int64_t states = plan->slots * (int64_t)PLAN_SAMPLING_BYTES + 4 * s->rows,
+                  recent = plan->slots * plan_recent_bytes(s->vocab, plan->context), ring = 4 * PLAN_RING * s->rows;
+    return (s->way != PICK_NEXT || (parse_sampler_buffer(p, r, "states", BUFFER_SAMPLER, states, &s->states) &&
+                                    parse_sampler_buffer(p, r, "recent", BUFFER_SAMPLER, recent, &s->recent))) &&
+           parse_sampler_buffer(p, r, "ring", BUFFER_HOST, ring, &s->ring);
+}
+
+static bool parse_picks(Parser *p, PlanReader *r, PickWay way) {
     Plan *plan = r->plan;
-    PlanSampler s = {0};
+    PlanSampler s = {.way = way, .states = -1, .recent = -1};
     SrcLoc at = p->at, place;
     if (plan->samplers.n == MAX_PHASES)
         return p_fail_at(p, at, "a plan has at most %d samplers", MAX_PHASES);
@@ -355,13 +364,9 @@ static bool parse_sampler(Parser *p, PlanReader *r) {
         !p_int(p, "the tokens there are", 1, MAX_VOCABULARY, &s.vocab))
         return false;
     for (int i = 0; i < plan->samplers.n; i++)
-        if (strcmp(plan->samplers.v[i].graph, s.graph) == 0)
-            return p_fail_at(p, at, "there are two samplers of '%.60s'", s.graph);
-    const int64_t states = plan->slots * (int64_t)PLAN_SAMPLING_BYTES + 4 * s.rows,
-                  recent = plan->slots * plan_recent_bytes(s.vocab, plan->context), ring = 4 * PLAN_RING * s.rows;
-    if (!parse_sampler_buffer(p, r, "states", BUFFER_SAMPLER, states, &s.states) ||
-        !parse_sampler_buffer(p, r, "recent", BUFFER_SAMPLER, recent, &s.recent) ||
-        !parse_sampler_buffer(p, r, "ring", BUFFER_HOST, ring, &s.ring) || !p_expect(p, "{") || !p_end_line(p, &place))
+        if (plan->samplers.v[i].way == way && strcmp(plan->samplers.v[i].graph, s.graph) == 0)
+            return p_fail_at(p, at, "there are two %ss of '%.60s'", pick_way_name(way), s.graph);
+    if (!parse_sampler_buffers(p, r, &s) || !p_expect(p, "{") || !p_end_line(p, &place))
         return false;
     PlanPhase bounds = {.rows = s.rows, .wanted = s.rows};
     r->phase = &bounds;
@@ -371,6 +376,14 @@ static bool parse_sampler(Parser *p, PlanReader *r) {
     if (whole)
         vec_push(p->arena, &plan->samplers, s);
     return whole;
+}
+
+static bool parse_sampler(Parser *p, PlanReader *r) {
+    return parse_picks(p, r, PICK_NEXT);
+}
+
+static bool parse_checker(Parser *p, PlanReader *r) {
+    return parse_picks(p, r, PICK_CHECK);
 }
 
 /* ==== The plan ==== */
@@ -399,15 +412,15 @@ static bool parse_head(Parser *p, Plan *plan) {
 static const struct {
     const char *word;
     bool (*parse)(Parser *, PlanReader *);
-} declarations[] = {{"buffer", parse_buffer}, {"kernel", parse_kernel},  {"call", parse_call},
-                    {"fills", parse_fills},   {"weight", parse_weight},  {"table", parse_table},
-                    {"phase", parse_phase},   {"sampler", parse_sampler}};
+} declarations[] = {{"buffer", parse_buffer}, {"kernel", parse_kernel},   {"call", parse_call},
+                    {"fills", parse_fills},   {"weight", parse_weight},   {"table", parse_table},
+                    {"phase", parse_phase},   {"sampler", parse_sampler}, {"checker", parse_checker}};
 
 static bool parse_declaration(Parser *p, PlanReader *r) {
     for (size_t i = 0; i < COUNTOF(declarations); i++)
         if (p_accept_word(p, declarations[i].word))
             return declarations[i].parse(p, r);
-    return p_expected(p, "buffer, kernel, call, fills, weight, table, phase or sampler");
+    return p_expected(p, "buffer, kernel, call, fills, weight, table, phase, sampler or checker");
 }
 
 static bool at_declaration(const Parser *p) {

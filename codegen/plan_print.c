@@ -19,6 +19,11 @@ const CostWord cost_word[COST_WORDS] = {
 const char *const count_word[] = {[COUNT_ONE] = NULL, [COUNT_T] = "T", [COUNT_R] = "R"};
 const char *const output_word[] = {[OUT_EMIT] = "emit", [OUT_TAP] = "tap", [OUT_KEEP] = NULL};
 
+const char *pick_way_name(PickWay w) {
+    static const char *const names[PICK_WAYS] = {[PICK_NEXT] = "sampler", [PICK_CHECK] = "checker"};
+    return names[w];
+}
+
 const char *buffer_kind_name(BufferKind k) {
     static const char *const names[BUFFER_KINDS] = {
         [BUFFER_CALL] = "call",
@@ -239,10 +244,12 @@ static void print_phase(Buf *out, const Plan *p, const Diag *diag, const PlanPha
 }
 
 static void print_sampler(Buf *out, const Plan *p, const Diag *diag, const PlanSampler *s) {
-    buf_str(out, "sampler of ");
+    buf_printf(out, "%s of ", pick_way_name(s->way));
     text_put_name(out, s->graph);
-    buf_printf(out, " rows %lld vocabulary %lld states b%d recent b%d ring b%d {\n", (long long)s->rows,
-               (long long)s->vocab, s->states, s->recent, s->ring);
+    buf_printf(out, " rows %lld vocabulary %lld", (long long)s->rows, (long long)s->vocab);
+    if (s->way == PICK_NEXT)
+        buf_printf(out, " states b%d recent b%d", s->states, s->recent);
+    buf_printf(out, " ring b%d {\n", s->ring);
     print_launches(out, p, diag, &s->launches);
     buf_str(out, "}\n");
 }

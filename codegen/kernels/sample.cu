@@ -1,7 +1,7 @@
 /* sample.cu - picks a token from a row of logits, as runtime/text/sampler.c does; what the steps mean is in text.h.
  *
  * Contract: SAMPLE_NAME(const float *logits, Sampling *states, const int *slots, const int *rows, int *ids,
- *                       int *next_tokens)
+ *                       int *next_tokens, const int *guesses, Sampling *own, u32 *own_recent, int recent_words)
  *   SAMPLE_NAME      name of the kernel
  *   SAMPLE_VOCAB     V, up to 2^19
  *   SAMPLE_THREADS   of a block: a power of two, 32 to 1024 (what the times below are for)
@@ -12,6 +12,10 @@
  *   rows             how many rows are live, in device memory; the others are left alone
  *   ids              [r] the token, -1 if its logit is NaN or infinite: the model gave nothing usable
  *   next_tokens      null, or [r] the token again, where the next step reads it; 0 for -1
+ *   guesses          null, or [rows] the tokens of the rows of one sequence: its newest token, then guesses. Row r picks
+ *                    as the sequence will when it has picked the guesses up to row r's: with the state own[r], which is
+ *                    made of the sequence's by as many draws and tokens. states are only read then
+ *   own, own_recent  [rows] Sampling, and [rows][recent_words] for their recent tokens; null without guesses
  *   launch           block SAMPLE_THREADS, grid: the most rows; no dynamic shared memory
  * The token is accepted (it counts for the penalty from now on), -1 is not. Tokens of the prompt are put into the state
  * by the host: runtime/engine/gpu_sampling.h.
@@ -313,22 +317,54 @@ DEVICE void accept(Scratch &s, int id) {
     }
 }
 
+/* ==== Guesses ==== */
+
+/* The state of row r is made, in its own memory: that of the sequence behind r more picks. By all threads. */
+DEVICE void foresee(Scratch &s, const Sampling &sequence, const int *guesses, int r, Sampling *own, u32 *recent) {
+    const u32 *const from = (const u32 *)sequence.recent;
+    if (threadIdx.x == 0) {
+        s.state = own;
+        s.how = sequence;
+        s.how.recent = from ? (u64)recent : 0;
+        for (int i = 0; i < r && s.how.temperature > 0; i++)
+            next_random(s.how.random);
+        *own = s.how;
+    }
+    const int words = from ? (SAMPLE_VOCAB + 31) / 32 + sequence.ring_used : 0;
+    for (int i = threadIdx.x; i < words; i += SAMPLE_THREADS)
+        recent[i] = from[i];
+    block_sync();
+    for (int i = 1; i <= r && from; i++) {
+        if ((u32)guesses[i] < SAMPLE_VOCAB)
+            accept(s, guesses[i]);
+        block_sync();
+        if (threadIdx.x == 0)
+            s.how = *own;
+        block_sync();
+    }
+}
+
 /* ==== The kernel ==== */
 
 KERNEL __launch_bounds__(SAMPLE_THREADS, 1)
-    SAMPLE_NAME(const float *logits, Sampling *states, const int *slots, const int *rows, int *ids, int *next_tokens) {
+    SAMPLE_NAME(const float *logits, Sampling *states, const int *slots, const int *rows, int *ids, int *next_tokens,
+                const int *guesses, Sampling *own, u32 *own_recent, int recent_words) {
     SHARED Scratch s;
     const int r = blockIdx.x;
     next_kernel_release();
     previous_kernels_wait();
     if (r >= *rows)
         return;
+    Sampling &state = states[slots ? slots[r] : r];
+    if (guesses)
+        foresee(s, state, guesses, r, own + r, own_recent + (u64)r * recent_words);
     if (threadIdx.x == 0) {
-        Sampling &state = states[slots ? slots[r] : r];
-        s.state = &state;
-        s.how = state;
+        if (!guesses) {
+            s.state = &state;
+            s.how = state;
+        }
         if (s.how.temperature > 0)
-            s.random = next_random(state.random); /* one for every pick, so that picks stay in step */
+            s.random = next_random(s.state->random); /* one for every pick, so that picks stay in step */
     }
     block_sync();
     logits += (u64)r * SAMPLE_VOCAB;

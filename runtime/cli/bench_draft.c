@@ -23,7 +23,7 @@ static int kept_of(const Rounds *r) {
 }
 
 static StepResult one_round(Bench *b, Rounds *r) {
-    int32_t tokens[1 + MAX_DRAFTS] = {b->ids[session_length(b->s) % b->depth]};
+    int32_t tokens[1 + MAX_DRAFTS] = {b->ids[session_length(b->s) % b->depth]}, ids[1 + MAX_DRAFTS];
     const int64_t at = session_length(b->s);
     const double start = clock_seconds();
     const int n = session_draft(b->s, tokens[0], r->k, tokens + 1, &cli_interrupted);
@@ -32,7 +32,9 @@ static StepResult one_round(Bench *b, Rounds *r) {
     for (int i = n; i < r->k; i++) /* guesses of weights that give no numbers */
         tokens[1 + i] = 0;
     const double drafted = clock_seconds();
-    const StepResult result = session_step_all(b->s, tokens, r->k + 1, b->logits, &cli_interrupted);
+    const StepResult result = session_checks(b->s)
+                                  ? session_check(b->s, tokens, r->k + 1, ids, &cli_interrupted)
+                                  : session_step_all(b->s, tokens, r->k + 1, b->logits, &cli_interrupted);
     const double checked = clock_seconds();
     if (result != STEP_OK)
         return result;
@@ -45,13 +47,23 @@ static StepResult one_round(Bench *b, Rounds *r) {
     return STEP_OK;
 }
 
+/* As generation begins: `depth` tokens are read, and what picks on a device knows how. */
+static StepResult stand(Bench *b) {
+    const SampleOptions greedy = {.top_p = 1, .repeat_penalty = 1};
+    const FeedOptions feed = {.cancel = &cli_interrupted};
+    if (!session_checks(b->s))
+        return measure_stand(b->s, b->ids, b->depth);
+    const StepResult r = measure_stand(b->s, b->ids, b->depth - 1);
+    return r == STEP_OK ? session_pick_start(b->s, b->ids + b->depth - 1, 1, &feed, &greedy, 1) : r;
+}
+
 static StepResult run_rounds(Bench *b, Rounds *r) {
     StepResult result = STEP_OK;
     for (int pass = 0; pass < 2 && result == STEP_OK; pass++) { /* the first is not counted */
         *r = (Rounds){.k = r->k, .accept = r->accept};
-        result = measure_stand(b->s, b->ids, b->depth);
+        result = stand(b);
         if (result == STEP_OK)
-            result = one_round(b, r); /* a chain begins behind a call of its own */
+            result = one_round(b, r); /* not counted: graphs are made */
         *r = (Rounds){.k = r->k, .accept = r->accept};
         const double start = clock_seconds();
         while (result == STEP_OK && r->tokens < b->c->o.tg)

@@ -57,13 +57,15 @@ bool loop_pick(Loop *l, const float *logits, int64_t pos, int32_t *id) {
     return (*id >= 0 && *id < session_vocab(l->s) && isfinite(logits[*id])) || unusable(l, pos);
 }
 
-static bool pick(Loop *l, int32_t *id) {
+bool loop_picked(const Loop *l, int64_t pos, int32_t id) {
+    return (id >= 0 && id < session_vocab(l->s)) || unusable(l, pos);
+}
+
+bool loop_pick_next(Loop *l, int32_t *id) {
     const int64_t pos = session_length(l->s) - 1;
     if (!l->on_device)
         return loop_pick(l, l->logits, pos, id);
-    if (session_pick(l->s, id) != STEP_OK)
-        return false;
-    return (*id >= 0 && *id < session_vocab(l->s)) || unusable(l, pos);
+    return session_pick(l->s, id) == STEP_OK && loop_picked(l, pos, *id);
 }
 
 bool loop_take(Loop *l, int32_t id, StopReason *stop) {
@@ -105,7 +107,7 @@ static StopReason decode(Loop *l) {
             return STOP_CANCELLED;
         int32_t id;
         StopReason stop;
-        if (!pick(l, &id))
+        if (!loop_pick_next(l, &id))
             return STOP_ERROR;
         if (!loop_take(l, id, &stop))
             return stop;
@@ -120,7 +122,8 @@ static StopReason decode(Loop *l) {
 /* The prompt, of which `kept` tokens are there. */
 static StepResult read_prompt(Loop *l, const int32_t *prompt, int64_t n, int64_t kept) {
     const FeedOptions feed = {.progress = l->o->progress, .rows = l->o->rows, .ctx = l->o->ctx, .cancel = l->o->cancel};
-    const int64_t most = l->o->max_tokens < 0 ? INT64_MAX : l->o->max_tokens;
+    const int64_t all = l->o->max_tokens < 0 ? INT64_MAX : l->o->max_tokens;
+    const int64_t most = session_drafts(l->s)->way ? 1 : all; /* the others are picked when they are checked */
     if (l->on_device)
         return session_pick_start(l->s, prompt + kept, n - kept, &feed, &l->o->sample, most);
     for (int64_t i = 0; i < n; i++)
@@ -161,7 +164,7 @@ StopReason generate(Session *s, const int32_t *prompt, int64_t n, const Generate
     Loop l = {.s = s, .o = o, .diag = diag, .stats = stats, .tokenizer = session_tokenizer(s, false)};
     l.detok = (Detokenizer){.t = l.tokenizer, .show_control = o->show_control};
     const int drafts = session_drafts(s)->most;
-    l.on_device = session_picks(s) && !o->rows && o->max_tokens != 0 && !drafts;
+    l.on_device = (drafts ? session_checks(s) : session_picks(s)) && !o->rows && o->max_tokens != 0;
     if (!l.on_device) {
         l.sampler = sampler_new(&o->sample, session_vocab(s));
         l.logits = malloc((size_t)session_vocab(s) * (size_t)(drafts + 1) * sizeof *l.logits);

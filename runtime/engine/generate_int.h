@@ -13,7 +13,7 @@ typedef struct Loop {
     const Tokenizer *tokenizer; /* NULL: ids only */
     Detokenizer detok;
     Buf text;
-    float *logits;  /* [1 + drafts][vocab] of the newest rows */
+    float *logits;  /* [1 + drafts][vocab] of the newest rows; NULL: on_device */
     bool on_device; /* tokens are picked there: no sampler, no logits */
 } Loop;
 
@@ -21,10 +21,14 @@ StopReason loop_stop(StepResult r);
 bool loop_cancelled(const Loop *l);
 /* The token behind position pos by its logits; false after an error: they are not usable. */
 bool loop_pick(Loop *l, const float *logits, int64_t pos, int32_t *id);
+/* The same of a token that the device picked there. */
+bool loop_picked(const Loop *l, int64_t pos, int32_t id);
+/* The token behind the last that was read. */
+bool loop_pick_next(Loop *l, int32_t *id);
 /* Counts and delivers a token that was picked; false when nothing comes behind it, *stop says why. */
 bool loop_take(Loop *l, int32_t id, StopReason *stop);
 
-/* From the logits behind the prompt on, with the session's drafter. */
+/* From the end of the prompt on, with the session's drafter. */
 StopReason speculate(Loop *l);
 
 #endif

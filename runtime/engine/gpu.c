@@ -172,7 +172,8 @@ void gpu_close(Gpu *g) {
         return;
     for (int i = 0; g->phases && i < g->plan->phases.n; i++) {
         dev_graph_free(g->phases[i].graph);
-        dev_graph_free(g->phases[i].sampled);
+        for (int way = 0; way < PICK_WAYS; way++)
+            dev_graph_free(g->phases[i].sampled[way]);
     }
     dev_stream_free(g->stream);
     for (int i = 0; i < GPU_CALLS; i++)
@@ -439,7 +440,6 @@ GpuPhase *gpu_begin(Gpu *g, const EvalCall *c, Diag *diag) {
                    (long long)c->R);
     if (!p || !check_inputs(g, c, diag))
         return NULL;
-    gpu_drop_picks(g);
     if (send_head(g, c, p, &e) && send_vectors(g, c, &e))
         return p;
     gpu_fail(diag, &e);

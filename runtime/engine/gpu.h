@@ -74,21 +74,22 @@ int64_t gpu_cache_bytes(const Gpu *g);
  * pick └─ gpu_sample_take     └─ gpu_sample_take               the oldest pick; waits for it
  *
  * A step that feeds what was picked needs nothing of the host, so steps may be enqueued before the picks ahead of them
- * are taken, up to PLAN_RING of them. What must not have been fed after all is forgotten with gpu_truncate(). Any other
- * call forgets picks that are not taken. */
+ * are taken, up to PLAN_RING of them. What must not have been fed after all is forgotten with gpu_truncate(). Another
+ * gpu_sample_call() in the same way forgets picks that are not taken. */
 
 /* Whether an entry's tokens can be picked on the device. */
-bool gpu_samples(const Gpu *g, const char *graph);
+bool gpu_samples(const Gpu *g, const char *graph, PickWay way);
 /* How a sequence samples from now on, and the tokens that it has. */
 bool gpu_sample_start(Gpu *g, const char *graph, int slot, const SampleOptions *o, const int32_t *ids, int64_t n,
                       Diag *diag);
-/* As gpu_call(), and each wanted row's sequence picks a token; outputs are not read. PlanSampler says which rows may be
- * wanted. Enqueued, not waited for. False after an error, or when cancelled, then without a message. */
-bool gpu_sample_call(Gpu *g, const EvalCall *call, Diag *diag);
-/* The step that feeds what the step before it picks; every sequence has room for it. */
+/* As gpu_call(), and each wanted row picks a token; outputs that the host has not asked to hold are not read. PickWay
+ * says which rows may be wanted. Enqueued, not waited for. False after an error, or when cancelled, then without a
+ * message. */
+bool gpu_sample_call(Gpu *g, const EvalCall *call, PickWay way, Diag *diag);
+/* The step that feeds what the step before it picks (PICK_NEXT); every sequence has room for it. */
 bool gpu_sample_next(Gpu *g, const char *graph, Diag *diag);
 /* ids: a token for each wanted row of the call; -1: its logits were not usable. */
-bool gpu_sample_take(Gpu *g, const char *graph, int32_t *ids, Diag *diag);
+bool gpu_sample_take(Gpu *g, const char *graph, PickWay way, int32_t *ids, Diag *diag);
 
 const Plan *gpu_plan(const Gpu *g);
 Device *gpu_device(const Gpu *g);

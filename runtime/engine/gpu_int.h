@@ -25,9 +25,9 @@ typedef struct GpuPhase {
     bool stores, counts_own; /* rows in caches; rows that are attended to and not stored */
     const PlanPhase *plan;
     GpuLaunch *launches;
-    GpuSampler *sampler; /* of its entry; NULL: none */
-    DevGraph *graph;     /* NULL: launched one by one */
-    DevGraph *sampled;   /* with the sampler's launches behind; NULL: not made yet, or launched one by one */
+    GpuSampler *samplers[PICK_WAYS]; /* of its entry; NULL: none */
+    DevGraph *graph;                 /* NULL: launched one by one */
+    DevGraph *sampled[PICK_WAYS];    /* and the sampler's launches; NULL: not made yet, or launched one by one */
 } GpuPhase;
 
 enum {
@@ -85,15 +85,13 @@ bool gpu_make_phases(Gpu *g, DevError *e);
 /* The grid for a call of T rows, R wanted. */
 void gpu_grid(const Gpu *g, const PlanLaunch *from, int64_t T, int64_t R, uint32_t grid[3]);
 bool gpu_launch_phase(Gpu *g, GpuPhase *p, int64_t T, int64_t R, const volatile bool *cancel, DevError *e);
-/* The same and its sampler. *whole: false when it was cancelled; then the sampler did not run. */
-bool gpu_launch_sampled(Gpu *g, GpuPhase *p, int64_t T, int64_t R, const volatile bool *cancel, bool *whole,
-                        DevError *e);
+/* The same and a sampler. *whole: false when it was cancelled; then the sampler did not run. */
+bool gpu_launch_sampled(Gpu *g, GpuPhase *p, PickWay way, int64_t T, int64_t R, const volatile bool *cancel,
+                        bool *whole, DevError *e);
 
 /* ==== gpu_sample.c ==== */
 
 /* The sampler of an entry; NULL: none. */
-GpuSampler *gpu_sampler(const Gpu *g, const char *graph);
-/* Forgets what steps pick that were enqueued and are not taken. */
-void gpu_drop_picks(Gpu *g);
+GpuSampler *gpu_sampler(const Gpu *g, const char *graph, PickWay way);
 
 #endif

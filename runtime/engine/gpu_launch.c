@@ -59,7 +59,8 @@ static DevGraph *make_graph(Gpu *g, const GpuPhase *p, const GpuSampler *sampler
     collect(g, p->plan, &p->plan->launches, p->launches, all);
     if (sampler)
         collect(g, p->plan, &sampler->plan->launches, sampler->launches, all + n);
-    const char *name = sampler ? arena_printf(g->arena, "%s and sampler", p->plan->name) : p->plan->name;
+    const char *name =
+        sampler ? arena_printf(g->arena, "%s and %s", p->plan->name, pick_way_name(sampler->plan->way)) : p->plan->name;
     return dev_graph_new(g->stream, all, n + more, name, e);
 }
 
@@ -106,7 +107,8 @@ bool gpu_make_phases(Gpu *g, DevError *e) {
                 gpu_make_launch(g, &p->plan->launches.v[k], &p->launches[k]);
             else
                 return false;
-        p->sampler = gpu_sampler(g, p->plan->graph);
+        for (int way = 0; way < PICK_WAYS; way++)
+            p->samplers[way] = gpu_sampler(g, p->plan->graph, (PickWay)way);
         if (p->plan->capture && !g->o.check_launches && !(p->graph = make_graph(g, p, NULL, e)))
             return false;
     }
@@ -137,15 +139,17 @@ bool gpu_launch_phase(Gpu *g, GpuPhase *p, int64_t T, int64_t R, const volatile 
     return launch_all(g, &p->plan->launches, p->launches, T, R, cancel, &whole, e);
 }
 
-bool gpu_launch_sampled(Gpu *g, GpuPhase *p, int64_t T, int64_t R, const volatile bool *cancel, bool *whole,
-                        DevError *e) {
+bool gpu_launch_sampled(Gpu *g, GpuPhase *p, PickWay way, int64_t T, int64_t R, const volatile bool *cancel,
+                        bool *whole, DevError *e) {
+    const GpuSampler *s = p->samplers[way];
+    DevGraph **graph = &p->sampled[way];
     *whole = true;
-    if (p->graph && !p->sampled && !(p->sampled = make_graph(g, p, p->sampler, e)))
+    if (p->graph && !*graph && !(*graph = make_graph(g, p, s, e)))
         return false;
-    if (p->sampled)
-        return dev_graph_launch(p->sampled, g->stream, e);
+    if (*graph)
+        return dev_graph_launch(*graph, g->stream, e);
     if (!launch_all(g, &p->plan->launches, p->launches, T, R, cancel, whole, e))
         return false;
     bool sampled;
-    return !*whole || launch_all(g, &p->sampler->plan->launches, p->sampler->launches, T, R, NULL, &sampled, e);
+    return !*whole || launch_all(g, &s->plan->launches, s->launches, T, R, NULL, &sampled, e);
 }

@@ -7,32 +7,27 @@
 
 _Static_assert(sizeof(GpuSampling) == PLAN_SAMPLING_BYTES, "as plans have it");
 
-GpuSampler *gpu_sampler(const Gpu *g, const char *graph) {
+GpuSampler *gpu_sampler(const Gpu *g, const char *graph, PickWay way) {
     for (int i = 0; i < g->plan->samplers.n; i++)
-        if (strcmp(g->samplers[i].plan->graph, graph) == 0)
+        if (g->samplers[i].plan->way == way && strcmp(g->samplers[i].plan->graph, graph) == 0)
             return &g->samplers[i];
     return NULL;
 }
 
-static GpuSampler *need_sampler(const Gpu *g, const char *graph) {
-    GpuSampler *s = gpu_sampler(g, graph);
+static GpuSampler *need_sampler(const Gpu *g, const char *graph, PickWay way) {
+    GpuSampler *s = gpu_sampler(g, graph, way);
     if (!s)
-        ICE("no sampler of %s", graph);
+        ICE("no %s of %s", pick_way_name(way), graph);
     return s;
 }
 
-bool gpu_samples(const Gpu *g, const char *graph) {
-    return gpu_sampler(g, graph) != NULL;
-}
-
-void gpu_drop_picks(Gpu *g) {
-    for (int i = 0; i < g->plan->samplers.n; i++)
-        g->samplers[i].taken = g->samplers[i].enqueued;
+bool gpu_samples(const Gpu *g, const char *graph, PickWay way) {
+    return gpu_sampler(g, graph, way) != NULL;
 }
 
 bool gpu_sample_start(Gpu *g, const char *graph, int slot, const SampleOptions *o, const int32_t *ids, int64_t n,
                       Diag *diag) {
-    const PlanSampler *p = need_sampler(g, graph)->plan;
+    const PlanSampler *p = need_sampler(g, graph, PICK_NEXT)->plan;
     const DevPtr recent = g->buffers[p->recent] + (DevPtr)(slot * plan_recent_bytes(p->vocab, g->plan->context));
     GpuSampling state;
     DevError e = {0};
@@ -68,25 +63,27 @@ static void note_rows(GpuSampler *s, const EvalCall *c) {
         s->slots[i] = c->slots ? c->slots[i] : 0;
 }
 
-bool gpu_sample_call(Gpu *g, const EvalCall *c, Diag *diag) {
-    GpuSampler *s = need_sampler(g, c->graph->name);
-    if (c->R > s->plan->rows)
-        ICE("%lld rows are to be sampled, of at most %lld", (long long)c->R, (long long)s->plan->rows);
+bool gpu_sample_call(Gpu *g, const EvalCall *c, PickWay way, Diag *diag) {
+    GpuSampler *s = need_sampler(g, c->graph->name, way);
+    if (c->R > s->plan->rows || (way == PICK_CHECK && c->R != c->T))
+        ICE("%lld rows of %lld are to be sampled, of at most %lld", (long long)c->R, (long long)c->T,
+            (long long)s->plan->rows);
     GpuPhase *p = gpu_begin(g, c, diag);
     DevError e = {0};
     bool whole;
     if (!p)
         return false;
     note_rows(s, c);
-    if (!gpu_launch_sampled(g, p, c->T, c->R, c->cancel, &whole, &e))
+    s->taken = s->enqueued;
+    if (!gpu_launch_sampled(g, p, way, c->T, c->R, c->cancel, &whole, &e))
         return gpu_fail(diag, &e);
     if (!whole) /* a fault is reported here */
         return dev_stream_wait(g->stream, &e) ? false : gpu_fail(diag, &e);
-    return picked(g, s, &e) || gpu_fail(diag, &e);
+    return (picked(g, s, &e) && gpu_hold_outputs(g, c, p->plan, &e)) || gpu_fail(diag, &e);
 }
 
 bool gpu_sample_next(Gpu *g, const char *graph, Diag *diag) {
-    GpuSampler *s = need_sampler(g, graph);
+    GpuSampler *s = need_sampler(g, graph, PICK_NEXT);
     GpuPhase *p = gpu_find_phase(g, graph, s->rows, s->rows);
     DevError e = {0};
     if (s->enqueued - s->taken >= PLAN_RING)
@@ -99,11 +96,12 @@ bool gpu_sample_next(Gpu *g, const char *graph, Diag *diag) {
         if (++g->lengths[s->slots[i]] > g->plan->context)
             ICE("a step beyond the context");
     bool whole;
-    return (gpu_launch_sampled(g, p, s->rows, s->rows, NULL, &whole, &e) && picked(g, s, &e)) || gpu_fail(diag, &e);
+    return (gpu_launch_sampled(g, p, PICK_NEXT, s->rows, s->rows, NULL, &whole, &e) && picked(g, s, &e)) ||
+           gpu_fail(diag, &e);
 }
 
-bool gpu_sample_take(Gpu *g, const char *graph, int32_t *ids, Diag *diag) {
-    GpuSampler *s = need_sampler(g, graph);
+bool gpu_sample_take(Gpu *g, const char *graph, PickWay way, int32_t *ids, Diag *diag) {
+    GpuSampler *s = need_sampler(g, graph, way);
     DevError e = {0};
     if (s->taken == s->enqueued)
         ICE("no pick to take");

@@ -125,6 +125,16 @@ StepResult session_pick(Session *s, int32_t *id);
 void session_pick_feed(Session *s);
 void session_pick_end(Session *s);
 
+/* Several tokens at once, some of them guessed: behind session_pick_start() of one token. */
+
+/* Whether the back end can; it is prepared with a drafter only. */
+bool session_checks(const Session *s);
+/* Appends n tokens, up to as many as session_drafts()->most + 1: the newest one, picked last, then guesses. ids [n]: of
+ * each row the token that will be picked behind it if the guesses up to the row are right; -1: its logits were not
+ * usable. What counts are the ids up to the first that is not the next row's token: the caller rewinds to the rows that
+ * were right, and that id is the newest token. */
+StepResult session_check(Session *s, const int32_t *tokens, int64_t n, int32_t *ids, const volatile bool *cancel);
+
 /* ==== Guesses of a drafter ====
  *
  * A drafter sees what every step reads and forgets what is forgotten; its guesses change nothing but speed. */

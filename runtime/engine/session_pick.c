@@ -1,7 +1,8 @@
 /* session_pick.c - tokens picked on the device, with steps enqueued ahead of what the host knows. See session.h.
  *
  * Step n + 1 feeds what step n picks, which the device knows first. So while the host waits for a token, the steps
- * behind it are enqueued already; those that turn out not to be wanted are taken back, like any rows.
+ * behind it are enqueued already; those that turn out not to be wanted are taken back, like any rows. Where a drafter
+ * guesses, the rows of a verification are picked together.
  */
 #include "runtime/engine/session_int.h"
 #include <string.h>
@@ -11,7 +12,19 @@ enum { AHEAD = 2 };
 
 bool session_picks(const Session *s) {
     const Gpu *gpu = session_gpu(s);
-    return gpu && gpu_samples(gpu, s->step->name);
+    return gpu && gpu_samples(gpu, s->step->name, PICK_NEXT);
+}
+
+bool session_checks(const Session *s) {
+    return session_picks(s) && gpu_samples(session_gpu(s), s->step->name, PICK_CHECK);
+}
+
+/* A call whose wanted rows pick; the drafter sees it. */
+static bool sampled_call(Session *s, const StepCall *c, EvalCall *call, PickWay way) {
+    EvalOutput out[MAX_TAPS];
+    call->outputs = out;
+    draft_outputs(s, call, out);
+    return gpu_sample_call(session_gpu(s), call, way, s->diag) && draft_saw(s, c);
 }
 
 /* The last chunk: its last row picks. */
@@ -23,7 +36,7 @@ static StepResult first_pick(Session *s, const int32_t *tokens, int64_t n, const
     EvalCall call;
     if (!session_make_call(s, &c, &in, &call))
         return STEP_ERROR;
-    const StepResult r = session_called(s, &c, gpu_sample_call(session_gpu(s), &call, s->diag), errors);
+    const StepResult r = session_called(s, &c, sampled_call(s, &c, &call, PICK_NEXT), errors);
     s->picks.enqueued = 1;
     s->picks.end = s->length;
     return r;
@@ -61,7 +74,7 @@ static bool take(Session *s) {
     if (p->taken == p->enqueued)
         ICE("a token behind the last one that may be picked");
     p->taken++;
-    return gpu_sample_take(gpu, s->step->name, &p->id, s->diag);
+    return gpu_sample_take(gpu, s->step->name, PICK_NEXT, &p->id, s->diag);
 }
 
 StepResult session_pick_start(Session *s, const int32_t *tokens, int64_t n, const FeedOptions *o,
@@ -94,6 +107,18 @@ void session_pick_feed(Session *s) {
     if (s->length >= s->o.context)
         ICE("a token beyond the context");
     s->tokens[s->length++] = s->picks.id;
+}
+
+StepResult session_check(Session *s, const int32_t *tokens, int64_t n, int32_t *ids, const volatile bool *cancel) {
+    const StepCall c = {.tokens = tokens, .n = n, .rows = s->rows, .n_rows = n, .cancel = cancel};
+    const int errors = diag_errors(s->diag);
+    StepInputs in;
+    EvalCall call;
+    if (!session_make_call(s, &c, &in, &call))
+        return STEP_ERROR;
+    const bool ok = sampled_call(s, &c, &call, PICK_CHECK) &&
+                    gpu_sample_take(session_gpu(s), s->step->name, PICK_CHECK, ids, s->diag);
+    return session_called(s, &c, ok, errors);
 }
 
 void session_pick_end(Session *s) {

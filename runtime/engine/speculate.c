@@ -2,7 +2,8 @@
  * that are what the target's own pick would have been.
  *
  * The token behind each row is picked from the target's logits as without a drafter, in the same order and with the
- * same draws, and a guess is kept if it is that token. So the tokens are those of plain generation, at any temperature.
+ * same draws, and a guess is kept if it is that token; on a device all rows pick at once, each as if the guesses up to
+ * it were right (session_check). So the tokens are those of plain generation, at any temperature.
  * For a guess that is not itself drawn at random this keeps it as often as rejection sampling would: with the
  * probability that the target gives it (Leviathan et al. 2023, section 2.3, with all of q on one token).
  *
@@ -17,7 +18,8 @@
 typedef struct Round {
     int n; /* guesses */
     int32_t tokens[1 + MAX_DRAFTS];
-    int right; /* guesses kept */
+    int32_t picks[1 + MAX_DRAFTS]; /* on the device: behind each of them */
+    int right;                     /* guesses kept */
 } Round;
 
 typedef struct Speculation {
@@ -48,9 +50,11 @@ static bool guess(Speculation *p, Round *r) {
     return r->n >= 0;
 }
 
-static StepResult verify(Speculation *p, const Round *r) {
+static StepResult verify(Speculation *p, Round *r) {
+    const Loop *l = p->l;
     const double start = clock_seconds();
-    const StepResult result = session_step_all(p->l->s, r->tokens, r->n + 1, p->l->logits, p->l->o->cancel);
+    const StepResult result = l->on_device ? session_check(l->s, r->tokens, r->n + 1, r->picks, l->o->cancel)
+                                           : session_step_all(l->s, r->tokens, r->n + 1, l->logits, l->o->cancel);
     p->stats->verify_seconds += clock_seconds() - start;
     return result;
 }
@@ -63,17 +67,25 @@ static void count(Speculation *p, const Round *r) {
     }
 }
 
+/* The token behind the guesses that are right so far; `at` is the position of the first row. */
+static bool pick(Loop *l, const Round *r, int64_t at, int32_t *id) {
+    if (!l->on_device)
+        return loop_pick(l, l->logits + (int64_t)r->right * session_vocab(l->s), at + r->right, id);
+    *id = r->picks[r->right];
+    return loop_picked(l, at + r->right, *id);
+}
+
 /* Keeps what is right. False when generation ends, *stop says why; else *newest is the token picked last. */
 static bool accept(Speculation *p, Round *r, int64_t at, int32_t *newest, StopReason *stop) {
     Loop *l = p->l;
     for (r->right = 0;; r->right++) {
-        const float *logits = l->logits + (int64_t)r->right * session_vocab(l->s);
         l->stats->steps++;
         *stop = STOP_CALLER;
-        if (l->o->rows && !l->o->rows(l->o->ctx, at + r->right, 1, logits, NULL))
+        if (l->o->rows && !l->o->rows(l->o->ctx, at + r->right, 1, /* never on the device */
+                                      l->logits + (int64_t)r->right * session_vocab(l->s), NULL))
             return false;
         *stop = STOP_ERROR;
-        if (!loop_pick(l, logits, at + r->right, newest))
+        if (!pick(l, r, at, newest))
             return false;
         if (r->right == r->n || *newest != r->tokens[1 + r->right])
             return true;
@@ -111,7 +123,7 @@ StopReason speculate(Loop *l) {
     p.width = width_start(l->o->drafts > 0 && l->o->drafts < most ? l->o->drafts : most);
     StopReason stop;
     int32_t newest;
-    if (!loop_pick(l, l->logits, session_length(l->s) - 1, &newest))
+    if (!loop_pick_next(l, &newest))
         return STOP_ERROR;
     do {
         if (loop_cancelled(l))

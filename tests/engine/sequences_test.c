@@ -146,12 +146,12 @@ static void pick_on_device(Model *m, int32_t picks[PICKS][SLOTS]) {
         pos[s] = (int32_t)m->length[s];
         ok = ok && gpu_sample_start(m->gpu, "step", s, &samples[s], m->tokens[s], m->length[s] + 1, m->diag);
     }
-    ok = ok && gpu_sample_call(m->gpu, &c, m->diag);
+    ok = ok && gpu_sample_call(m->gpu, &c, PICK_NEXT, m->diag);
     int enqueued = 1;
     for (int i = 0; i < PICKS && ok; i++) {
         for (; enqueued < PICKS && enqueued <= i + AHEAD && ok; enqueued++)
             ok = gpu_sample_next(m->gpu, "step", m->diag);
-        ok = ok && gpu_sample_take(m->gpu, "step", picks[i], m->diag);
+        ok = ok && gpu_sample_take(m->gpu, "step", PICK_NEXT, picks[i], m->diag);
     }
     if (!ok)
         diag_print(m->diag, stdout, false);

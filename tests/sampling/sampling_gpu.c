@@ -68,12 +68,14 @@ static void build(Lab *l, const Instance *wanted, int n, Kernel *out) {
 
 /* Arguments of the kernel, in its order. */
 typedef struct Operands {
-    DevPtr logits, states, slots, rows, ids, next;
-    void *pointers[6];
+    DevPtr logits, states, slots, rows, ids, next, guesses, own, own_recent;
+    int32_t recent_words;
+    void *pointers[10];
 } Operands;
 
 static DevLaunch launch_of(const Kernel *k, Operands *o, int grid) {
-    void *pointers[] = {&o->logits, &o->states, &o->slots, &o->rows, &o->ids, &o->next};
+    void *pointers[] = {&o->logits, &o->states,  &o->slots, &o->rows,       &o->ids,
+                        &o->next,   &o->guesses, &o->own,   &o->own_recent, &o->recent_words};
     memcpy(o->pointers, pointers, sizeof pointers);
     return (DevLaunch){.kernel = k->kernel,
                        .grid = {(uint32_t)grid, 1, 1},
