@@ -171,6 +171,7 @@ void gen_rowwise(Gen *g);
 
 /* What picks tokens from the logits of the graph, where it can (gen_sample.c). */
 void gen_samplers(Gen *g);
+void gen_guesser(Gen *g); /* of a drafter */
 
 /* Where a node with a place of its own in the slab stands. */
 Loc slab_loc(const Gen *g, NodeId id);

@@ -159,8 +159,11 @@ static void generate_graph(Gen *g, const Graph *graph) {
     find_last_reads(g);
     generate_phase(g, PHASE_DECODE_8, "decode8", 8, 8);
     generate_phase(g, PHASE_DECODE_16, "decode16", FEW, FEW);
-    if (g->m->drafts.way && strcmp(graph->name, "draft") == 0)
-        return; /* never asked for more rows, and its logits are read */
+    if (g->m->drafts.way && strcmp(graph->name, "draft") == 0) { /* never asked for more rows */
+        if (!g->failed)
+            gen_guesser(g);
+        return;
+    }
     generate_phase(g, PHASE_PREFILL, "prefill", g->o->chunk, FEW);
     if (g->o->wanted > FEW)
         generate_phase(g, PHASE_PREFILL_ALL, "prefill_all", g->o->chunk, g->o->wanted);

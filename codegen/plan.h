@@ -157,6 +157,9 @@ typedef enum PickWay {
     /* All rows are wanted and of one sequence, its newest token and guesses: what it will pick if they are right, and
      * it goes on from the first that is not (kernels/settle.cu). The call block stays. */
     PICK_CHECK,
+    /* Of a drafter: the best token of each wanted row. Of a chain, whose calls have one row and emit a vector g, token
+     * and g of the call block become those of the next guess (kernels/guess.cu). */
+    PICK_GUESS,
     PICK_WAYS
 } PickWay;
 

@@ -104,7 +104,8 @@ static void check_sampler(Check *c, const PlanSampler *s) {
     const Graph *g = module_graph(c->m, s->graph);
     const NodeId id = g ? ir_find_output(g, OUT_EMIT, "logits") : 0;
     const Type *t = id ? ir_type(g, id) : NULL;
-    if (!t || t->rank != 2 || t->dtype != DT_F32 || t->dim[0] != DIM_R || t->dim[1] != s->vocab)
+    const bool rows = t && (t->dim[0] == DIM_R || (s->way == PICK_GUESS && t->dim[0] == DIM_T));
+    if (!t || t->rank != 2 || t->dtype != DT_F32 || !rows || t->dim[1] != s->vocab)
         wrong(c, "a sampler needs '%.60s' to emit logits of type f32[R, %lld]", s->graph, (long long)s->vocab);
 }
 

@@ -386,6 +386,10 @@ static bool parse_checker(Parser *p, PlanReader *r) {
     return parse_picks(p, r, PICK_CHECK);
 }
 
+static bool parse_guesser(Parser *p, PlanReader *r) {
+    return parse_picks(p, r, PICK_GUESS);
+}
+
 /* ==== The plan ==== */
 
 static bool parse_head(Parser *p, Plan *plan) {
@@ -412,15 +416,16 @@ static bool parse_head(Parser *p, Plan *plan) {
 static const struct {
     const char *word;
     bool (*parse)(Parser *, PlanReader *);
-} declarations[] = {{"buffer", parse_buffer}, {"kernel", parse_kernel},   {"call", parse_call},
-                    {"fills", parse_fills},   {"weight", parse_weight},   {"table", parse_table},
-                    {"phase", parse_phase},   {"sampler", parse_sampler}, {"checker", parse_checker}};
+} declarations[] = {{"buffer", parse_buffer},  {"kernel", parse_kernel},   {"call", parse_call},
+                    {"fills", parse_fills},    {"weight", parse_weight},   {"table", parse_table},
+                    {"phase", parse_phase},    {"sampler", parse_sampler}, {"checker", parse_checker},
+                    {"guesser", parse_guesser}};
 
 static bool parse_declaration(Parser *p, PlanReader *r) {
     for (size_t i = 0; i < COUNTOF(declarations); i++)
         if (p_accept_word(p, declarations[i].word))
             return declarations[i].parse(p, r);
-    return p_expected(p, "buffer, kernel, call, fills, weight, table, phase, sampler or checker");
+    return p_expected(p, "buffer, kernel, call, fills, weight, table, phase, sampler, checker or guesser");
 }
 
 static bool at_declaration(const Parser *p) {

@@ -20,7 +20,8 @@ const char *const count_word[] = {[COUNT_ONE] = NULL, [COUNT_T] = "T", [COUNT_R]
 const char *const output_word[] = {[OUT_EMIT] = "emit", [OUT_TAP] = "tap", [OUT_KEEP] = NULL};
 
 const char *pick_way_name(PickWay w) {
-    static const char *const names[PICK_WAYS] = {[PICK_NEXT] = "sampler", [PICK_CHECK] = "checker"};
+    static const char *const names[PICK_WAYS] = {
+        [PICK_NEXT] = "sampler", [PICK_CHECK] = "checker", [PICK_GUESS] = "guesser"};
     return names[w];
 }
 

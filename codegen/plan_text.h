@@ -18,8 +18,11 @@
  *     LAUNCH
  *     emit NAME : TYPE at OFFSET                         in the slab; also tap
  *   }
- *   sampler of GRAPH rows N vocabulary N states bN recent bN ring bN {    or checker of GRAPH rows N vocabulary N ring
- * bN LAUNCH
+ *   sampler of GRAPH rows N vocabulary N states bN recent bN ring bN {
+ *     LAUNCH
+ *   }
+ *   checker of GRAPH rows N vocabulary N ring bN {         also guesser
+ *     LAUNCH
  *   }
  *   LAUNCH: launch KERNEL (ARG, ..) grid X Y Z [fill N] [rows T|R axis N per N] [group N] [COST N ..] [LABEL]
  *   ARG:    bN | bN+OFFSET | null | INTEGER | staging

@@ -8,7 +8,7 @@
  *   SAMPLE_LIST      tokens that the list holds, 2048; smaller to test what happens when it does not suffice
  *   logits           f32 [rows][V]
  *   states           [slots] Sampling (sample_source.cu). Row r uses and advances states[slots[r]], or states[r] if
- *                    slots is null; no two rows the same
+ *                    slots is null; no two rows the same. Null: the best token of each row, of which nothing is kept
  *   rows             how many rows are live, in device memory; the others are left alone
  *   ids              [r] the token, -1 if its logit is NaN or infinite: the model gave nothing usable
  *   next_tokens      null, or [r] the token again, where the next step reads it; 0 for -1
@@ -355,13 +355,13 @@ KERNEL __launch_bounds__(SAMPLE_THREADS, 1)
     previous_kernels_wait();
     if (r >= *rows)
         return;
-    Sampling &state = states[slots ? slots[r] : r];
+    Sampling *const state = states ? &states[slots ? slots[r] : r] : nullptr;
     if (guesses)
-        foresee(s, state, guesses, r, own + r, own_recent + (u64)r * recent_words);
+        foresee(s, *state, guesses, r, own + r, own_recent + (u64)r * recent_words);
     if (threadIdx.x == 0) {
         if (!guesses) {
-            s.state = &state;
-            s.how = state;
+            s.state = state;
+            s.how = state ? *state : Sampling{};
         }
         if (s.how.temperature > 0)
             s.random = next_random(s.state->random); /* one for every pick, so that picks stay in step */

@@ -86,8 +86,9 @@ bool gpu_sample_start(Gpu *g, const char *graph, int slot, const SampleOptions *
  * says which rows may be wanted. Enqueued, not waited for. False after an error, or when cancelled, then without a
  * message. */
 bool gpu_sample_call(Gpu *g, const EvalCall *call, PickWay way, Diag *diag);
-/* The step that feeds what the step before it picks (PICK_NEXT); every sequence has room for it. */
-bool gpu_sample_next(Gpu *g, const char *graph, Diag *diag);
+/* The step that feeds what the step before it picks, for which every sequence has room (PICK_NEXT), or a chain's next
+ * guess (PICK_GUESS). */
+bool gpu_sample_next(Gpu *g, const char *graph, PickWay way, Diag *diag);
 /* ids: a token for each wanted row of the call; -1: its logits were not usable. */
 bool gpu_sample_take(Gpu *g, const char *graph, PickWay way, int32_t *ids, Diag *diag);
 

@@ -82,8 +82,8 @@ bool gpu_sample_call(Gpu *g, const EvalCall *c, PickWay way, Diag *diag) {
     return (picked(g, s, &e) && gpu_hold_outputs(g, c, p->plan, &e)) || gpu_fail(diag, &e);
 }
 
-bool gpu_sample_next(Gpu *g, const char *graph, Diag *diag) {
-    GpuSampler *s = need_sampler(g, graph, PICK_NEXT);
+bool gpu_sample_next(Gpu *g, const char *graph, PickWay way, Diag *diag) {
+    GpuSampler *s = need_sampler(g, graph, way);
     GpuPhase *p = gpu_find_phase(g, graph, s->rows, s->rows);
     DevError e = {0};
     if (s->enqueued - s->taken >= PLAN_RING)
@@ -92,11 +92,11 @@ bool gpu_sample_next(Gpu *g, const char *graph, Diag *diag) {
         diag_error(diag, NO_LOC, "no phase of the plan takes a call of %lld rows, all wanted", (long long)s->rows);
         return false;
     }
-    for (int64_t i = 0; i < s->rows; i++)
+    for (int64_t i = 0; i < s->rows && way == PICK_NEXT; i++)
         if (++g->lengths[s->slots[i]] > g->plan->context)
             ICE("a step beyond the context");
     bool whole;
-    return (gpu_launch_sampled(g, p, PICK_NEXT, s->rows, s->rows, NULL, &whole, &e) && picked(g, s, &e)) ||
+    return (gpu_launch_sampled(g, p, way, s->rows, s->rows, NULL, &whole, &e) && picked(g, s, &e)) ||
            gpu_fail(diag, &e);
 }
 

@@ -137,6 +137,12 @@ static float *hold(Session *s, const char *input, int64_t rows, int64_t width) {
     return s->backend->hold(s->state, input, rows * width * (int64_t)sizeof(float), s->diag);
 }
 
+/* Whether guesses are picked where their logits are. */
+static bool guesses_there(const Session *s) {
+    const Gpu *gpu = session_gpu(s);
+    return gpu && gpu_samples(gpu, s->draft.draft->name, PICK_GUESS);
+}
+
 bool draft_open(Session *s) {
     SessionDraft *d = &s->draft;
     const int64_t rows = d->absorb ? s->o.chunk : session_step_rows(s);
@@ -145,9 +151,11 @@ bool draft_open(Session *s) {
         return true;
     for (int i = 0; i < d->n_taps && ok; i++)
         ok = (d->taps[i] = hold(s, d->tap_input[i], rows, s->tap_width[s->o.n_taps + i]));
-    if (!ok || (!d->absorb && !(d->g = hold(s, NULL, 2, s->tap_width[s->o.n_taps]))))
-        return false;
     d->at = arena_array(s->arena, (size_t)rows, sizeof *d->at);
+    if (!ok || guesses_there(s))
+        return ok;
+    if (!d->absorb && !(d->g = hold(s, NULL, 2, s->tap_width[s->o.n_taps])))
+        return false;
     d->logits = malloc((size_t)s->vocab * (size_t)s->module->drafts.most * sizeof *d->logits);
     if (!d->logits)
         diag_error(s->diag, NO_LOC, "out of memory for the drafter's logits");
@@ -213,18 +221,56 @@ static int32_t largest(const float *x, int n) {
     return best;
 }
 
-static bool call_draft(Session *s, EvalCall *call, const int32_t *tokens, const int32_t *pos, const float *g,
-                       const int32_t *rows, float *g_out) {
-    const EvalInput in[] = {{"tokens", tokens}, {"pos", pos}, {"rows", rows}, {"g", g}};
-    EvalOutput out[] = {{"logits", s->draft.logits}, {"g", g_out}};
-    call->graph = s->draft.draft;
-    call->inputs = in;
-    call->n_inputs = g ? 4 : 3;
-    call->held_inputs = g != NULL;
-    call->outputs = out;
-    call->n_outputs = g ? 2 : 1;
-    call->held_outputs = g != NULL;
-    return s->backend->call(s->state, call, s->diag);
+/* A call of entry `draft`. */
+typedef struct DraftCall {
+    EvalInput in[4];
+    EvalOutput out[2];
+    EvalCall call;
+} DraftCall;
+
+/* g: of a chain, else NULL, and rows are wanted. Both outlive it. */
+static DraftCall *draft_call(const Session *s, DraftCall *c, int64_t T, int64_t R, const int32_t *tokens,
+                             const int32_t *pos, const int32_t *rows, const float *g, const volatile bool *cancel) {
+    *c = (DraftCall){.in = {{"tokens", tokens}, {"pos", pos}, {"rows", rows}, {"g", g}}};
+    c->call = (EvalCall){.graph = s->draft.draft,
+                         .T = T,
+                         .R = R,
+                         .inputs = c->in,
+                         .n_inputs = g ? 4 : 3,
+                         .held_inputs = g != NULL,
+                         .outputs = c->out,
+                         .cancel = cancel};
+    return c;
+}
+
+/* The same, whose logits the host reads; g_out: the vector that a chain goes on with. */
+static bool read_draft(Session *s, DraftCall *c, float *g_out) {
+    c->out[0] = (EvalOutput){"logits", s->draft.logits};
+    c->out[1] = (EvalOutput){"g", g_out};
+    c->call.n_outputs = g_out ? 2 : 1;
+    c->call.held_outputs = g_out != NULL;
+    return s->backend->call(s->state, &c->call, s->diag);
+}
+
+/* The same, whose guesses the device picks; of a chain each call finds the token and the vector of the one before it
+ * there, and none waits for the host. */
+static int pick_draft(Session *s, DraftCall *c, int n, int32_t *out) {
+    Gpu *gpu = session_gpu(s);
+    const char *name = s->draft.draft->name;
+    const int each = (int)c->call.R;
+    if (!gpu_sample_call(gpu, &c->call, PICK_GUESS, s->diag))
+        return -1;
+    for (int taken = 0, enqueued = each; taken < n; taken += each) {
+        for (; enqueued < n && enqueued < taken + PLAN_RING; enqueued += each)
+            if (!gpu_sample_next(gpu, name, PICK_GUESS, s->diag))
+                return -1;
+        if (!gpu_sample_take(gpu, name, PICK_GUESS, out + taken, s->diag))
+            return -1;
+        for (int i = taken; i < taken + each; i++)
+            if (out[i] < 0)
+                return i;
+    }
+    return n;
 }
 
 /* The target's vector of the newest row that was read; NULL: it is gone, or no wanted one. */
@@ -241,13 +287,15 @@ static int draft_chain(Session *s, int32_t newest, int n, int32_t *out, const vo
     const int64_t width = s->tap_width[s->o.n_taps];
     const int32_t pos = (int32_t)s->length, first = 0;
     const float *g = first_vector(s);
+    DraftCall c;
     if (!g)
         return 0;
+    if (guesses_there(s))
+        return pick_draft(s, draft_call(s, &c, 1, 1, &newest, &pos, &first, g, cancel), n, out);
     int32_t token = newest;
     for (int i = 0; i < n; i++) {
         float *next = d->g + i % 2 * width;
-        EvalCall call = {.T = 1, .R = 1, .cancel = cancel};
-        if (!call_draft(s, &call, &token, &pos, g, &first, next))
+        if (!read_draft(s, draft_call(s, &c, 1, 1, &token, &pos, &first, g, cancel), next))
             return -1;
         token = out[i] = largest(d->logits, s->vocab);
         if (token < 0)
@@ -265,8 +313,11 @@ static int draft_block(Session *s, int32_t newest, int n, int32_t *out, const vo
         tokens[i] = i ? how->mask : newest;
         pos[i] = (int32_t)(s->length + i);
     }
-    EvalCall call = {.T = how->most + 1, .R = n, .cancel = cancel};
-    if (!call_draft(s, &call, tokens, pos, NULL, s->rows + 1, NULL))
+    DraftCall c;
+    draft_call(s, &c, how->most + 1, n, tokens, pos, s->rows + 1, NULL, cancel);
+    if (guesses_there(s))
+        return pick_draft(s, &c, n, out);
+    if (!read_draft(s, &c, NULL))
         return -1;
     for (int i = 0; i < n; i++) {
         out[i] = largest(s->draft.logits + (int64_t)i * s->vocab, s->vocab);

@@ -31,6 +31,7 @@ typedef struct SessionDraft {
     float *taps[MAX_TAPS];
     int32_t *at; /* DRAFT_CHAIN: [n_at] positions that the vectors are of, ascending */
     int64_t n_at;
+    /* Where the back end does not pick the guesses: */
     float *logits; /* [most][vocab] */
     float *g;      /* DRAFT_CHAIN: [2][width], held by the back end */
 } SessionDraft;

@@ -67,7 +67,7 @@ static bool take(Session *s) {
     while (p->enqueued <= p->taken + AHEAD && p->enqueued < p->most && p->end < s->o.context) {
         p->end++;
         s->high = p->end > s->high ? p->end : s->high;
-        if (!gpu_sample_next(gpu, s->step->name, s->diag))
+        if (!gpu_sample_next(gpu, s->step->name, PICK_NEXT, s->diag))
             return false;
         p->enqueued++;
     }

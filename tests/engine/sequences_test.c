@@ -150,7 +150,7 @@ static void pick_on_device(Model *m, int32_t picks[PICKS][SLOTS]) {
     int enqueued = 1;
     for (int i = 0; i < PICKS && ok; i++) {
         for (; enqueued < PICKS && enqueued <= i + AHEAD && ok; enqueued++)
-            ok = gpu_sample_next(m->gpu, "step", m->diag);
+            ok = gpu_sample_next(m->gpu, "step", PICK_NEXT, m->diag);
         ok = ok && gpu_sample_take(m->gpu, "step", PICK_NEXT, picks[i], m->diag);
     }
     if (!ok)
