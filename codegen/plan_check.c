@@ -106,7 +106,8 @@ static void check_sampler(Check *c, const PlanSampler *s) {
     const Type *t = id ? ir_type(g, id) : NULL;
     const bool rows = t && (t->dim[0] == DIM_R || (s->way == PICK_GUESS && t->dim[0] == DIM_T));
     if (!t || t->rank != 2 || t->dtype != DT_F32 || !rows || t->dim[1] != s->vocab)
-        wrong(c, "a sampler needs '%.60s' to emit logits of type f32[R, %lld]", s->graph, (long long)s->vocab);
+        wrong(c, "a %s needs '%.60s' to emit logits of type f32[R, %lld]", pick_way_name(s->way), s->graph,
+              (long long)s->vocab);
 }
 
 bool plan_check(const Plan *p, const Module *m, Diag *diag) {

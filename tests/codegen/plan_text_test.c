@@ -78,6 +78,10 @@ static void means_what_it_says(void **state) {
     assert_int_equal(s->recent, 10);
     assert_int_equal(s->launches.v[0].grid.rows, COUNT_R);
     assert_int_equal(s->launches.v[0].args.v[4].value, 160);
+    assert_int_equal(s[1].way, PICK_CHECK);
+    assert_int_equal(s[1].ring, 11);
+    assert_int_equal(s[2].way, PICK_GUESS);
+    assert_int_equal(s[2].rows, 4);
     assert_true(plan_attach_kernel(r.plan, "matmul_1", "text"));
     assert_string_equal(p->kernels.v[1].text, "text");
     assert_false(plan_attach_kernel(r.plan, "matmul_2", "text"));
@@ -162,6 +166,10 @@ static const struct {
     {"ring b11", "ring b9", "b9 is of kind sampler, not host"},
     {"sampler of step", "sampler of step rows 8 vocabulary 64 states b9 recent b10 ring b11 {\n}\nsampler of step",
      "there are two samplers of 'step'"},
+    {"checker of step", "checker of step rows 8 vocabulary 64 ring b11 {\n}\nchecker of step",
+     "there are two checkers of 'step'"},
+    {"guesser of step rows 4 vocabulary 64 ring b11", "guesser of step rows 4 vocabulary 64 states b9",
+     "expected 'ring', not 'states'"},
     {"b9+160, b0+8", "b9+192, b0+8", "b9 has only 192 bytes"},
     {"b9+160, b0+8", "staging", "staging is an argument only of fills"},
 };
@@ -340,6 +348,8 @@ static const struct {
     {"emit logits : f32[R, 64]", "emit logit : f32[R, 64]", "'step' has no output 'logit'"},
     {"vocabulary 64", "vocabulary 63", "a sampler needs 'step' to emit logits of type f32[R, 63]"},
     {"sampler of step", "sampler of draft", "a sampler needs 'draft' to emit logits of type f32[R, 64]"},
+    {"checker of step rows 8 vocabulary 64", "checker of step rows 8 vocabulary 63",
+     "a checker needs 'step' to emit logits of type f32[R, 63]"},
     {"input pos : i32[T]", "input pos : f32[T]", "input 'pos' is f32[T], in 'step' it is i32[T]"},
 };
 

@@ -48,6 +48,12 @@ static const char small_plan_text[] =
     "}\n"
     "sampler of step rows 8 vocabulary 64 states b9 recent b10 ring b11 {\n"
     "  launch rowwise_2 (b1+4096, b9, b0+512, b0+4, b9+160, b0+8) grid 1 1 1 rows R axis 0 per 1 row 256 \"sample\"\n"
+    "}\n"
+    "checker of step rows 8 vocabulary 64 ring b11 {\n"
+    "  launch rowwise_2 (b9, null, b11) grid 8 1 1\n"
+    "}\n"
+    "guesser of step rows 4 vocabulary 64 ring b11 {\n"
+    "  launch rowwise_2 (b9, b11) grid 1 1 1\n"
     "}\n";
 
 /* Compiled from nothing: what the plan above says of its weights, caches and entries. */
