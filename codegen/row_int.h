@@ -2,7 +2,7 @@
  *
  *   row_program.c   the program as a whole
  *   row_nodes.c     the text of each op
- *   row_stats.c     norms, softmax, sums, top-k: what needs whole rows
+ *   row_stats.c     norms, softmax, sums, top-k, chosen rows of a matrix: what needs whole rows
  *   row_loop.c      loops over the elements of a row
  *   row_read.c      where an operand is, and the text that reads it
  */
@@ -54,7 +54,8 @@ typedef struct RowWriter {
     RowLoop loop;
     int loops;
     bool statistics;
-    bool again; /* a value turned out to be needed later: the text is to be written once more */
+    bool chosen; /* it needs row_chosen.cu */
+    bool again;  /* a value turned out to be needed later: the text is to be written once more */
 } RowWriter;
 
 /* A place in a row: C text over `e`. contiguous: four neighbours of e, from a multiple of 4 on, are four neighbours
@@ -121,8 +122,12 @@ void row_norm(RowWriter *p, NodeId id);
 void row_softmax(RowWriter *p, NodeId id);
 void row_sum(RowWriter *p, NodeId id);
 void row_top_k(RowWriter *p, NodeId id);
+void row_linear_at(RowWriter *p, NodeId id);
 
 /* ==== row_nodes.c ==== */
+
+/* Element (row, k) of a matrix, of texts: as the file has it, or out of the tiles that a matmul reads too. */
+const char *row_weight_at(RowWriter *p, int weight, const char *row, const char *k);
 
 void row_node(RowWriter *p, NodeId id);
 

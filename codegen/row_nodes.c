@@ -70,6 +70,44 @@ static void write_gather(RowWriter *p, NodeId id) {
     row_define(p, id, row_read(p, n->in[0], (RowIndex){which, false}));
 }
 
+/* n neighbours of a table for each id. */
+static void write_lookup(RowWriter *p, NodeId id) {
+    const Node *n = ir_get(p->g->g, id), *table = ir_get(p->g->g, n->in[1]);
+    if (table->op != OP_WEIGHT || table->type.dtype != DT_I32) {
+        gen_fail(p->g, n, "a lookup must read a weight of i32 on a GPU");
+        return;
+    }
+    const long long len = n->attr[0].i;
+    row_loop_leave(p, n->in[0]);
+    open_scalar_loop(p, type_row_elems(&n->type));
+    const char *which = row_read(p, n->in[0], (RowIndex){arena_printf(p->a, "e / %lld", len), false});
+    const char *from = row_param(p, "const int *", arg_at(gen_raw(p->g, (int)table->attr[0].i), 0));
+    row_define(p, id, arena_printf(p->a, "%s[%s * %lld + e %% %lld]", from, which, len, len));
+}
+
+/* A loop writes the rest everywhere; the elements follow when all of it is there. */
+static void write_scatter(RowWriter *p, NodeId id) {
+    const Node *n = ir_get(p->g->g, id);
+    const Type *x = ir_type(p->g->g, n->in[0]);
+    if (n->slab < 0 || p->of[id].keep || type_row_elems(x) != row_last_dim(x)) {
+        gen_fail(p->g, n, "no kernel reads scattered values where they are made");
+        return;
+    }
+    for (int i = 0; i < n->n_in; i++)
+        row_loop_leave(p, n->in[i]);
+    row_loop_open(p, type_row_elems(&n->type));
+    row_define(p, id, row_lane(p, n->in[2], row_broadcast(p, &n->type, ir_type(p->g->g, n->in[2]), ROW_HERE)));
+    row_loop_close(p);
+    p->chosen = p->statistics = true; /* one block has the whole row */
+    const Loc at = slab_loc(p->g, id);
+    const char *to = row_param(p, "float *", arg_loc(&at)), *again = row_floats(p, row_room(p, 4));
+    const char *ids = row_reader(p, n->in[1]), *from = row_reader(p, n->in[0]);
+    gen_line(p->g, &p->body, n->loc);
+    buf_printf(&p->body, "    row_scatter<%lld, %lld>((u32 *)(%s + (u64)row * %lld), (int *)%s, %s, %s);\n",
+               (long long)row_last_dim(&n->type), (long long)row_last_dim(x), to, (long long)at.row_stride, again, ids,
+               from);
+}
+
 /* All parts of an element are asked for before the first is used. */
 static void combine_unrolled(RowWriter *p, NodeId id, int64_t d, int64_t k) {
     const Node *n = ir_get(p->g->g, id);
@@ -150,16 +188,16 @@ static void write_concat(RowWriter *p, NodeId id) {
 
 /* ==== Rows from elsewhere ==== */
 
-/* Element b + i of a row of a table: as it is, or out of the tiles that a matmul reads too. */
-static const char *embedded(RowWriter *p, int weight, const char *row) {
+const char *row_weight_at(RowWriter *p, int weight, const char *row, const char *k) {
     const Type *t = &p->g->m->weights.v[weight].type;
     const DTypeInfo *info = dtype_info(t->dtype);
     if (t->dtype == DT_F32)
-        return arena_printf(p->a, "%s[(u64)%s * %lld + b + i]",
-                            row_param(p, "const float *", arg_at(gen_raw(p->g, weight), 0)), row, (long long)t->dim[1]);
-    return arena_printf(p->a, "tile_value(Form_%s(), %s, %lld, %s, b + i)", info->tile_form,
+        return arena_printf(p->a, "%s[(u64)%s * %lld + %s]",
+                            row_param(p, "const float *", arg_at(gen_raw(p->g, weight), 0)), row, (long long)t->dim[1],
+                            k);
+    return arena_printf(p->a, "tile_value(Form_%s(), %s, %lld, %s, %s)", info->tile_form,
                         row_param(p, "const u8 *", arg_at(gen_tiles_of(p->g, weight), 0)),
-                        (long long)((t->dim[1] + info->tile_k - 1) / info->tile_k), row);
+                        (long long)((t->dim[1] + info->tile_k - 1) / info->tile_k), row, k);
 }
 
 static void write_embed(RowWriter *p, NodeId id) {
@@ -175,7 +213,7 @@ static void write_embed(RowWriter *p, NodeId id) {
     buf_printf(
         &p->loop.loads,
         "#pragma unroll\n                    for (int i = 0; i < W; i++)\n                        x%d[u][i] = %s;\n", k,
-        embedded(p, (int)table->attr[0].i, row));
+        row_weight_at(p, (int)table->attr[0].i, row, "b + i"));
     row_define(p, id, arena_printf(p->a, "x%d[u][i]", k));
 }
 
@@ -193,11 +231,11 @@ static void write_copy(RowWriter *p, NodeId id) {
 
 /* ==== All ==== */
 
-/* Room for a value that is kept; sums and top-k have theirs. */
+/* Room for a value that is kept; what row_stats.c makes as an array has its own. */
 static void make_room(RowWriter *p, NodeId id) {
     const Node *n = ir_get(p->g->g, id);
     RowValue *v = &p->of[id];
-    if (!v->keep || v->global >= 0 || n->op == OP_SUM || n->op == OP_TOP_K)
+    if (!v->keep || v->global >= 0 || n->op == OP_SUM || n->op == OP_TOP_K || n->op == OP_LINEAR_AT)
         return;
     const int64_t bytes = 4 * type_row_elems(&n->type);
     if (bytes > KEPT_IN_SHARED)
@@ -220,7 +258,10 @@ void row_node(RowWriter *p, NodeId id) {
     case OP_SOFTMAX: row_softmax(p, id); return;
     case OP_SUM: row_sum(p, id); return;
     case OP_TOP_K: row_top_k(p, id); return;
+    case OP_LINEAR_AT: row_linear_at(p, id); return;
     case OP_GATHER: write_gather(p, id); return;
+    case OP_LOOKUP: write_lookup(p, id); return;
+    case OP_SCATTER: write_scatter(p, id); return;
     case OP_COMBINE: write_combine(p, id); return;
     case OP_ROPE: write_rope(p, id); return;
     case OP_CONCAT: write_concat(p, id); return;

@@ -31,7 +31,7 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     p->top.n = p->starts.n = p->body.n = p->ahead.n = 0;
     p->loop.n_loads = p->loop.ahead_before = 0;
     row_loop_clear(&p->loop);
-    p->again = p->statistics = false;
+    p->again = p->statistics = p->chosen = false;
     p->loops = p->values = 0;
     p->out->params.n = 0;
     p->out->shared = 0;
@@ -50,7 +50,8 @@ static const char *take(Arena *a, Buf *b) {
 }
 
 static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
-    buf_str(to, "#include \"row_ops.cu\"\n#include \"tile_value.cu\"\n\n");
+    buf_printf(to, "#include \"row_ops.cu\"\n#include \"tile_value.cu\"\n%s\n",
+               p->chosen ? "#include \"row_chosen.cu\"\n" : "");
     buf_str(to, "DEVICE void tail_item(int item, [[maybe_unused]] int live, [[maybe_unused]] u8 *shared "
                 "TAIL_PARAMETERS) {\n");
     if (chunked) {

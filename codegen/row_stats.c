@@ -1,5 +1,5 @@
 /* row_stats.c - what needs a whole row, or its last axis, before its first element can be computed: norms, softmax,
- * sums, top-k. They end the open loop and stand between loops.
+ * sums, top-k, products with chosen rows of a matrix. They end the open loop and stand between loops.
  *
  * The norm of a row that this program computes or follows takes sums of squares from the loop that made the row;
  * others read their operand (kernels/row_ops.cu).
@@ -142,5 +142,24 @@ void row_top_k(RowWriter *p, NodeId id) {
     const char *copy = row_floats(p, row_room(p, g.n * g.last * 4));
     buf_printf(&p->body, "    row_top_k<%lld, %lld, %lld>((int *)(shared + %lld), %s, %s);\n", g.n, g.last,
                (long long)k, (long long)p->of[id].at, copy, g.read);
+    finish_array(p, id);
+}
+
+/* x times the rows of a matrix that ids say. */
+void row_linear_at(RowWriter *p, NodeId id) {
+    const Node *n = ir_get(p->g->g, id), *w = ir_get(p->g->g, n->in[1]);
+    const int64_t k = row_last_dim(&n->type);
+    if (w->op != OP_WEIGHT) {
+        gen_fail(p->g, n, "a matrix of which rows are chosen must be a weight on a GPU");
+        return;
+    }
+    begin(p, id);
+    p->chosen = true;
+    p->of[id].at = row_room(p, k * 4);
+    const char *x = row_reader(p, n->in[0]), *ids = row_reader(p, n->in[2]);
+    gen_line(p->g, &p->body, n->loc);
+    buf_printf(&p->body, "    row_linear_at<%lld, %lld, %lld>(%s, %s, %s, [&](int at, int k) { return %s; });\n",
+               (long long)k, (long long)w->type.dim[0], (long long)w->type.dim[1], row_floats(p, p->of[id].at), x, ids,
+               row_weight_at(p, (int)w->attr[0].i, "at", "k"));
     finish_array(p, id);
 }
