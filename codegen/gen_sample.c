@@ -96,6 +96,8 @@ static void guess_launch(Gen *g, PlanSampler *s, const Picking *p, NodeId vector
     launch_arg(g, l, p->ids);
     launch_arg(g, l, arg_at(s->ring, 0));
     launch_arg(g, l, gen_counters(g));
+    launch_arg(g, l, arg_input(g, "tokens"));
+    launch_arg(g, l, arg_at(g->plan->call.buffer, PLAN_CALL_MADE));
     const Loc from = vector ? slab_loc(g, ir_view_base(g->g, vector)) : (Loc){0};
     launch_arg(g, l, vector ? arg_loc(&from) : arg_null());
     launch_arg(g, l, vector ? arg_input(g, "g") : arg_null());

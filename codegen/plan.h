@@ -106,7 +106,10 @@ typedef VEC(PlanLaunch) LaunchVec;
 
 /* ==== Entry points ==== */
 
-/* Where in the call block each thing stands (byte offsets). Counts come first: i32 T, R. */
+/* Where in the call block each thing stands (byte offsets). Counts come first: i32 T, R; with a drafter, how many
+ * guesses its calls have put behind the first token. */
+enum { PLAN_CALL_MADE = 8 };
+
 typedef struct PlanInput {
     const char *name; /* "tokens", "pos", "rows", or another input of the graph */
     Type type;
@@ -157,8 +160,9 @@ typedef enum PickWay {
     /* All rows are wanted and of one sequence, its newest token and guesses: what it will pick if they are right, and
      * it goes on from the first that is not (kernels/settle.cu). The call block stays. */
     PICK_CHECK,
-    /* Of a drafter: the best token of each wanted row. Of a chain, whose calls have one row and emit a vector g, token
-     * and g of the call block become those of the next guess (kernels/guess.cu). */
+    /* Of a drafter: the best token of each wanted row, put behind the first token of the call block, where the call
+     * that checks them reads it. Of a chain, whose calls have one row and emit a vector g, token and g of the call
+     * block become those of the next guess (kernels/guess.cu). */
     PICK_GUESS,
     PICK_WAYS
 } PickWay;

@@ -106,7 +106,9 @@ int64_t plan_call_head(const Plan *p) {
     for (int i = 0; i < p->phases.n; i++)
         rows = p->phases.v[i].rows > rows ? p->phases.v[i].rows : rows;
     const int64_t slots = c->slots + 4 * rows, lengths = c->lengths + (int64_t)4 * p->slots;
-    int64_t end = slots > lengths ? slots : lengths;
+    int64_t end = PLAN_CALL_MADE + 4;
+    end = slots > end ? slots : end;
+    end = lengths > end ? lengths : end;
     for (int i = 0; i < c->inputs.n; i++) {
         const PlanInput *in = &c->inputs.v[i];
         const int64_t to = in->offset + type_row_elems(&in->type) * 4 * type_rows(&in->type, rows, rows);

@@ -45,6 +45,8 @@ typedef struct EvalCall {
     /* So many of the last inputs and outputs have their data where what runs the call keeps it for other calls; of the
      * evaluator that is any memory. */
     int held_inputs, held_outputs;
+    /* So many of the last tokens are guesses that earlier calls put there, on a device: their data is not read. */
+    int64_t made;
     bool later; /* nothing of it is looked at but by other calls: it need not have ended when this returns */
     const volatile bool *cancel; /* checked between nodes; NULL: never */
 } EvalCall;

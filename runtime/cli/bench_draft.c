@@ -26,15 +26,21 @@ static StepResult one_round(Bench *b, Rounds *r) {
     int32_t tokens[1 + MAX_DRAFTS] = {b->ids[session_length(b->s) % b->depth]}, ids[1 + MAX_DRAFTS];
     const int64_t at = session_length(b->s);
     const double start = clock_seconds();
-    const int n = session_draft(b->s, tokens[0], r->k, tokens + 1, &cli_interrupted);
-    if (n < 0)
-        return cli_interrupted ? STEP_CANCELLED : STEP_ERROR;
-    for (int i = n; i < r->k; i++) /* guesses of weights that give no numbers */
-        tokens[1 + i] = 0;
-    const double drafted = clock_seconds();
-    const StepResult result = session_checks(b->s)
-                                  ? session_check(b->s, tokens, r->k + 1, ids, &cli_interrupted)
-                                  : session_step_all(b->s, tokens, r->k + 1, b->logits, &cli_interrupted);
+    double drafted = start;
+    StepResult result;
+    if (session_rounds(b->s)) {
+        int n = r->k;
+        result = session_round(b->s, tokens, &n, ids, &drafted, &cli_interrupted);
+    } else {
+        const int n = session_draft(b->s, tokens[0], r->k, tokens + 1, &cli_interrupted);
+        if (n < 0)
+            return cli_interrupted ? STEP_CANCELLED : STEP_ERROR;
+        for (int i = n; i < r->k; i++) /* guesses of weights that give no numbers */
+            tokens[1 + i] = 0;
+        drafted = clock_seconds();
+        result = session_checks(b->s) ? session_check(b->s, tokens, r->k + 1, ids, &cli_interrupted)
+                                      : session_step_all(b->s, tokens, r->k + 1, b->logits, &cli_interrupted);
+    }
     const double checked = clock_seconds();
     if (result != STEP_OK)
         return result;

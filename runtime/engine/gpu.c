@@ -215,6 +215,10 @@ const GpuLoadStats *gpu_load_stats(const Gpu *g) {
     return &g->stats;
 }
 
+int gpu_vocab(const Gpu *g) {
+    return g->vocab;
+}
+
 int64_t gpu_cache_bytes(const Gpu *g) {
     return plan_bytes(g->plan, BUFFER_K) + plan_bytes(g->plan, BUFFER_V);
 }
@@ -272,7 +276,7 @@ static const void *input_data(const EvalCall *c, const char *name) {
 /* Token ids in the vocabulary, positions in the caches, wanted rows among the rows. */
 static bool check_rows(const Gpu *g, const EvalCall *c, Diag *diag) {
     const int32_t *tokens = input_data(c, "tokens"), *pos = input_data(c, "pos"), *rows = input_data(c, "rows");
-    for (int64_t i = 0; tokens && i < c->T; i++)
+    for (int64_t i = 0; tokens && i < c->T - c->made; i++)
         if (tokens[i] < 0 || tokens[i] >= g->vocab) {
             diag_error(diag, NO_LOC, "token %d of row %lld is outside of the %d of the table", (int)tokens[i],
                        (long long)i, (int)g->vocab);
@@ -334,7 +338,7 @@ static size_t input_bytes(const PlanInput *in, const EvalCall *c) {
 /* The beginning of the call block, which the host writes for every call. */
 static void write_head(Gpu *g, const EvalCall *c, const GpuPhase *p, uint8_t *head) {
     const PlanCall *layout = &g->plan->call;
-    const int32_t counts[2] = {(int32_t)c->T, (int32_t)c->R};
+    const int32_t counts[3] = {(int32_t)c->T, (int32_t)c->R, 0};
     memcpy(head, counts, sizeof counts);
     for (int i = 0; i < layout->inputs.n; i++) {
         const PlanInput *in = &layout->inputs.v[i];
@@ -347,6 +351,17 @@ static void write_head(Gpu *g, const EvalCall *c, const GpuPhase *p, uint8_t *he
     write_lengths(g, c, p, (int32_t *)(void *)(head + layout->lengths));
 }
 
+/* All but the tokens that are there. */
+static bool copy_head(Gpu *g, const EvalCall *c, const uint8_t *head, DevError *e) {
+    const DevPtr to = g->buffers[g->plan->call.buffer];
+    const size_t tokens = (size_t)plan_input(g->plan, "tokens")->offset, end = tokens + (size_t)c->T * 4;
+    const size_t made = end - (size_t)c->made * 4;
+    if (!c->made)
+        return dev_copy_in(g->stream, to, head, g->head, e);
+    return dev_copy_in(g->stream, to, head, made, e) &&
+           dev_copy_in(g->stream, to + (DevPtr)end, head + end, g->head - end, e);
+}
+
 /* Steps that are enqueued may still read and change the call block on the device; the copy comes behind them. */
 static bool send_head(Gpu *g, const EvalCall *c, const GpuPhase *p, DevError *e) {
     const int turn = g->turn++ % GPU_CALLS;
@@ -354,8 +369,7 @@ static bool send_head(Gpu *g, const EvalCall *c, const GpuPhase *p, DevError *e)
     if (!dev_event_wait(g->sent[turn], e))
         return false;
     write_head(g, c, p, head);
-    return dev_copy_in(g->stream, g->buffers[g->plan->call.buffer], head, g->head, e) &&
-           dev_event_record(g->sent[turn], g->stream, e);
+    return copy_head(g, c, head, e) && dev_event_record(g->sent[turn], g->stream, e);
 }
 
 /* Rows of vectors, which the host has, or the device in another place. */

@@ -67,6 +67,7 @@ void gpu_truncate(Gpu *g, int slot, int64_t pos);
 void *gpu_hold(Gpu *g, const char *input, int64_t bytes, Diag *diag);
 void gpu_let_go(Gpu *g, void *held);
 int64_t gpu_cache_bytes(const Gpu *g);
+int gpu_vocab(const Gpu *g); /* tokens of calls are below */
 
 /* ==== Picking tokens on the device (gpu_sample.c) ====
  *

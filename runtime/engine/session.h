@@ -146,6 +146,15 @@ const char *session_drafter_name(const Session *s); /* "gemma4_mtp" */
  * nothing to go by), -1 after an error or when cancelled. */
 int session_draft(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel);
 
+/* Whether a device can guess and check without the host in between; behind session_pick_start() as session_check(). */
+bool session_rounds(const Session *s);
+/* session_draft() behind tokens[0], the newest one, for at most *n >= 0 guesses, and session_check() of what they are:
+ * tokens [1 + *n] and ids [1 + *n] are filled; *n is how many there were. *guessed: clock_seconds() when the guesses
+ * came.
+ */
+StepResult session_round(Session *s, int32_t *tokens, int *n, int32_t *ids, double *guessed,
+                         const volatile bool *cancel);
+
 /* ==== Going back ==== */
 
 /* Forgets positions >= pos where the caches still hold what a next row at pos can see, else

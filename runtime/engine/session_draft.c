@@ -212,65 +212,25 @@ const char *session_drafter_name(const Session *s) {
     return s->draft.text.name;
 }
 
-/* The place of the largest; -1 when there is no number. */
-static int32_t largest(const float *x, int n) {
-    int32_t best = -1;
-    for (int32_t i = 0; i < n; i++)
-        if (isfinite(x[i]) && (best < 0 || x[i] > x[best]))
-            best = i;
-    return best;
-}
-
-/* A call of entry `draft`. */
+/* A call of entry `draft`: a chain's for one guess, a block's for all. */
 typedef struct DraftCall {
+    int32_t tokens[1 + MAX_DRAFTS], pos[1 + MAX_DRAFTS];
     EvalInput in[4];
     EvalOutput out[2];
     EvalCall call;
 } DraftCall;
 
-/* g: of a chain, else NULL, and rows are wanted. Both outlive it. */
-static DraftCall *draft_call(const Session *s, DraftCall *c, int64_t T, int64_t R, const int32_t *tokens,
-                             const int32_t *pos, const int32_t *rows, const float *g, const volatile bool *cancel) {
-    *c = (DraftCall){.in = {{"tokens", tokens}, {"pos", pos}, {"rows", rows}, {"g", g}}};
+/* g: of a chain, else NULL. */
+static void draft_call(const Session *s, DraftCall *c, int64_t T, int64_t R, const int32_t *rows, const float *g) {
+    const EvalInput in[] = {{"tokens", c->tokens}, {"pos", c->pos}, {"rows", rows}, {"g", g}};
+    memcpy(c->in, in, sizeof in);
     c->call = (EvalCall){.graph = s->draft.draft,
                          .T = T,
                          .R = R,
                          .inputs = c->in,
                          .n_inputs = g ? 4 : 3,
                          .held_inputs = g != NULL,
-                         .outputs = c->out,
-                         .cancel = cancel};
-    return c;
-}
-
-/* The same, whose logits the host reads; g_out: the vector that a chain goes on with. */
-static bool read_draft(Session *s, DraftCall *c, float *g_out) {
-    c->out[0] = (EvalOutput){"logits", s->draft.logits};
-    c->out[1] = (EvalOutput){"g", g_out};
-    c->call.n_outputs = g_out ? 2 : 1;
-    c->call.held_outputs = g_out != NULL;
-    return s->backend->call(s->state, &c->call, s->diag);
-}
-
-/* The same, whose guesses the device picks; of a chain each call finds the token and the vector of the one before it
- * there, and none waits for the host. */
-static int pick_draft(Session *s, DraftCall *c, int n, int32_t *out) {
-    Gpu *gpu = session_gpu(s);
-    const char *name = s->draft.draft->name;
-    const int each = (int)c->call.R;
-    if (!gpu_sample_call(gpu, &c->call, PICK_GUESS, s->diag))
-        return -1;
-    for (int taken = 0, enqueued = each; taken < n; taken += each) {
-        for (; enqueued < n && enqueued < taken + PLAN_RING; enqueued += each)
-            if (!gpu_sample_next(gpu, name, PICK_GUESS, s->diag))
-                return -1;
-        if (!gpu_sample_take(gpu, name, PICK_GUESS, out + taken, s->diag))
-            return -1;
-        for (int i = taken; i < taken + each; i++)
-            if (out[i] < 0)
-                return i;
-    }
-    return n;
+                         .outputs = c->out};
 }
 
 /* The target's vector of the newest row that was read; NULL: it is gone, or no wanted one. */
@@ -282,42 +242,74 @@ static const float *first_vector(const Session *s) {
     return NULL;
 }
 
-static int draft_chain(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel) {
-    const SessionDraft *d = &s->draft;
-    const int64_t width = s->tap_width[s->o.n_taps];
-    const int32_t pos = (int32_t)s->length, first = 0;
+static bool chain_call(const Session *s, DraftCall *c, int32_t newest) {
     const float *g = first_vector(s);
-    DraftCall c;
-    if (!g)
+    c->tokens[0] = newest;
+    c->pos[0] = (int32_t)s->length;
+    draft_call(s, c, 1, 1, s->rows, g);
+    return g;
+}
+
+/* The whole block is computed, as it was trained to be: fewer masks would mean other guesses. */
+static void block_call(const Session *s, DraftCall *c, int32_t newest, int n) {
+    const Drafts *how = &s->module->drafts;
+    for (int i = 0; i <= how->most; i++) {
+        c->tokens[i] = i ? how->mask : newest;
+        c->pos[i] = (int32_t)(s->length + i);
+    }
+    draft_call(s, c, how->most + 1, n, s->rows + 1, NULL);
+}
+
+/* The first call for n guesses, cut to what there can be. How many; 0: none, and no call. */
+static int first_call(const Session *s, DraftCall *c, int32_t newest, int n, const volatile bool *cancel) {
+    const Drafts *how = session_drafts(s);
+    n = n < how->most ? n : how->most;
+    if (n < 1 || s->length + how->most + 1 > s->o.context)
         return 0;
-    if (guesses_there(s))
-        return pick_draft(s, draft_call(s, &c, 1, 1, &newest, &pos, &first, g, cancel), n, out);
-    int32_t token = newest;
+    if (how->way == DRAFT_BLOCK)
+        block_call(s, c, newest, n);
+    else if (!chain_call(s, c, newest))
+        return 0;
+    c->call.cancel = cancel;
+    return n;
+}
+
+/* ==== Guesses that the host picks ==== */
+
+/* The place of the largest; -1 when there is no number. */
+static int32_t largest(const float *x, int n) {
+    int32_t best = -1;
+    for (int32_t i = 0; i < n; i++)
+        if (isfinite(x[i]) && (best < 0 || x[i] > x[best]))
+            best = i;
+    return best;
+}
+
+/* g: where the vector goes that a chain hands on; else NULL. */
+static bool read_draft(Session *s, DraftCall *c, float *g) {
+    c->out[0] = (EvalOutput){"logits", s->draft.logits};
+    c->out[1] = (EvalOutput){"g", g};
+    c->call.n_outputs = g ? 2 : 1;
+    c->call.held_outputs = g != NULL;
+    return s->backend->call(s->state, &c->call, s->diag);
+}
+
+static int read_chain(Session *s, DraftCall *c, int n, int32_t *out) {
+    const SessionDraft *d = &s->draft;
     for (int i = 0; i < n; i++) {
-        float *next = d->g + i % 2 * width;
-        if (!read_draft(s, draft_call(s, &c, 1, 1, &token, &pos, &first, g, cancel), next))
+        float *next = d->g + i % 2 * s->tap_width[s->o.n_taps];
+        if (!read_draft(s, c, next))
             return -1;
-        token = out[i] = largest(d->logits, s->vocab);
-        if (token < 0)
+        c->tokens[0] = out[i] = largest(d->logits, s->vocab);
+        if (out[i] < 0)
             return i;
-        g = next;
+        c->in[3].data = next;
     }
     return n;
 }
 
-/* The whole block is computed, as it was trained to be: fewer masks would mean other guesses. */
-static int draft_block(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel) {
-    const Drafts *how = &s->module->drafts;
-    int32_t tokens[1 + MAX_DRAFTS], pos[1 + MAX_DRAFTS];
-    for (int i = 0; i <= how->most; i++) {
-        tokens[i] = i ? how->mask : newest;
-        pos[i] = (int32_t)(s->length + i);
-    }
-    DraftCall c;
-    draft_call(s, &c, how->most + 1, n, tokens, pos, s->rows + 1, NULL, cancel);
-    if (guesses_there(s))
-        return pick_draft(s, &c, n, out);
-    if (!read_draft(s, &c, NULL))
+static int read_block(Session *s, DraftCall *c, int n, int32_t *out) {
+    if (!read_draft(s, c, NULL))
         return -1;
     for (int i = 0; i < n; i++) {
         out[i] = largest(s->draft.logits + (int64_t)i * s->vocab, s->vocab);
@@ -327,11 +319,67 @@ static int draft_block(Session *s, int32_t newest, int n, int32_t *out, const vo
     return n;
 }
 
-int session_draft(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel) {
+/* ==== Guesses that a device picks ==== */
+
+static bool take_picks(Session *s, int32_t *out) {
+    return gpu_sample_take(session_gpu(s), s->draft.draft->name, PICK_GUESS, out, s->diag);
+}
+
+/* Of a chain each call finds the token and the vector of the one before it there, and none waits for the host. */
+static int pick_draft(Session *s, DraftCall *c, int n, int32_t *out) {
+    Gpu *gpu = session_gpu(s);
+    const int each = (int)c->call.R;
+    if (!gpu_sample_call(gpu, &c->call, PICK_GUESS, s->diag))
+        return -1;
+    for (int taken = 0, enqueued = each; taken < n; taken += each) {
+        for (; enqueued < n && enqueued < taken + PLAN_RING; enqueued += each)
+            if (!gpu_sample_next(gpu, s->draft.draft->name, PICK_GUESS, s->diag))
+                return -1;
+        if (!take_picks(s, out + taken))
+            return -1;
+        for (int i = taken; i < taken + each; i++)
+            if (out[i] < 0)
+                return i;
+    }
+    return n;
+}
+
+bool draft_enqueues(const Session *s) {
     const Drafts *how = session_drafts(s);
-    if (n > how->most)
-        n = how->most;
-    if (s->length + how->most + 1 > s->o.context)
+    return how->way && guesses_there(s) && gpu_vocab(session_gpu(s)) >= s->vocab &&
+           (how->way == DRAFT_BLOCK || how->most <= PLAN_RING);
+}
+
+int draft_enqueue(Session *s, int32_t newest, int n, const volatile bool *cancel) {
+    Gpu *gpu = session_gpu(s);
+    DraftCall c;
+    n = first_call(s, &c, newest, n, cancel);
+    if (n == 0)
         return 0;
-    return how->way == DRAFT_CHAIN ? draft_chain(s, newest, n, out, cancel) : draft_block(s, newest, n, out, cancel);
+    if (!gpu_sample_call(gpu, &c.call, PICK_GUESS, s->diag))
+        return -1;
+    for (int i = (int)c.call.R; i < n; i++)
+        if (!gpu_sample_next(gpu, s->draft.draft->name, PICK_GUESS, s->diag))
+            return -1;
+    return n;
+}
+
+bool draft_take(Session *s, int n, int32_t *out) {
+    const int each = session_drafts(s)->way == DRAFT_CHAIN ? 1 : n;
+    for (int i = 0; i < n; i += each)
+        if (!take_picks(s, out + i))
+            return false;
+    for (int i = 0; i < n; i++)
+        out[i] = out[i] < 0 ? 0 : out[i];
+    return true;
+}
+
+int session_draft(Session *s, int32_t newest, int n, int32_t *out, const volatile bool *cancel) {
+    DraftCall c;
+    n = first_call(s, &c, newest, n, cancel);
+    if (n == 0)
+        return 0;
+    if (guesses_there(s))
+        return pick_draft(s, &c, n, out);
+    return session_drafts(s)->way == DRAFT_CHAIN ? read_chain(s, &c, n, out) : read_block(s, &c, n, out);
 }

@@ -86,6 +86,15 @@ void draft_outputs(Session *s, EvalCall *call, EvalOutput *out);
 /* They are there, of a call that appends these rows; they are taken in. */
 bool draft_saw(Session *s, const StepCall *c);
 
+/* Whether guesses can be enqueued: they are picked on a device, each is a token of the target, and their ring holds as
+ * many as a round has. */
+bool draft_enqueues(const Session *s);
+/* Enqueues guesses, at most n >= 0, which the target's call behind it finds as its tokens. How many; -1 after an error
+ * or when cancelled. */
+int draft_enqueue(Session *s, int32_t newest, int n, const volatile bool *cancel);
+/* Waits for them. 0 is what was read for one that is none. */
+bool draft_take(Session *s, int n, int32_t *out);
+
 /* The inputs of entry `step`. */
 typedef struct StepInputs {
     EvalInput v[3];

@@ -4,6 +4,7 @@
  * behind it are enqueued already; those that turn out not to be wanted are taken back, like any rows. Where a drafter
  * guesses, the rows of a verification are picked together.
  */
+#include "runtime/engine/clock.h"
 #include "runtime/engine/session_int.h"
 #include <string.h>
 
@@ -118,6 +119,29 @@ StepResult session_check(Session *s, const int32_t *tokens, int64_t n, int32_t *
         return STEP_ERROR;
     const bool ok = sampled_call(s, &c, &call, PICK_CHECK) &&
                     gpu_sample_take(session_gpu(s), s->step->name, PICK_CHECK, ids, s->diag);
+    return session_called(s, &c, ok, errors);
+}
+
+bool session_rounds(const Session *s) {
+    return session_checks(s) && draft_enqueues(s);
+}
+
+StepResult session_round(Session *s, int32_t *tokens, int *n, int32_t *ids, double *guessed,
+                         const volatile bool *cancel) {
+    const int errors = diag_errors(s->diag);
+    *n = draft_enqueue(s, tokens[0], *n, cancel);
+    if (*n < 0)
+        return diag_errors(s->diag) > errors ? STEP_ERROR : STEP_CANCELLED;
+    memset(tokens + 1, 0, (size_t)*n * sizeof *tokens); /* the device has them */
+    const StepCall c = {.tokens = tokens, .n = *n + 1, .rows = s->rows, .n_rows = *n + 1, .cancel = cancel};
+    StepInputs in;
+    EvalCall call;
+    if (!session_make_call(s, &c, &in, &call))
+        return STEP_ERROR;
+    call.made = *n;
+    bool ok = sampled_call(s, &c, &call, PICK_CHECK) && draft_take(s, *n, tokens + 1);
+    *guessed = clock_seconds();
+    ok = ok && gpu_sample_take(session_gpu(s), s->step->name, PICK_CHECK, ids, s->diag);
     return session_called(s, &c, ok, errors);
 }
 

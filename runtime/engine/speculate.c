@@ -39,11 +39,14 @@ static int most_guesses(const Speculation *p) {
     return k > 0 ? (int)k : 0;
 }
 
+static int wanted_guesses(Speculation *p) {
+    const int most = most_guesses(p), wished = p->l->o->drafts_fixed ? p->width.most : width_choose(&p->width);
+    return wished < most ? wished : most;
+}
+
 /* False after an error, or when cancelled. */
 static bool guess(Speculation *p, Round *r) {
-    const int most = most_guesses(p), wished = p->l->o->drafts_fixed ? p->width.most : width_choose(&p->width);
     const double start = clock_seconds();
-    r->n = wished < most ? wished : most;
     if (r->n > 0)
         r->n = session_draft(p->l->s, r->tokens[0], r->n, r->tokens + 1, p->l->o->cancel);
     p->stats->draft_seconds += clock_seconds() - start;
@@ -56,6 +59,24 @@ static StepResult verify(Speculation *p, Round *r) {
     const StepResult result = l->on_device ? session_check(l->s, r->tokens, r->n + 1, r->picks, l->o->cancel)
                                            : session_step_all(l->s, r->tokens, r->n + 1, l->logits, l->o->cancel);
     p->stats->verify_seconds += clock_seconds() - start;
+    return result;
+}
+
+/* Guesses and their check. */
+static StepResult guess_and_verify(Speculation *p, Round *r) {
+    const Loop *l = p->l;
+    const int errors = diag_errors(l->diag);
+    const double start = clock_seconds();
+    double guessed = start;
+    r->n = wanted_guesses(p);
+    if (!l->on_device || !session_rounds(l->s)) {
+        if (guess(p, r))
+            return verify(p, r);
+        return diag_errors(l->diag) > errors ? STEP_ERROR : STEP_CANCELLED;
+    }
+    const StepResult result = session_round(l->s, r->tokens, &r->n, r->picks, &guessed, l->o->cancel);
+    p->stats->draft_seconds += guessed - start;
+    p->stats->verify_seconds += clock_seconds() - guessed;
     return result;
 }
 
@@ -98,12 +119,7 @@ static bool one_round(Speculation *p, int32_t *newest, StopReason *stop) {
     Round r = {.tokens = {*newest}};
     const int64_t at = session_length(p->l->s);
     const double start = clock_seconds();
-    const int errors = diag_errors(p->l->diag);
-    if (!guess(p, &r)) {
-        *stop = diag_errors(p->l->diag) > errors ? STOP_ERROR : STOP_CANCELLED;
-        return false;
-    }
-    const StepResult result = verify(p, &r);
+    const StepResult result = guess_and_verify(p, &r);
     if (result != STEP_OK) {
         *stop = loop_stop(result);
         return false;

@@ -96,6 +96,31 @@ static int one_round(Session *s, const Run *want, int done, int k, int right, co
     return done + right + 1;
 }
 
+/* A round without the host in between makes the same guesses and picks as one with it. */
+static void same_round(Session *s, const int32_t *prompt, const SampleOptions *sample, const char *what) {
+    const FeedOptions feed = {0};
+    int32_t tokens[2][1 + MAX_DRAFTS], ids[2][1 + MAX_DRAFTS];
+    int n[2];
+    double guessed;
+    for (int way = 0; way < 2; way++) {
+        session_rewind(s, 0);
+        check(session_pick_start(s, prompt, PROMPT, &feed, sample, 1) == STEP_OK &&
+                  session_pick(s, &tokens[way][0]) == STEP_OK,
+              "%s: no first id", what);
+        n[way] = session_drafts(s)->most;
+        if (way == 0) {
+            n[0] = session_draft(s, tokens[0][0], n[0], tokens[0] + 1, NULL);
+            check(session_check(s, tokens[0], n[0] + 1, ids[0], NULL) == STEP_OK, "%s: no check", what);
+        } else {
+            check(session_round(s, tokens[1], &n[1], ids[1], &guessed, NULL) == STEP_OK, "%s: no round", what);
+        }
+        session_pick_end(s);
+    }
+    const size_t bytes = (size_t)(n[0] + 1) * sizeof tokens[0][0];
+    check(n[0] == n[1] && n[0] > 0 && memcmp(tokens[0], tokens[1], bytes) == 0 && memcmp(ids[0], ids[1], bytes) == 0,
+          "%s: other guesses or picks in a round of %d", what, n[1]);
+}
+
 /* Guesses that are known to be right or wrong. */
 static void known_guesses(Session *s, const int32_t *prompt, const SampleOptions *sample, const Run *want,
                           const char *what) {
@@ -126,7 +151,7 @@ int main(int argc, char **argv) {
     }
     Diag *diag = diag_new();
     Session *plain = open_session(argv[1], NULL, diag), *s = open_session(argv[1], argv[2], diag);
-    check(session_checks(s) && !session_checks(plain), "rows of a verification cannot be picked on the device");
+    check(session_rounds(s) && !session_checks(plain), "rows of a verification cannot be picked on the device");
     int32_t prompt[PROMPT];
     for (int i = 0; i < PROMPT; i++)
         prompt[i] = (i * 37 + 11) % session_vocab(s);
@@ -134,6 +159,7 @@ int main(int argc, char **argv) {
         const Run want = generated(plain, prompt, &rows[i].sample, false, diag);
         for (int k = 0; k < (places.driver ? 1 : 8); k++)
             known_guesses(s, prompt, &rows[i].sample, &want, rows[i].what);
+        same_round(s, prompt, &rows[i].sample, rows[i].what);
         const Run got = generated(s, prompt, &rows[i].sample, i % 2 == 0, diag);
         same_ids(&got, &want, rows[i].what);
         check(got.stats.drafts.rounds > 0, "%s: no rounds", rows[i].what);
