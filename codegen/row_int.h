@@ -55,6 +55,8 @@ typedef struct RowWriter {
     int loops;
     bool statistics;
     bool chosen; /* it needs row_chosen.cu */
+    bool alone;  /* it has one node */
+    int chunk;   /* elements that a block has of a row which several share */
     bool again;  /* a value turned out to be needed later: the text is to be written once more */
 } RowWriter;
 

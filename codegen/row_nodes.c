@@ -231,11 +231,11 @@ static void write_copy(RowWriter *p, NodeId id) {
 
 /* ==== All ==== */
 
-/* Room for a value that is kept; what row_stats.c makes as an array has its own. */
+/* Room for a value that is kept; sums and top-k have theirs. */
 static void make_room(RowWriter *p, NodeId id) {
     const Node *n = ir_get(p->g->g, id);
     RowValue *v = &p->of[id];
-    if (!v->keep || v->global >= 0 || n->op == OP_SUM || n->op == OP_TOP_K || n->op == OP_LINEAR_AT)
+    if (!v->keep || v->global >= 0 || n->op == OP_SUM || n->op == OP_TOP_K)
         return;
     const int64_t bytes = 4 * type_row_elems(&n->type);
     if (bytes > KEPT_IN_SHARED)

@@ -32,6 +32,8 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     p->loop.n_loads = p->loop.ahead_before = 0;
     row_loop_clear(&p->loop);
     p->again = p->statistics = p->chosen = false;
+    p->chunk = CHUNK;
+    p->alone = n == 1;
     p->loops = p->values = 0;
     p->out->params.n = 0;
     p->out->shared = 0;
@@ -56,9 +58,10 @@ static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
                 "TAIL_PARAMETERS) {\n");
     if (chunked) {
         const long long chunks = (long long)p->out->chunks;
-        buf_printf(to, "    const int row = item / %lld, first = item %% %lld * %d;\n", chunks, chunks, CHUNK);
-        buf_printf(to, "    auto end = [&](int n) { return first + %d < n ? first + %d : n; };\n", CHUNK, CHUNK);
-        buf_printf(to, "    constexpr auto span = [](int n) { return n < %d ? n : %d; };\n", CHUNK, CHUNK);
+        buf_printf(to, "    const int row = item / %lld, first = item %% %lld * %d;\n", chunks, chunks, p->chunk);
+        buf_printf(to, "    auto end = [&](int n) { return first + %d < n ? first + %d : n; };\n", p->chunk, p->chunk);
+        buf_printf(to, "    %sconstexpr auto span = [](int n) { return n < %d ? n : %d; };\n",
+                   p->chosen ? "[[maybe_unused]] " : "", p->chunk, p->chunk); /* chosen rows need no loop */
     } else {
         buf_str(to, "    const int row = item, first = 0;\n    constexpr auto end = [](int n) { return n; };\n    "
                     "constexpr auto span = [](int n) { return n; };\n    block_sync();\n");
@@ -76,7 +79,7 @@ static void finish(RowWriter *p, int64_t elems) {
     RowProgram *out = p->out;
     Buf body = {0}, parameters = {0}, arguments = {0};
     const bool chunked = p->loops == 1 && !p->statistics && out->shared == 0;
-    out->chunks = chunked ? (elems + CHUNK - 1) / CHUNK : 1;
+    out->chunks = chunked ? (elems + p->chunk - 1) / p->chunk : 1;
     write_functions(p, chunked, &body);
     for (int i = 0; i < out->params.n; i++) {
         buf_printf(&parameters, ", %sp%d", out->params.v[i].type, i);

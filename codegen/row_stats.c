@@ -145,21 +145,25 @@ void row_top_k(RowWriter *p, NodeId id) {
     finish_array(p, id);
 }
 
-/* x times the rows of a matrix that ids say. */
+/* x times the rows of a matrix that ids say. It stands alone (pass schedule), so that blocks share the ids. */
 void row_linear_at(RowWriter *p, NodeId id) {
+    enum { SHARE = 64 };
     const Node *n = ir_get(p->g->g, id), *w = ir_get(p->g->g, n->in[1]);
-    const int64_t k = row_last_dim(&n->type);
-    if (w->op != OP_WEIGHT) {
-        gen_fail(p->g, n, "a matrix of which rows are chosen must be a weight on a GPU");
+    if (w->op != OP_WEIGHT || !p->alone || n->slab < 0) {
+        gen_fail(p->g, n, "rows of a matrix are chosen of a weight, in a launch of their own, on a GPU");
         return;
     }
-    begin(p, id);
     p->chosen = true;
-    p->of[id].at = row_room(p, k * 4);
+    p->chunk = SHARE;
+    p->loops = 1;
+    const Loc at = slab_loc(p->g, id);
+    const char *to = row_param(p, "float *", arg_loc(&at));
     const char *x = row_reader(p, n->in[0]), *ids = row_reader(p, n->in[2]);
     gen_line(p->g, &p->body, n->loc);
-    buf_printf(&p->body, "    row_linear_at<%lld, %lld, %lld>(%s, %s, %s, [&](int at, int k) { return %s; });\n",
-               (long long)k, (long long)w->type.dim[0], (long long)w->type.dim[1], row_floats(p, p->of[id].at), x, ids,
-               row_weight_at(p, (int)w->attr[0].i, "at", "k"));
-    finish_array(p, id);
+    buf_printf(
+        &p->body,
+        "    row_linear_at<%lld, %lld>(%s + (u64)row * %lld, first, end(%lld), %s, %s, [&](int at, int k) { return "
+        "%s; });\n",
+        (long long)w->type.dim[0], (long long)w->type.dim[1], to, (long long)at.row_stride,
+        (long long)row_last_dim(&n->type), x, ids, row_weight_at(p, (int)w->attr[0].i, "at", "k"));
 }

@@ -8,7 +8,8 @@
  *                                                       %y = exp %z : f32[T, 8] in g2
  *
  * A group comes as soon as all it waits for is there. What no pass has grouped becomes rowwise groups: nodes of as
- * many rows share one, however far apart, unless it would wait for itself. Groups are numbered anew.
+ * many rows share one, however far apart, unless it would wait for itself. A product with chosen rows of a matrix has
+ * one to itself, whose launch many blocks share. Groups are numbered anew.
  *
  * requires  the fusing passes
  * keeps     every node and every output
@@ -29,6 +30,10 @@ static bool join_leftovers(Fuser *f, int first, const int64_t *rows, NodeId id) 
     return false;
 }
 
+static bool stands_alone(const Node *n) {
+    return n->op == OP_LINEAR_AT;
+}
+
 static bool group_leftovers(Fuser *f) {
     int count, first = f->g->groups.n + 1;
     NodeId culprit;
@@ -38,8 +43,9 @@ static bool group_leftovers(Fuser *f) {
     int64_t *rows = arena_array(f->scratch, (size_t)count + 1, sizeof *rows); /* of each leftover group */
     for (int i = 0; i < count; i++) {
         NodeId id = order[i] < 0 ? (NodeId)-order[i] : 0;
-        if (id && !join_leftovers(f, first, rows, id))
-            rows[fuser_start(f, FAM_ROWWISE, id) - first] = rows_of(ir_get(f->g, id));
+        const Node *n = ir_get(f->g, id);
+        if (id && (stands_alone(n) || !join_leftovers(f, first, rows, id)))
+            rows[fuser_start(f, FAM_ROWWISE, id) - first] = stands_alone(n) ? INT64_MIN : rows_of(n);
     }
     return f->taken > 0;
 }

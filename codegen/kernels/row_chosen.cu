@@ -5,16 +5,16 @@
 #define LAP_ROW_CHOSEN
 #include "prelude.cu"
 
-/* to[j]: row ids(j) of a matrix of ROWS times x, for N ids, by a warp each; 0 for an id that is none. */
-template <int N, int ROWS, int K, class X, class Ids, class Weight>
-DEVICE void row_linear_at(float *to, X x, Ids ids, Weight weight) {
+/* to[j]: row ids(j) of a matrix of ROWS times x, for j from first on, by a warp each; 0 for an id that is none. */
+template <int ROWS, int K, class X, class Ids, class Weight>
+DEVICE void row_linear_at(float *to, int first, int end, X x, Ids ids, Weight weight) {
     constexpr int EACH = (K + 31) / 32;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     float mine[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++)
         mine[i] = 32 * i + lane < K ? x(32 * i + lane) : 0.0f;
-    for (int j = warp; j < N; j += TAIL_THREADS / 32) {
+    for (int j = first + warp; j < end; j += TAIL_THREADS / 32) {
         const int id = ids(j);
         float sum = 0.0f;
         if ((u32)id < ROWS)
