@@ -21,7 +21,7 @@ typedef struct Case {
 static const Case cases[] = {
     {"q5_k", {.m.k = 5376, ONE(Q5_K, 21504), .m.tiles = 1, .tail = 1}, false, true},
     {"q5_k, 16 rows", {.m.k = 5376, ONE(Q5_K, 21504), .m.tiles = 2, .tail = 1}, false, true},
-    {"q4_k, shared rows", {.m.k = 5376, ONE(Q4_K, 43008), .m.tiles = 1, .m.groups = 2, .x_shared = 1}, false, true},
+    {"q4_k, shared rows", {.m.k = 5376, ONE(Q4_K, 43008), .m.tiles = 1, .m.groups = 1, .x_shared = 1}, false, true},
     {"experts, q5_k", {.m.k = 2816, ONE(Q5_K, 1408), .m.tiles = 2, EXPERTS}, false, true},
     {"every form", {.m.k = 2816, EVERY, .m.tiles = 1}, false, false},
     {"every form, 16 rows", {.m.k = 2816, EVERY, .m.tiles = 2}, false, false},
