@@ -26,35 +26,11 @@
 #define MM_SEGMENTS(X) X(0, Q4_K, 8192) X(1, Q4_K, 4096) X(2, Q6_K, 4096)
 #define MM_FORMS(X)    X(Q4_K) X(Q6_K)
 #endif
-#ifndef MM_NT
-#define MM_NT 1
-#endif
-#ifndef MM_WARP_K
-#define MM_WARP_K 256
-#endif
 #ifndef MM_WARPS
 #define MM_WARPS 7
 #endif
-#ifndef MM_GROUPS
-#define MM_GROUPS 1
-#endif
 #ifndef MM_STAGES
 #define MM_STAGES 5
-#endif
-#ifndef MM_FLIGHT
-#define MM_FLIGHT MM_STAGES
-#endif
-#ifndef MM_PARTIALS
-#define MM_PARTIALS 4
-#endif
-#ifndef MM_X_SHARED
-#define MM_X_SHARED 0
-#endif
-#ifndef MM_BLOCKS
-#define MM_BLOCKS 1
-#endif
-#ifndef MM_TAIL
-#define MM_TAIL 1
 #endif
 #include "matmul_strips.cu"
 

@@ -30,35 +30,11 @@
 #define MM_SEGMENTS(X) X(0, Q4_K, 704) X(1, Q4_K, 704)
 #define MM_FORMS(X)    X(Q4_K)
 #endif
-#ifndef MM_NT
-#define MM_NT 1
-#endif
-#ifndef MM_WARP_K
-#define MM_WARP_K 256
-#endif
 #ifndef MM_WARPS
 #define MM_WARPS 11
 #endif
-#ifndef MM_GROUPS
-#define MM_GROUPS 1
-#endif
 #ifndef MM_STAGES
 #define MM_STAGES 4
-#endif
-#ifndef MM_FLIGHT
-#define MM_FLIGHT MM_STAGES
-#endif
-#ifndef MM_PARTIALS
-#define MM_PARTIALS 4
-#endif
-#ifndef MM_X_SHARED
-#define MM_X_SHARED 0
-#endif
-#ifndef MM_BLOCKS
-#define MM_BLOCKS 1
-#endif
-#ifndef MM_TAIL
-#define MM_TAIL 1
 #endif
 #ifndef EX_K
 #define EX_K 8

@@ -48,6 +48,30 @@
  *
  * No include guard: the text depends on the macros.
  */
+#ifndef MM_NT
+#define MM_NT 1
+#endif
+#ifndef MM_WARP_K
+#define MM_WARP_K 256
+#endif
+#ifndef MM_GROUPS
+#define MM_GROUPS 1
+#endif
+#ifndef MM_FLIGHT
+#define MM_FLIGHT MM_STAGES
+#endif
+#ifndef MM_PARTIALS
+#define MM_PARTIALS 4
+#endif
+#ifndef MM_X_SHARED
+#define MM_X_SHARED 0
+#endif
+#ifndef MM_BLOCKS
+#define MM_BLOCKS 1
+#endif
+#ifndef MM_TAIL
+#define MM_TAIL 1
+#endif
 #include "launch_order.cu"
 #include "matmul_rows.cu"
 #include "matmul_tiles.cu"
