@@ -6,7 +6,6 @@
 #include "runtime/engine/generate.h"
 #include "tests/engine/model.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_IDS = 256, CONTEXT = 96, CHUNK = 24, PROMPT = 29, IDS = 16 };
@@ -34,21 +33,7 @@ static bool on_token(void *ctx, int32_t id, Str text) {
 }
 
 static Session *open_session(const char *path, const char *draft, Diag *diag) {
-    const SessionOptions o = {
-        .weights = path,
-        .draft = draft,
-        .context = CONTEXT,
-        .chunk = CHUNK,
-        .kv_k = DT_COUNT,
-        .kv_v = DT_COUNT,
-        .device = "gpu",
-        .gpu = {.driver = places.driver, .nvrtc = places.nvrtc, .kernel_cache = places.kernel_cache}};
-    Session *s = session_open(&o, diag);
-    if (s)
-        return s;
-    diag_print(diag, stdout, false);
-    printf("FAILED: the session does not open\n");
-    exit(1);
+    return gpu_session(path, draft, CONTEXT, CHUNK, &places, diag);
 }
 
 static const struct {

@@ -21,6 +21,23 @@ void check(bool ok, const char *fmt, ...) {
     failures++;
 }
 
+Session *gpu_session(const char *path, const char *draft, int64_t context, int64_t chunk, const Places *p, Diag *diag) {
+    const SessionOptions o = {.weights = path,
+                              .draft = draft,
+                              .context = context,
+                              .chunk = chunk,
+                              .kv_k = DT_COUNT,
+                              .kv_v = DT_COUNT,
+                              .device = "gpu",
+                              .gpu = {.driver = p->driver, .nvrtc = p->nvrtc, .kernel_cache = p->kernel_cache}};
+    Session *s = session_open(&o, diag);
+    if (s)
+        return s;
+    diag_print(diag, stdout, false);
+    printf("FAILED: the session does not open\n");
+    exit(1);
+}
+
 double relative_rms(const float *got, const float *want, int64_t n) {
     double error = 0, size = 0;
     for (int64_t i = 0; i < n; i++) {

@@ -4,6 +4,7 @@
 
 #include "ir/eval.h"
 #include "runtime/engine/gpu.h"
+#include "runtime/engine/session.h"
 #include "runtime/weights/weights.h"
 
 enum { MAX_SLOTS = 4, MAX_POSITIONS = 512, MAX_CALL = 64 };
@@ -52,6 +53,9 @@ void on_eval(Model *m, const Row *rows, int n, const int32_t *wanted, int n_want
 /* The sequences have those rows now. */
 void advance(Model *m, const Row *rows, int n);
 void truncate_to(Model *m, int slot, int64_t length);
+
+/* A session on the GPU, with a drafter or NULL and K/V as it chooses. Prints and exits where it does not open. */
+Session *gpu_session(const char *path, const char *draft, int64_t context, int64_t chunk, const Places *p, Diag *diag);
 
 /* ==== Results ==== */
 

@@ -37,20 +37,7 @@ static bool on_rows(void *ctx, int64_t pos, int64_t n, const float *logits, floa
 }
 
 static Session *open_session(const char *path, Diag *diag) {
-    const SessionOptions o = {
-        .weights = path,
-        .context = CONTEXT,
-        .chunk = CHUNK,
-        .kv_k = DT_COUNT,
-        .kv_v = DT_COUNT,
-        .device = "gpu",
-        .gpu = {.driver = places.driver, .nvrtc = places.nvrtc, .kernel_cache = places.kernel_cache}};
-    Session *s = session_open(&o, diag);
-    if (s)
-        return s;
-    diag_print(diag, stdout, false);
-    printf("FAILED: the session does not open\n");
-    exit(1);
+    return gpu_session(path, NULL, CONTEXT, CHUNK, &places, diag);
 }
 
 static const SampleOptions greedy = {.top_p = 1, .repeat_penalty = 1};
