@@ -8,8 +8,9 @@
  *                beside each other; block 256; no dynamic shared memory
  *
  * All blocks are read again by every call, so that nothing has to know which rows a call, a step or a rollback has
- * replaced: 2 bytes of a key's elements, of those 4 * ATT_GROUP * rows of the call FLOPs that full attention has for
- * each. docs/performance.md has what that comes to. A block of threads has 32 KB under way.
+ * replaced. For 2 bytes of a key's element full attention computes 4 * ATT_GROUP FLOPs a row of the call, and reading is
+ * the smaller part even at one head a group (docs/performance.md). Eight blocks of threads fit on a multiprocessor, each
+ * thread with two pieces of 16 bytes and more under way: 64 KB.
  */
 #ifndef ATT_NAME
 #define ATT_NAME attention_means
