@@ -103,15 +103,17 @@ class Tests:
         return got["drafts"]
 
     def one_prompt(self, target, vocab, window, options):
-        edge = self.rng.choice([window, 2 * window, 48, 64, 128, 200])
+        to_the_end = self.rng.random() < 0.25
+        edge = CONTEXT - self.tokens // 2 if to_the_end else self.rng.choice([window, 2 * window, 48, 64, 128, 200])
         prompt = [2] + [self.rng.randrange(vocab) for _ in range(max(2, edge + self.rng.randint(-3, 3)))]
         plain = self.run(target, prompt, options)
         made, most = plain["ids"], self.rng.randint(1, 15)
+        self.check((plain["stopped"] == "context full") == to_the_end, "stopped: %s" % plain["stopped"])
         fixed = ["--draft-fixed"]
         all_right = self.oracle(vocab, prompt, made, lambda p: True, most) + fixed
         d = self.same(target, prompt, options, plain, all_right, "always right, %d a round" % most)
         self.check(d["guessed"] == d["right"] and len(made) <= (most + 1) * d["rounds"] + 1 and
-                   d["rounds"] <= (len(made) - 1) // (most + 1) + 1,
+                   (to_the_end or d["rounds"] <= (len(made) - 1) // (most + 1) + 1),
                    "always right: %s of %d tokens" % (d, len(made)))
         d = self.same(target, prompt, options, plain,
                       self.oracle(vocab, prompt, made, lambda p: False, most) + fixed, "always wrong")
@@ -133,6 +135,8 @@ class Tests:
             types = [[], ["--kv-k", "f16", "--kv-v", "f16"], ["--kv-v", "bf16", "--kv-k", "bf16"]]
             if self.device == "cpu":
                 types += [["--kv-k", "f16"], ["--kv-k", "q8_0", "--kv-v", "q4_0"], ["--kv-k", "q4_0"]]
+                if kinds[i % len(kinds)][0] == "ple":  # heads of whole blocks, the drafter's too
+                    types += 2 * [["--kv-k", "tq3_0", "--kv-v", "tq3_0"], ["--kv-k", "tq3_0"]]
             self.one_prompt(*kinds[i % len(kinds)], options + self.rng.choice(types))
 
     def refused(self, options, message, code=1, target="dense"):
@@ -167,7 +171,7 @@ class Tests:
         self.refused(["--draft-set", "extra=2"], "has a meaning only with --draft", 2)
         self.refused(["--draft", mtp, "--draft-set", "extra=x"], "extra")
         r = subprocess.run(self.command("dense", [2, 3], ["--draft-method", "mtp"]), capture_output=True)
-        self.check(r.returncode == 0 and b"no drafter stands beside" in r.stderr, r.stderr.decode())
+        self.check(r.returncode == 0 and b"no mtp drafter stands beside" in r.stderr, r.stderr.decode())
         beside = self.file("beside")
         os.mkdir(beside)
         os.symlink(dense, os.path.join(beside, "model.gguf"))
@@ -179,6 +183,19 @@ class Tests:
         os.symlink(dflash, os.path.join(beside, "another"))
         r = subprocess.run(command, capture_output=True)
         self.check(r.returncode == 1 and b"choose with --draft" in r.stderr, r.stderr.decode())
+        for method, name in ("mtp", "gemma4-mtp.lap"), ("dflash", "gemma4-dflash.lap"):
+            command[-1] = method
+            r = subprocess.run(command, capture_output=True)
+            self.check(r.returncode == 0 and json.loads(r.stdout)["drafts"]["drafter"] == name, r.stderr.decode())
+        command[-1] = "none"
+        r = subprocess.run(command, capture_output=True)
+        self.check(r.returncode == 0 and "drafts" not in json.loads(r.stdout) and not b"drafter" in r.stderr, r.stderr.decode())
+        # Of another target's drafters nothing is said.
+        other = os.path.join(beside, "other.gguf")
+        subprocess.run([sys.executable, os.path.join(HERE, "..", "..", "examples", "tiny", "make_tiny.py"), other], check=True)
+        command[2], command[-1] = other, "auto"
+        r = subprocess.run(command, capture_output=True)
+        self.check(r.returncode == 0 and b"no drafter stands beside" in r.stderr, r.stderr.decode())
 
 
 def main():
