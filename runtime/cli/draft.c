@@ -52,24 +52,36 @@ static bool is_drafter(Cli *c, const char *path, const char *target) {
     return way != DRAFT_NONE;
 }
 
-/* The one drafter in the folder of the weights; NULL where there is none, or after an error: there are several. */
+/* dense-mtp.gguf is named after dense.gguf. */
+static bool named_after(const char *name, const char *weights) {
+    const char *slash = strrchr(weights, '/'), *base = slash ? slash + 1 : weights, *dot = strrchr(base, '.');
+    const size_t n = dot ? (size_t)(dot - base) : strlen(base);
+    return strncmp(name, base, n) == 0 && name[n] == '-';
+}
+
+/* The one drafter in the folder of the weights, of several the one that is named after them; NULL where there is none,
+ * or after an error: there are several such. */
 static const char *find_beside(Cli *c) {
     const char *weights = c->o.operand[0], *slash = strrchr(weights, '/'), *target = target_name(c);
     const char *folder = slash ? arena_strndup(c->arena, weights, (size_t)(slash - weights + 1)) : "./";
     struct dirent **names = NULL;
     const int n = target ? scandir(folder, &names, may_be_weights, alphasort) : 0;
-    const char *found = NULL;
+    const char *found = NULL, *other = NULL;
+    bool named = false;
     for (int i = 0; i < n; i++) {
         const char *path = arena_printf(c->arena, "%s%s", slash ? folder : "", names[i]->d_name);
-        if (is_drafter(c, path, target)) {
-            if (found)
-                diag_error(c->diag, NO_LOC, "two drafters stand beside %s: %s and %s; choose with --draft", weights,
-                           found, path);
-            found = path;
-        }
+        const bool after = named_after(names[i]->d_name, weights);
         free(names[i]);
+        if ((named && !after) || !is_drafter(c, path, target))
+            continue;
+        other = after && !named ? NULL : found;
+        found = path;
+        named = after;
     }
     free(names);
+    if (other)
+        diag_error(c->diag, NO_LOC, "two drafters stand beside %s: %s and %s; choose with --draft or --draft-method",
+                   weights, other, found);
     const bool any = strcmp(c->o.draft_method, "auto") == 0;
     if (!found && target)
         fprintf(stderr, "no %s%sdrafter stands beside %s\n", any ? "" : c->o.draft_method, any ? "" : " ", weights);
