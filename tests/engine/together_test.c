@@ -147,20 +147,35 @@ static void begin(Session *s, int i, Sequence *q) {
     pick(q, logits, "prompt");
 }
 
-/* The drafter's guesses behind what the sequence has are those behind the same tokens read at once. */
-static void same_guesses(Session *s, int i, const Sequence *q, Session *fresh) {
+/* Another session reads what the sequence has. */
+static void read_again(Session *fresh, const Sequence *q) {
     const FeedOptions feed = {0};
-    int32_t got[MAX_DRAFTS], want[MAX_DRAFTS];
-    const int most = session_drafts(s)->most;
-    session_turn(s, i);
     session_rewind(fresh, 0);
     check(session_feed(fresh, q->text->prompt, q->text->n, &feed, NULL) == STEP_OK, "a prompt");
     if (q->done > 1)
         check(session_feed(fresh, q->text->ids, q->done - 1, &feed, NULL) == STEP_OK, "a continuation");
+}
+
+/* The drafter's guesses behind what the sequence has are those behind the same tokens read at once. */
+static void same_guesses(Session *s, int i, const Sequence *q, Session *fresh) {
+    int32_t got[MAX_DRAFTS], want[MAX_DRAFTS];
+    const int most = session_drafts(s)->most;
+    session_turn(s, i);
+    read_again(fresh, q);
     const int32_t newest = q->text->ids[q->done - 1];
     const int n = session_draft(s, newest, most, got, NULL);
     check(n == session_draft(fresh, newest, most, want, NULL) && memcmp(got, want, (size_t)n * sizeof *got) == 0,
           "sequence %d at %lld: other guesses than behind the same tokens alone", i, (long long)session_length(s));
+}
+
+/* Where rings hold too little to go back to, the sequence begins anew. */
+static void goes_back_no_further(Session *s, int i, const Sequence *q, Session *fresh) {
+    read_again(fresh, q);
+    int64_t pos = session_length(fresh);
+    while (pos > 0 && session_rewind(fresh, pos) == pos)
+        pos--;
+    session_turn(s, i);
+    check(session_rewind(s, pos) == 0, "sequence %d goes back to %lld, which rings do not hold", i, (long long)pos);
 }
 
 /* Guesses for a sequence that takes part, of which some are right. */
@@ -225,8 +240,11 @@ static void made_rounds(Session *s, Session *fresh, const Text *texts, int n) {
         for (int k = 0; k < n; k++)
             more |= unfinished(&all[k]);
     }
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        if (fresh && all[i].done > 1)
+            goes_back_no_further(s, i, &all[i], fresh);
         sampler_free(all[i].sampler);
+    }
 }
 
 /* ==== generate_together() ==== */
