@@ -159,6 +159,40 @@ class Tests:
                 self.check(abs(tokens - min(2.5, d["guesses"] + 1)) < 0.1 and abs(parts / all_seconds - 1) < 1e-6 and
                            0 <= d["host_share"] < 1, "round %s" % d)
 
+    def near(self, a, b):
+        return abs(a - b) <= 1e-6 * abs(b) + 1e-12
+
+    def counts(self, d, tokens, seconds):
+        """What is said of `tokens` behind the first: of `run` and of `bench`."""
+        right, guessed = d["right"], d["guessed"]
+        self.check(tokens == d["rounds"] + sum(right) and self.near(d["tokens_per_round"], tokens / d["rounds"]) and
+                   len(right) == len(guessed) and all(r <= g for r, g in zip(right, guessed)) and
+                   all(g <= r for g, r in zip(guessed[1:], right)), "counts %s" % d)
+        host = max(0, seconds - d["draft_seconds"] - d["verify_seconds"])
+        self.check(abs(d["host_seconds"] - host) <= 1e-6 * seconds and  # nine digits are printed
+                   0 < d["draft_seconds"] and 0 < d["verify_seconds"] < seconds, "%s of %g s" % (d, seconds))
+
+    def statistics(self):
+        """Counts and times of a run, and of bench behind tokens of a file, agree with each other."""
+        prompt = [2] + [self.rng.randrange(512) for _ in range(30)]
+        for drafter in "assistant_dense", "dflash":
+            options = ["--draft", self.weights(drafter)]
+            made = self.run("dense", prompt, options + ["--greedy"])
+            self.counts(made["drafts"], len(made["ids"]) - 1, made["timings"]["decode_seconds"])
+            bench = [self.lap, "bench", self.weights("dense"), "--tokens-file", self.file("ids.txt"), "--tg", "20", "-r", "1",
+                     "--device", self.device] + self.places + options
+            r = subprocess.run(bench + ["--json"], capture_output=True, timeout=300)
+            self.check(r.returncode == 0, r.stderr.decode())
+            j = json.loads(r.stdout)
+            d = j["generated"]
+            self.check(j["prompt_tokens"] == len(prompt) and d["tokens"] == 20 and
+                       self.near(d["tokens_per_second"], 20 / d["seconds"]), "generated %s" % d)
+            self.counts(d, 20, d["seconds"])
+            r = subprocess.run(bench, capture_output=True, timeout=300)
+            line = [x for x in r.stdout.decode().splitlines() if x.startswith("text")]
+            self.check(len(line) == 1 and " % of each guess" in line[0] and line[0].split()[1:3] == ["20", "tokens"],
+                       r.stdout.decode())
+
     def messages(self):
         dense, mtp, dflash = self.weights("dense"), self.weights("assistant_dense"), self.weights("dflash")
         self.refused(["--draft", dense], "does not say how it drafts")
@@ -215,6 +249,7 @@ def main():
         if not t.emulated:
             t.messages()
             t.bench()
+            t.statistics()
         t.prompts(o.prompts)
     print("%d checks, %d failures" % (t.count, t.failed))
     return 1 if t.failed or not t.count else 0
