@@ -42,6 +42,8 @@ int decode_wishes(const AttendCase *c, Wish *to);
 bool decode_check(Lab *l, const AttendCase *c, const Wish *built);
 int prefill_wishes(const AttendCase *c, Wish *to);
 bool prefill_check(Lab *l, const AttendCase *c, const Wish *built);
+/* Rows of any numbers are stored as the evaluator stores them. */
+bool store_check(Lab *l);
 enum { MOST_WISHES = 8, PREFILL_WISHES = 2 };
 
 #endif

@@ -63,11 +63,12 @@ static bool check_pair(Lab *l, const AttendCase *c) {
 }
 
 bool pairs_check(Lab *l, uint64_t seed, int many) {
-    bool ok = true;
+    bool ok;
     int left = PAIRS, order[PAIRS];
     state = seed;
     case_seed(seed);
     printf("seed %llu\n", (unsigned long long)seed);
+    ok = store_check(l);
     for (int i = 0; i < PAIRS; i++)
         order[i] = i;
     for (int i = 0; i < many && left > 0; i++) {

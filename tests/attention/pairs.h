@@ -6,7 +6,8 @@
 
 enum { PAIR_NAME = 80 };
 
-/* Checks `many` pairs of types, each once, drawn; 25 and more: all there are. */
+/* Checks what is stored of any numbers, and then `many` pairs of types, each once, drawn; 25 and more: all there are.
+ */
 bool pairs_check(Lab *l, uint64_t seed, int many);
 
 #endif
