@@ -43,12 +43,13 @@
  * of position, and tiles of which it sees nothing leave it as it is: the maximum stays, the weights are 0, what is
  * rescaled is multiplied by 1. Neither ATT_ROWS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS nor the grid touch a sum.
  *
- * How: a block works on items blockIdx.x, + gridDim.x, .. A chunk of keys comes as tiles of K, then as tiles of V,
- * through one ring, which runs ahead over items. The 8 warps share the logits of a tile by keys and vectors, keep
- * them in registers, exchange maxima when the chunk is complete and leave the weights in shared memory; then they
- * share the columns of the output. Rows that the call stores do not come from the cache: the block prepares and
- * rounds them into the tile itself, and some warp of the grid stores the same bits. Packed tiles stay packed until
- * their codes are in registers (attention_forms.cu); queries stand in the order in which those come out.
+ * How: a block works on items blockIdx.x, + gridDim.x, .., or with packed tiles in turns (next_item). A chunk of keys
+ * comes as tiles of K, then as tiles of V, through one ring, which runs ahead over items. The 8 warps share the logits
+ * of a tile by keys and vectors, keep them in registers, exchange maxima when the chunk is complete and leave the
+ * weights in shared memory; then they share the columns of the output. Rows that the call stores do not come from the
+ * cache: the block prepares and rounds them into the tile itself, and some warp of the grid stores the same bits.
+ * Packed tiles stay packed until their codes are in registers (attention_forms.cu); queries stand in the order in which
+ * those come out.
  */
 #ifndef ATT_NAME
 #define ATT_NAME attention_decode
@@ -546,7 +547,7 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
             use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
         }
         const Work done = p.cursor.work;
-        item += gridDim.x;
+        item = next_item(item);
         if (item < sh.plan.items) {
             p.cursor.begin(sh.plan, item);
             fetch_first(next, sh, on, at, p.cursor.work);

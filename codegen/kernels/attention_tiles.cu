@@ -213,6 +213,17 @@ DEVICE void copy_tile(u8 *to, const u8 *cache, int slot, const Work &w, int firs
         copy_elements<Form, D>(to, cache, slot, w, first, fresh);
 }
 
+/* The block's item behind `item`. With packed tiles blocks take the items of every other round from the last block to
+ * the first: items come largest first, so who has a large one of a round has a small one of the next. */
+DEVICE int next_item(int item) {
+    if constexpr (KForm::packed || VForm::packed) {
+        const int blocks = gridDim.x, round_end = (item / blocks + 1) * blocks;
+        return 2 * round_end - 1 - item;
+    } else {
+        return item + gridDim.x;
+    }
+}
+
 /* The next tile that is to come, over all items of the block. */
 struct Ahead {
     Cursor cursor;
@@ -231,7 +242,7 @@ struct Ahead {
     /* Over items without a tile left. */
     DEVICE void skip(const Plan &plan) {
         while (item < plan.items && cursor.done()) {
-            item += gridDim.x;
+            item = next_item(item);
             if (item < plan.items)
                 cursor.begin(plan, item);
         }
