@@ -188,53 +188,94 @@ DEVICE void multiply_keys(const Place &at, const Work &w, const u8 *keys, float 
     }
 }
 
-/* The same of packed keys: a lane has those of its key g, and as pairs what meets the queries' columns. */
+/* The same of packed keys, those of the first and of the last spans apart; `only` 0 or 1: just these, -1: both. Each
+ * half is two chains of sums. A lane has the spans of its key g, as pairs that meet the queries' columns. */
 template <class Form>
-DEVICE void multiply_packed_keys(const Place &at, const Work &w, const u8 *tile, float (&dot)[logit_tiles][2][4]) {
-    constexpr int stride = code_stride<Form, ATT_K_DIM>(), spans = ATT_K_DIM / 32;
-    const u8 *queries = shared_bytes + ATT_QUERIES_AT + 16 * at.logit_tile * row_bytes(ATT_K_DIM);
+DEVICE void multiply_packed_keys(const Place &at, const u8 *tile, int vector_tile, int vectors, int only,
+                                 float (&dot)[logit_tiles][2][4]) {
+    constexpr int stride = code_stride<Form, ATT_K_DIM>(), spans = ATT_K_DIM / 32, half = packed_half<Form>();
+    const u8 *queries = shared_bytes + ATT_QUERIES_AT + 16 * vector_tile * row_bytes(ATT_K_DIM);
     const u8 *keys = tile + (at.keys + (at.lane & 7)) * stride;
     const u16 *scales = (const u16 *)(tile + ATT_KEYS * stride) + at.keys + at.g;
-    const int vectors = w.vectors - 16 * at.logit_tile;
-#pragma unroll packed_unroll
-    for (int first = 0; first < spans; first += Form::at_once) {
-        u32 r[4];
-        load_matrices(r, keys + Form::template key_piece<ATT_K_DIM>(first, at.lane >> 3));
+    float other[logit_tiles][2][4] = {}; /* the second chains */
+#pragma unroll 1
+    for (int j = 0; j < half; j += Form::at_once)
 #pragma unroll
-        for (int i = 0; i < Form::at_once; i++) {
-            const int span = first + i;
-            u32 codes[2], b[4];
-            if (spans % Form::at_once != 0 && span >= spans)
+        for (int c = 0; c < 2; c++) {
+            const int first = c * half + j;
+            u32 r[4];
+            if (first >= spans || c == 1 - only)
                 continue;
-            Form::key_words(r, i, codes[0], codes[1]);
-            Form::unpack(b, codes[0], codes[1], i);
-            const u16 scale = scales[span * 32 / Form::group * ATT_KEYS];
-            scale_pairs(b, f16_pair(scale, scale));
+            load_matrices(r, keys + Form::template key_piece<ATT_K_DIM>(first, at.lane >> 3));
 #pragma unroll
-            for (int m = 0; m < logit_tiles; m++) {
-                u32 a[4];
-                if (16 * m * logit_warps >= vectors)
+            for (int i = 0; i < Form::at_once; i++) {
+                const int span = first + i;
+                u32 codes[2], b[4];
+                if (spans % Form::at_once != 0 && span >= spans)
                     continue;
-                const u8 *rows = queries + 16 * m * logit_warps * row_bytes(ATT_K_DIM);
-                load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), 32 * span));
-                Form::multiply(dot[m][0], a, b[0], b[1]);
-                load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), 32 * span + 16));
-                Form::multiply(dot[m][1], a, b[2], b[3]);
+                Form::key_words(r, i, codes[0], codes[1]);
+                Form::unpack(b, codes[0], codes[1], i);
+                const u16 scale = scales[span * 32 / Form::group * ATT_KEYS];
+                scale_pairs(b, f16_pair(scale, scale));
+#pragma unroll
+                for (int m = 0; m < logit_tiles; m++) {
+                    u32 a[4];
+                    if (16 * m * logit_warps >= vectors)
+                        continue;
+                    const u8 *rows = queries + 16 * m * logit_warps * row_bytes(ATT_K_DIM);
+                    load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), 32 * span));
+                    Form::multiply(dot[m][c], a, b[0], b[1]);
+                    load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), 32 * span + 16));
+                    Form::multiply(other[m][c], a, b[2], b[3]);
+                }
             }
         }
+#pragma unroll
+    for (int m = 0; m < logit_tiles; m++)
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            dot[m][i / 4][i % 4] += other[m][i / 4][i % 4];
+}
+
+/* Products of packed keys. With one tile of vectors two warps share those of 8 keys: the second has the last spans, and
+ * leaves its half to the first; in the same order as if one had all. By all warps; false: no products for this one. */
+template <class Form>
+DEVICE bool share_packed_keys(const Place &at, const Work &w, const u8 *tile, float (&dot)[logit_tiles][2][4]) {
+    constexpr bool halves = logit_warps > 1 && packed_half<Form>() < ATT_K_DIM / 32 && ATT_WIDE >= 128;
+    if (halves && w.vectors <= 16) {
+        float *mine = at.scratch() + 4 * at.lane, *of_second = mine + key_warps * ATT_WIDE;
+        if (at.logit_tile < 2)
+            multiply_packed_keys<Form>(at, tile, 0, w.vectors, at.logit_tile, dot);
+        if (at.logit_tile == 1)
+            *(float4 *)mine = make_float4(dot[0][1][0], dot[0][1][1], dot[0][1][2], dot[0][1][3]);
+        block_sync();
+        if (at.logit_tile != 0)
+            return false;
+        const float4 second = *(const float4 *)of_second;
+        dot[0][1][0] = second.x;
+        dot[0][1][1] = second.y;
+        dot[0][1][2] = second.z;
+        dot[0][1][3] = second.w;
+        return true;
     }
+    if (16 * at.logit_tile >= w.vectors)
+        return false;
+    multiply_packed_keys<Form>(at, tile, at.logit_tile, w.vectors - 16 * at.logit_tile, -1, dot);
+    return true;
 }
 
 /* Logits of a tile of keys into sums.logit[in_chunk]. */
 DEVICE void add_logits(const Shared &sh, const Place &at, const Work &w, const u8 *tile, int in_chunk, int first,
                        Sums &sums TABLE_PARAMETERS) {
     float dot[logit_tiles][2][4] = {};
-    if (16 * at.logit_tile >= w.vectors)
-        return;
-    if constexpr (KForm::packed)
-        multiply_packed_keys<KForm>(at, w, tile, dot);
-    else
+    if constexpr (KForm::packed) {
+        if (!share_packed_keys<KForm>(at, w, tile, dot))
+            return;
+    } else {
+        if (16 * at.logit_tile >= w.vectors)
+            return;
         multiply_keys(at, w, tile + at.keys * row_bytes(ATT_K_DIM), dot);
+    }
 #pragma unroll
     for (int m = 0; m < logit_tiles; m++) {
         const int vector = 16 * (at.logit_tile + m * logit_warps);

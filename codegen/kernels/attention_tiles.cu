@@ -49,7 +49,10 @@ constexpr int vector_rows = ATT_VECTORS / 16; /* tiles of 16 vectors */
 constexpr int key_warps = ATT_KEYS / 8, logit_warps = ATT_WARPS / key_warps;
 constexpr int logit_tiles = (vector_rows + logit_warps - 1) / logit_warps;
 constexpr int logit_unroll = logit_tiles > 1 ? 2 : 4; /* as registers allow */
-constexpr int packed_unroll = 2;
+/* The first spans of packed keys, whose products are added up apart from those of the last: whole loads. */
+template <class Form> DEVICE constexpr int packed_half() {
+    return (ATT_K_DIM / 32 + 2 * Form::at_once - 1) / (2 * Form::at_once) * Form::at_once;
+}
 /* And the output: by groups of columns, 16 or a span of packed values, then by 16 vectors. */
 constexpr int group_columns = VForm::packed ? 32 : 16, group_tiles = group_columns / 8;
 constexpr int columns = ATT_V_DIM / group_columns;
