@@ -165,7 +165,7 @@ DEVICE void copy_scales(u8 *to, const u8 *cache, int slot, const Work &w, int fi
     const int begin = place_of(first);
     const u8 *from = cache + scales_at<Form, D>(slot, 0, w.kv_head);
     if (!fresh) {
-#pragma unroll
+#pragma unroll 1
         for (int i = threadIdx.x; i < scales * pieces; i += ATT_THREADS) {
             const int key = i % pieces * 8, pos = first + key;
             const bool inside = pos + 8 > w.start && pos < w.end;
@@ -196,7 +196,7 @@ DEVICE void copy_packed(u8 *to, const u8 *cache, int slot, const Work &w, int fi
     const int begin = place_of(first), of_step = threadIdx.x / pieces, piece = threadIdx.x % pieces;
     const u8 *from = cache + cache_at<Form, D>(slot, 0, w.kv_head) + 16 * piece;
     const bool whole = !fresh && first >= w.start && first + ATT_KEYS <= w.end;
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < steps; i++) {
         const int key = i * at_once + of_step, pos = first + key;
         if (of_step >= at_once || (ATT_KEYS % at_once != 0 && key >= ATT_KEYS) || fresh >> (key & 63) & 1)
