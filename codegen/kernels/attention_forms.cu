@@ -38,6 +38,9 @@ struct Form_F16 {
     static constexpr int bits = 16, group = 1;
     static constexpr float unit = 1.0f; /* what a number 1 counts for */
 
+    static DEVICE float value(u16 bits) {
+        return f16_value(bits);
+    }
     static DEVICE u32 round_pair(float low, float high) {
         return f16_pair(f16_round(low), f16_round(high));
     }
@@ -48,6 +51,9 @@ struct Form_F16 {
 };
 
 struct Form_BF16 : Form_F16 {
+    static DEVICE float value(u16 bits) {
+        return bf16_value(bits);
+    }
     static DEVICE u32 round_pair(float low, float high) {
         return f16_pair(bf16_round(low), bf16_round(high));
     }

@@ -4,6 +4,7 @@
  *   --device, --driver, --nvrtc, --kernel-cache, --model, --context, --chunk   as of `lap run`
  *   --kv TYPE, --kv K,V    of keys and values
  *   --check-launches yes   no graphs, one kernel after another
+ *   --sparse on|off, --alpha X
  *   --apart N              of each call the rows 0, N, 2 N .. are wanted, not all
  *   --tap NAME             the tap's rows, all of them, go to OUT.tap
  *   IDS                    file of token ids, separated by white space
@@ -20,6 +21,7 @@ enum { MOST_SIZES = 64 };
 
 typedef struct Feed {
     SessionOptions session;
+    double alpha; /* where the session's points to */
     int64_t apart;
     const char *tap; /* NULL: none */
 } Feed;
@@ -62,20 +64,26 @@ static void set_types(SessionOptions *o, const char *value) {
 static bool set_option(Feed *f, const char *name, const char *value) {
     SessionOptions *o = &f->session;
     const char **text = strcmp(name, "--tap") == 0 ? &f->tap : text_option(o, name);
-    if (text)
+    if (text) {
         *text = value;
-    else if (strcmp(name, "--context") == 0)
+    } else if (strcmp(name, "--context") == 0) {
         o->context = atoll(value);
-    else if (strcmp(name, "--chunk") == 0)
+    } else if (strcmp(name, "--chunk") == 0) {
         o->chunk = atoll(value);
-    else if (strcmp(name, "--apart") == 0)
+    } else if (strcmp(name, "--sparse") == 0) {
+        o->sparse = strcmp(value, "on") == 0 ? SPARSE_ON : SPARSE_OFF;
+    } else if (strcmp(name, "--alpha") == 0) {
+        f->alpha = atof(value);
+        o->alpha = &f->alpha;
+    } else if (strcmp(name, "--apart") == 0) {
         f->apart = atoll(value);
-    else if (strcmp(name, "--check-launches") == 0)
+    } else if (strcmp(name, "--check-launches") == 0) {
         o->gpu.check_launches = strcmp(value, "yes") == 0;
-    else if (strcmp(name, "--kv") == 0)
+    } else if (strcmp(name, "--kv") == 0) {
         set_types(o, value);
-    else
+    } else {
         return false;
+    }
     return true;
 }
 
@@ -136,6 +144,7 @@ static bool feed(Session *s, const Feed *f, const Job *job, const int32_t *ids, 
                             .n = t,
                             .rows = rows,
                             .n_rows = wanted,
+                            .ahead = n - at - t,
                             .logits = logits,
                             .taps = tap_out ? &tap : NULL};
         ok = session_step(s, &c) == STEP_OK && write_rows(out, logits, wanted, vocab);

@@ -9,8 +9,8 @@ FEED is the program feed.c, CACHE a folder for compiled kernels, FIXTURES has a 
 dense, moe, ple, odd: logits of a prompt fed whole, in calls of 20 and of few rows, against the recorded ones and against
 the evaluator with keys and values in f16; 16 greedy tokens; a longer text in rings that wrap within calls of few and of
 many rows; every tap, alone, with the logits of every second row. tiny: the same of Gemma 3 with Q8_0 weights. experts:
-weights in Q4_K, Q5_0 and Q6_K. variants: variants.lap. bf16: odd and ple with keys and values in bf16, in the evaluator too. packed: odd and
-ple with K/V in codes.
+weights in Q4_K, Q5_0 and Q6_K. variants: variants.lap. sparse: sparse.lap. bf16: odd and ple with keys and values in bf16,
+in the evaluator too. packed: odd and ple with keys and values in codes.
 
 Relative RMS must be at most 6e-3, the most probable token the same wherever the evaluator's is ahead by more than 0.05;
 with bf16, in which attention then has queries and weights of keys too, 2e-2 and 0.2. Where keys and values are packed, the
@@ -260,6 +260,42 @@ class Case:
         self.prompt()
         self.rings()
 
+    def sparse(self):
+        """Sparse attention in two layers, of all rows and of the wanted ones: far from dense, and as the evaluator has it;
+        with alpha 0 the bytes of dense attention."""
+        self.make_tiny()
+        self.model = os.path.join(HERE, "sparse.lap")
+        self.random_tokens(210, self.vocab)
+        off, all_kept = ["--sparse", "off"], ["--sparse", "on", "--alpha", "0"]
+        calls = ["210", "64+96"]
+        dense = [read(f) for f in self.feed(self.gpu(), self.tokens, *calls, more=off)]
+        far = row_error(array("f", dense[0]), self.evaluate_sparse("0.7", []), 0, len(self.tokens) * self.vocab)
+        if not far > 4 * MOST_RMS[self.kv]:
+            self.fail("dense and sparse logits are only %.2e apart" % far)
+        self.compare_sparse(calls, [])
+        self.compare_sparse(calls[:1], ["--apart", "3"])  # blocks of queries of a third of their rows
+        if [read(f) for f in self.feed(self.gpu(), self.tokens, *calls, more=all_kept)] != dense:
+            self.fail("with alpha 0 the bytes are not those of dense attention")
+
+    def evaluate_sparse(self, alpha, more):
+        more = ["--sparse", "on", "--alpha", alpha] + more
+        return floats(self.feed(CPU, self.tokens, str(len(self.tokens)), more=more)[0])
+
+    def compare_sparse(self, calls, more):
+        """Each row with the evaluator's at the text's alpha or, where that is nearer, at one that is 0.4 % more or less:
+        a block whose score is so near the limit may be chosen otherwise."""
+        v, ways = self.vocab, [self.evaluate_sparse(alpha, more) for alpha in ("0.7", "0.6972", "0.7028")]
+        for what, file in zip(calls, self.feed(self.gpu(), self.tokens, *calls, more=["--sparse", "on"] + more)):
+            got, want, ties = floats(file), array("f"), 0
+            for at in range(0, len(ways[0]), v):
+                errors = [row_error(got, w, at, v) for w in ways]
+                best = 0 if errors[0] <= MOST_RMS[self.kv] else errors.index(min(errors))
+                want.extend(ways[best][at:at + v])
+                ties += best > 0
+            self.compare(" ".join(["calls of", what] + more) + ", %d rows of a near tie" % ties, got, want)
+            if ties * 4 > len(ways[0]) // v:
+                self.fail("too many near ties")
+
     def experts(self):
         """One layer, so that a row whose experts tie keeps that to itself."""
         sizes = dict(D=512, F=288, H=4, KS=2, W=32, E=8, used=2, FE=96, V=600)
@@ -272,7 +308,7 @@ class Case:
 
 CASES = {"dense": Case.recorded_model, "moe": Case.recorded_model, "ple": Case.recorded_model,
          "odd": Case.recorded_model, "bf16": Case.bf16, "packed": Case.packed, "tiny": Case.tiny, "experts": Case.experts,
-         "variants": Case.variants}
+         "variants": Case.variants, "sparse": Case.sparse}
 
 
 def main():

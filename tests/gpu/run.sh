@@ -56,6 +56,7 @@ programs() {
     check prefill "$build/tests/kernels/prefill_gpu" check
     check attention "$build/tests/attention/attention_gpu" check
     check attention-types "$build/tests/attention/attention_gpu" pairs
+    check sparse "$build/tests/attention/sparse_gpu" check
     check sampling "$build/tests/sampling/sampling_gpu" check
 }
 
