@@ -20,15 +20,12 @@ static int64_t line_bytes(int64_t n) {
     return n == 32 || n % 64 == 0 ? 2 * n : 2 * n + 16;
 }
 
-static int column_groups(const KvLayout *l) {
-    return l->v_dim > 256 ? 4 : l->v_dim > 128 ? 2 : 1;
-}
-
 static int64_t prefill_shared(const KvLayout *l, const PrefillShape *s) {
-    const int groups = column_groups(l);
+    const int groups = attention_column_groups(l);
     const int64_t exchange = groups > 1 ? s->queries * (line_bytes(s->keys) + 4 * groups) : 0;
-    return s->queries * line_bytes(l->k_dim) + s->keys * (line_bytes(l->k_dim) + line_bytes(l->v_dim)) + exchange +
-           4 * s->queries;
+    const int64_t keys = attention_tile_bytes(l->k_type, l->k_dim, s->keys, line_bytes(l->k_dim));
+    const int64_t values = attention_tile_bytes(l->v_type, l->v_dim, s->keys, line_bytes(l->v_dim));
+    return s->queries * line_bytes(l->k_dim) + keys + values + exchange + 4 * s->queries;
 }
 
 /* more: bytes of shared memory besides the tiles. */
@@ -81,7 +78,7 @@ void attention_prefill(Gen *g, const Attention *a) {
     buf_str(&b, part.defines);
     buf_printf(&b, "#define ATT_QUERIES %d\n#define ATT_TILE %d\n#define ATT_BLOCKS %d\n", s->queries, s->keys,
                s->blocks);
-    const int threads = 32 * (s->queries / 32) * column_groups(a->layout);
+    const int threads = 32 * (s->queries / 32) * attention_column_groups(a->layout);
     const int kernel = gen_kernel(g, "attention_prefill.cu", "ATT_NAME", "attention_prefill", b.s, bodies, 2, threads,
                                   prefill_shared(a->layout, s) + part.shared, s->blocks);
     buf_free(&b);
