@@ -245,7 +245,7 @@ inline void prepare(RunningBlock &b, Launch &l, int64_t number) {
         f.thread = {i % l.threads.x, i / l.threads.x % l.threads.y, i / l.threads.x / l.threads.y};
         f.index = i;
         f.wait = READY;
-        f.open = f.copies = 0;
+        f.open = f.copies = f.closed = f.products = 0;
     }
 }
 
