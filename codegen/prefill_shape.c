@@ -8,6 +8,8 @@ enum {
     ATOM_K = 64,
 };
 
+enum { STATIC = 1 << 10 }; /* bytes of a block for what is no ring, and for dynamic memory to begin at an atom */
+
 /* ==== mma: kernels/matmul_prefill.cu ==== */
 
 /* Best first; the first that fits is taken. */
@@ -49,7 +51,7 @@ static int group_columns(const MatmulShape *s) {
 
 static PrefillCut group_cut(const MatmulShape *s, int64_t shared) {
     const int64_t weights = GROUP_STAGES * GROUP_STRIPS * slot(s, group_columns(s));
-    const int64_t left = (shared - GROUP_BARRIERS - weights) / (GROUP_TOKENS / ROWS_OF_TILE * ATOM);
+    const int64_t left = (shared - STATIC - GROUP_BARRIERS - weights) / (GROUP_TOKENS / ROWS_OF_TILE * ATOM);
     return (PrefillCut){.strips = GROUP_STRIPS,
                         .warp_strips = 1,
                         .tokens = GROUP_TOKENS,
@@ -69,7 +71,7 @@ int64_t prefill_shared(const MatmulShape *s, const PrefillCut *c) {
 }
 
 bool prefill_cut(const MatmulShape *s, int64_t shared, bool wgmma, PrefillCut *out) {
-    enum { STATIC = 1 << 10, ONE_RECORD_TOKENS = 64 };
+    enum { ONE_RECORD_TOKENS = 64 };
     if (wgmma) {
         *out = group_cut(s, shared);
         return out->x_stages >= 2;

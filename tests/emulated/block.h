@@ -216,7 +216,37 @@ template <class T> void multiply(void *const *offers) {
     }
 }
 
-inline const Calls table = {yield, meet_warp, meet_block, chunk, raise, multiply<F16>, multiply<BF16>, fail};
+/* The 16 rows of one warp by N rows of b; exact products, summed in double, rounded once. */
+inline void multiply_group(void *const *offers) {
+    const Product &first = *(const Product *)offers[0];
+    double a[16][16]; /* [k][row] */
+    for (int lane = 0; lane < 32; lane++) {
+        const Product &p = *(const Product *)offers[lane];
+        for (int i = 0; i < 8; i++)
+            a[lane % 4 * 2 + i % 2 + i / 4 * 8][lane / 4 + i / 2 % 2 * 8] =
+                F16::value((uint16_t)(p.a[i / 2] >> i % 2 * 16));
+    }
+    for (int n = 0; n < first.n; n++) {
+        double sum[16] = {};
+        for (int chunk = 0; chunk < 2; chunk++) {
+            const uintptr_t at = (uintptr_t)first.b + (uintptr_t)(n / 8 * 1024 + n % 8 * 128 + chunk * 16);
+            uint16_t half[8];
+            memcpy(half, (const void *)(at ^ (at >> 7 & 7) << 4), sizeof half);
+            for (int k = 0; k < 8; k++) {
+                const double b = F16::value(half[k]);
+                for (int row = 0; row < 16; row++)
+                    sum[row] += a[8 * chunk + k][row] * b;
+            }
+        }
+        for (int row = 0; row < 16; row++) {
+            float &c = ((const Product *)offers[row % 8 * 4 + n % 8 / 2])->c[n / 8 * 4 + row / 8 * 2 + n % 2];
+            c = (float)(c + sum[row]);
+        }
+    }
+}
+
+inline const Calls table = {yield,         meet_warp,      meet_block,     chunk, raise,
+                            multiply<F16>, multiply<BF16>, multiply_group, fail};
 
 /* ==== One block ==== */
 

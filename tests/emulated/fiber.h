@@ -92,6 +92,7 @@ struct Calls {
     void (*chunk)(void *to, const void *from, size_t bytes, Barrier *barrier);
     int (*raise)(int *counter, int by);
     Operation *mma_f16, *mma_bf16;  /* of MmaOffer */
+    Operation *product;             /* of Product */
     void (*fail)(const char *what); /* ends the launch and does not return */
 };
 

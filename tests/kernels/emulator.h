@@ -308,37 +308,11 @@ template <int N> inline void group_mma(float (&c)[N / 2], const u32 (&a)[4], con
     f.product[f.products++] = {c, a, b, N, f.closed};
 }
 
-/* Of one warp: 16 rows of a by N rows of b; exact products, summed in double, rounded once. */
-inline void emulated_product(void *const *offers) {
-    const emulated::Product &first = *(const emulated::Product *)offers[0];
-    double a[16][16];
-    for (int lane = 0; lane < 32; lane++) {
-        const emulated::Product &p = *(const emulated::Product *)offers[lane];
-        for (int i = 0; i < 8; i++)
-            a[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i % 2 + i / 4 * 8] = emulated_part(p.a[i / 2], i % 2);
-    }
-    for (int n = 0; n < first.n; n++) {
-        double sum[16] = {};
-        for (int k = 0; k < 16; k++) {
-            const uintptr_t at = (uintptr_t)first.b + (uintptr_t)(n / 8 * 1024 + n % 8 * 128 + k * 2);
-            u16 half;
-            memcpy(&half, (const void *)(at ^ (at >> 7 & 7) << 4), 2);
-            const double b = f16_value(half);
-            for (int row = 0; row < 16; row++)
-                sum[row] += a[row][k] * b;
-        }
-        for (int row = 0; row < 16; row++) {
-            const emulated::Product &p = *(const emulated::Product *)offers[row % 8 * 4 + n % 8 / 2];
-            float &c = p.c[n / 8 * 4 + row / 8 * 2 + n % 2];
-            c = (float)(c + sum[row]);
-        }
-    }
-}
 template <int OPEN> inline void group_mma_wait() {
     emulated::Fiber &f = emulated::self();
     int done = 0;
     for (; done < f.products && f.product[done].group < f.closed - OPEN; done++)
-        emulated::calls().meet_warp(emulated_product, &f.product[done]);
+        emulated::calls().meet_warp(emulated::calls().product, &f.product[done]);
     for (int i = done; i < f.products; i++)
         f.product[i - done] = f.product[i];
     f.products -= done;
