@@ -1,8 +1,9 @@
 /* gen_attention.c - family attention: head norms, RoPE, the K/V store, and attending.
  *
  * By the way that choose-attention wrote into the group, for each phase. Split: one launch (gen_attention_decode.c).
- * Dense: one that prepares the queries and stores keys and values, and one that attends (gen_attention_prefill.c). What
- * is done to head vectors, and which keys are visible, are bodies.
+ * Dense: one that prepares the queries and stores keys and values, and one that attends (gen_attention_prefill.c).
+ * Sparse: between these, two that choose blocks of keys (gen_attention_sparse.c). What is done to head vectors, and
+ * which keys are visible, are bodies.
  */
 #include "codegen/gen_attention_int.h"
 
@@ -161,18 +162,18 @@ static void store_only(Gen *g, const Attention *a) {
     attention_heads_launch(g, a, &body, 1, arg_null());
 }
 
-/* Split is for few rows, dense for rows of one sequence: what else may be chosen, no kernel does. */
+/* Split is for few rows, dense and sparse for rows of one sequence: what else may be chosen, no kernel does. */
 static void attend(Gen *g, const Attention *a) {
     const Group *group = &g->g->groups.v[g->group - 1];
     const bool decode = gen_few(g, DIM_T);
     const AttendWay way = decode ? group->decode.way : group->prefill.way;
     if (decode && way == ATTEND_SPLIT)
         attention_decode(g, a);
-    else if (!decode && way == ATTEND_DENSE)
+    else if (!decode && (way == ATTEND_DENSE || way == ATTEND_SPARSE))
         attention_prefill(g, a);
     else
-        gen_fail(g, a->attend, "a GPU attends %s in %s; for group g%d the choice is %s", decode ? "split" : "dense",
-                 decode ? "decode" : "prefill", g->group, attend_way_name(way));
+        gen_fail(g, a->attend, "a GPU attends %s in %s; for group g%d the choice is %s",
+                 decode ? "split" : "dense or sparse", decode ? "decode" : "prefill", g->group, attend_way_name(way));
 }
 
 void gen_attention(Gen *g) {

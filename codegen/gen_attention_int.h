@@ -61,6 +61,23 @@ void attention_table_args(Gen *g, const Attention *a, PlanLaunch *l);
 void attention_cost(const Attention *a, PlanCost *c);
 const char *attention_label(Gen *g, const Attention *a);
 
+/* ==== gen_attention_sparse.c ==== */
+
+/* What choosing blocks of keys adds to attention of many rows. */
+typedef struct SparsePart {
+    const char *defines; /* macros of attention_kept.cu and attention_choose.cu; "": it is dense */
+    int64_t shared;      /* more bytes of attention_prefill.cu */
+    PlanArg kept;        /* its argument */
+} SparsePart;
+
+/* Whether the queries of this phase attend sparse: so chosen, and not as few as decoding has. */
+bool attention_sparse_applies(const Gen *g, const Attention *a);
+/* The lists' memory; launches of attention_means.cu and attention_choose.cu, behind the heads'. */
+SparsePart attention_sparse_part(Gen *g, const Attention *a);
+void attention_sparse_launches(Gen *g, const Attention *a, const SparsePart *part, int64_t q16);
+/* Of a row, at least: what is kept without asking for scores. */
+int64_t attention_sparse_window(const Attention *a);
+
 /* ==== gen_attention_decode.c, gen_attention_prefill.c ==== */
 
 void attention_decode(Gen *g, const Attention *a);

@@ -1,5 +1,5 @@
 /* gen_attention_prefill.c - attention of many rows of one sequence: attention_heads.cu prepares the queries and stores
- * keys and values, then attention_prefill.cu attends.
+ * keys and values, then attention_prefill.cu attends; to blocks of keys that were chosen in between if it is sparse.
  */
 #include "codegen/gen_attention_int.h"
 
@@ -31,11 +31,12 @@ static int64_t prefill_shared(const KvLayout *l, const PrefillShape *s) {
            4 * s->queries;
 }
 
-static const PrefillShape *choose_prefill(Gen *g, const Attention *a) {
+/* more: bytes of shared memory besides the tiles. */
+static const PrefillShape *choose_prefill(Gen *g, const Attention *a, int64_t more) {
     const int dim = a->layout->k_dim > a->layout->v_dim ? a->layout->k_dim : a->layout->v_dim;
     for (size_t i = 0; i < COUNTOF(prefill_shapes); i++)
         if (dim <= prefill_shapes[i].most_dim &&
-            prefill_shared(a->layout, &prefill_shapes[i]) <= g->target->shared_per_block)
+            prefill_shared(a->layout, &prefill_shapes[i]) + more <= g->target->shared_per_block)
             return &prefill_shapes[i];
     gen_fail(g, a->attend, "no tile of attention over heads of %d fits the shared memory of %s", dim, g->target->arch);
     return &prefill_shapes[0];
@@ -66,18 +67,23 @@ void attention_heads_launch(Gen *g, const Attention *a, const Body *bodies, int 
 }
 
 void attention_prefill(Gen *g, const Attention *a) {
-    const PrefillShape *s = choose_prefill(g, a);
+    const bool sparse = attention_sparse_applies(g, a);
+    const SparsePart part = sparse ? attention_sparse_part(g, a) : (SparsePart){.defines = ""};
+    const PrefillShape *s = choose_prefill(g, a, part.shared);
     const int64_t heads = a->attend->type.dim[1];
     const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
     const int64_t q16 = gen_scratch(g, gen_most(g, a->query_dim) * heads * a->layout->k_dim * 2, g->group);
     attention_heads_launch(g, a, bodies, 2, arg_at(g->scratch_buffer, q16));
+    if (sparse)
+        attention_sparse_launches(g, a, &part, q16);
     Buf b = {0};
     attention_defines(a, &b);
+    buf_str(&b, part.defines);
     buf_printf(&b, "#define ATT_QUERIES %d\n#define ATT_TILE %d\n#define ATT_BLOCKS %d\n", s->queries, s->keys,
                s->blocks);
     const int threads = 32 * (s->queries / 32) * column_groups(a->layout);
     const int kernel = gen_kernel(g, "attention_prefill.cu", "ATT_NAME", "attention_prefill", b.s, bodies, 2, threads,
-                                  prefill_shared(a->layout, s), s->blocks);
+                                  prefill_shared(a->layout, s) + part.shared, s->blocks);
     buf_free(&b);
     PlanGrid grid = {.x = heads, .y = 1, .z = 1, .rows = gen_count(a->query_dim), .axis = 1, .per = s->queries};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, attention_label(g, a), a->attend->loc);
@@ -88,6 +94,10 @@ void attention_prefill(Gen *g, const Attention *a) {
     launch_arg(g, l, arg_slots(g));
     launch_arg(g, l, arg_lengths(g));
     launch_arg(g, l, arg_count(g, a->query_dim));
+    if (sparse)
+        launch_arg(g, l, part.kept);
     attention_table_args(g, a, l);
     attention_cost(a, &l->cost);
+    if (sparse)
+        l->cost.window = attention_sparse_window(a);
 }

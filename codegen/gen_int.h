@@ -97,6 +97,7 @@ PlanArg arg_integer(int64_t v);
 PlanArg arg_loc(const Loc *l);
 PlanArg arg_input(const Gen *g, const char *name);
 PlanArg arg_count(const Gen *g, int64_t dim);
+PlanArg arg_ahead(const Gen *g);
 PlanArg arg_slots(const Gen *g);
 PlanArg arg_lengths(const Gen *g);
 /* The i32 input that a node is: tokens, pos, or rows of them. */
@@ -149,6 +150,8 @@ void row_launch(Gen *g, const NodeId *nodes, int n, const char *label, SrcLoc lo
 
 /* The functions of variant.body. */
 const char *variant_text(Gen *g, const Variant *v);
+/* score_of_mean() of attention_choose.cu, for blocks of so many keys; "" of a variant without score. */
+const char *variant_mean_text(Gen *g, const Variant *v, int64_t block);
 /* Table parameters in order of first use: weights of the module. */
 typedef VEC(int) TableVec;
 void variant_tables(Gen *g, const Variant *v, TableVec *out);

@@ -152,6 +152,10 @@ PlanArg arg_count(const Gen *g, int64_t dim) {
     return arg_at(g->plan->call.buffer, dim == DIM_R ? 4 : 0);
 }
 
+PlanArg arg_ahead(const Gen *g) {
+    return arg_at(g->plan->call.buffer, PLAN_CALL_AHEAD);
+}
+
 PlanArg arg_slots(const Gen *g) {
     return arg_at(g->plan->call.buffer, g->plan->call.slots);
 }

@@ -107,8 +107,8 @@ typedef VEC(PlanLaunch) LaunchVec;
 /* ==== Entry points ==== */
 
 /* Where in the call block each thing stands (byte offsets). Counts come first: i32 T, R; with a drafter, how many
- * guesses its calls have put behind the first token. */
-enum { PLAN_CALL_MADE = 8 };
+ * guesses its calls have put behind the first token; rows of the prompt behind this call. */
+enum { PLAN_CALL_MADE = 8, PLAN_CALL_AHEAD = 12 };
 
 typedef struct PlanInput {
     const char *name; /* "tokens", "pos", "rows", or another input of the graph */
@@ -222,9 +222,6 @@ typedef struct PlanOptions {
     int slots; /* sequences; 0: 1 */
     int64_t context, chunk, wanted;
 } PlanOptions;
-
-/* Why no attention may be sparse, for the passes in front of a plan (PassOptions.no_sparse). */
-#define PLAN_NO_SPARSE "a GPU has no kernel for it yet"
 
 /* The module after all passes. Everything is made in `arena`. NULL after errors in m->diag: something that no kernel
  * can do, with its place. (generate.c) */

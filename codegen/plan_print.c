@@ -106,7 +106,7 @@ int64_t plan_call_head(const Plan *p) {
     for (int i = 0; i < p->phases.n; i++)
         rows = p->phases.v[i].rows > rows ? p->phases.v[i].rows : rows;
     const int64_t slots = c->slots + 4 * rows, lengths = c->lengths + (int64_t)4 * p->slots;
-    int64_t end = PLAN_CALL_MADE + 4;
+    int64_t end = PLAN_CALL_AHEAD + 4;
     end = slots > end ? slots : end;
     end = lengths > end ? lengths : end;
     for (int i = 0; i < c->inputs.n; i++) {

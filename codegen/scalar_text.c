@@ -282,6 +282,9 @@ static void function(Writer *w, Buf *to, const char *head, const char *result, c
     buf_str(to, ";\n}\n\n");
 }
 
+static const char score_parameters[] = "([[maybe_unused]] float s, [[maybe_unused]] int q, [[maybe_unused]] int k, "
+                                       "[[maybe_unused]] int h TABLE_PARAMETERS)";
+
 const char *variant_text(Gen *g, const Variant *v) {
     static const char helpers[] =
         "DEVICE float table_at(const float *table, int i, int n) {\n    return i >= 0 && i < n ? table[i] : 0.0f;\n}\n"
@@ -302,10 +305,7 @@ const char *variant_text(Gen *g, const Variant *v) {
              "bool", v->visible, v->loc);
     w.real = "float";
     if (v->score)
-        function(&w, &b,
-                 "DEVICE float score([[maybe_unused]] float s, [[maybe_unused]] int q, [[maybe_unused]] int k, "
-                 "[[maybe_unused]] int h TABLE_PARAMETERS)",
-                 "float", v->score, v->loc);
+        function(&w, &b, arena_printf(g->arena, "DEVICE float score%s", score_parameters), "float", v->score, v->loc);
     if (v->sink)
         function(&w, &b, "DEVICE float sink([[maybe_unused]] int h TABLE_PARAMETERS)", "float", v->sink, v->loc);
     buf_str(&b, "DEVICE int tile_class([[maybe_unused]] int q0, [[maybe_unused]] int q1, [[maybe_unused]] int k0, "
@@ -313,6 +313,33 @@ const char *variant_text(Gen *g, const Variant *v) {
     int count = 0;
     const int c = class_of(g, &b, v->visible, &count);
     buf_printf(&b, "    return c%d;\n}\n", c);
+    const char *text = arena_strndup(g->arena, b.s, b.n);
+    buf_free(&b);
+    return text;
+}
+
+/* The expression with k + 1/2 in the place of k. */
+static const Scalar *half_a_key_on(Gen *g, const Scalar *e) {
+    if (!e)
+        return NULL;
+    if (e->op == SC_K)
+        return scalar_new(g->arena, SC_ADD, e, scalar_const(g->arena, 0.5, e->loc), NULL, e->loc);
+    Scalar *copy = arena_alloc(g->arena, sizeof *copy);
+    *copy = *e;
+    for (int i = 0; i < 3; i++)
+        copy->arg[i] = half_a_key_on(g, e->arg[i]);
+    return copy;
+}
+
+const char *variant_mean_text(Gen *g, const Variant *v, int64_t block) {
+    if (!v->score)
+        return "";
+    TableVec tables = {0};
+    variant_tables(g, v, &tables);
+    Writer w = {.g = g, .tables = &tables, .real = "float"};
+    Buf b = {0};
+    function(&w, &b, arena_printf(g->arena, "\nDEVICE float score_of_mean%s", score_parameters), "float",
+             block % 2 ? v->score : half_a_key_on(g, v->score), v->loc);
     const char *text = arena_strndup(g->arena, b.s, b.n);
     buf_free(&b);
     return text;

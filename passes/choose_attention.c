@@ -102,7 +102,6 @@ static AttendChoice prefill_way(const Graph *g, const Node *n, const PassOptions
     const bool may = may_be_sparse(n, v, seen);
     const char *never = n->n_in > 3               ? "it counts only stored keys"
                         : o->sparse == SPARSE_OFF ? "it is off"
-                        : o->no_sparse            ? o->no_sparse
                         : !may                    ? "the first ones stay dense"
                                                   : NULL;
     if (!v->sparse)
@@ -120,23 +119,23 @@ static AttendChoice prefill_way(const Graph *g, const Node *n, const PassOptions
 /* ==== The pass ==== */
 
 /* Sparse was asked for: it must be possible somewhere. */
-static void check_asked(Module *m, const PassOptions *o) {
+static void check_asked(Module *m) {
     const Variant *first = NULL;
     for (int i = 0; i < m->variants.n && !first; i++)
         first = m->variants.v[i].sparse ? &m->variants.v[i] : NULL;
-    const char *why = o->no_sparse          ? o->no_sparse
-                      : !sparse_possible(m) ? "it is used by the first layers only, which stay dense"
-                                            : NULL;
     if (!first)
         diag_error(m->diag, NO_LOC, "sparse attention is asked for, and no variant of %s has a sparse method", m->name);
-    else if (why)
-        diag_error(m->diag, first->loc, "variant '%s' cannot attend sparse as asked for: %s", first->name, why);
+    else if (!sparse_possible(m))
+        diag_error(
+            m->diag, first->loc,
+            "variant '%s' cannot attend sparse as asked for: it is used by the first layers only, which stay dense",
+            first->name);
 }
 
 bool pass_choose_attention(Module *m, const PassOptions *o) {
     bool changed = false;
     if (o->sparse == SPARSE_ON)
-        check_asked(m, o);
+        check_asked(m);
     for (int i = 0; i < m->graphs.n; i++) {
         Graph *g = m->graphs.v[i];
         int64_t seen = 0;

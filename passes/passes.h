@@ -20,7 +20,6 @@ typedef struct PassOptions {
     DType kv_k, kv_v; /* element types of own caches that the model text leaves at f32 */
     SparseUse sparse;
     double alpha;            /* of sparse methods, in the place of the text's; negative: the text's */
-    const char *no_sparse;   /* why the back end cannot attend sparse; NULL: it can */
     bool all_taps;           /* keep every tap */
     const char *const *taps; /* else the taps wanted, by name */
     int n_taps;

@@ -4,10 +4,11 @@
  * n (L - n) + n^2 / 2. In seconds, by rates of the machine:
  *
  *   dense    2 H D pairs / dense rate
- *   sparse   fixed + means (n KV heads k_dim * 2 bytes) + scores (2 H k_dim pairs / B) / score rate
- *            + lists (H n / B * L / B * 6 bytes) + 2 H D pairs kept / sparse rate
+ *   sparse   fixed + means (L KV heads k_dim * 2 bytes) + scores (2 H k_dim pairs / B) / score rate
+ *            + 2 H D pairs kept / sparse rate
  *
- * Kernels read caches in place, so there is no term for changing a layout. `kept` is the share of blocks that counts:
+ * Kernels read caches in place, so there is no term for changing a layout; each call makes the means of all keys;
+ * scores stay on their multiprocessor, and a list is a bit for each block. `kept` is the share of blocks that counts:
  * the larger of what sink and local force, which is exact, and what was seen to be kept. Sparse is chosen where it
  * takes less than 0.9 of the dense time, and not before LEAST_KEYS: of a short prompt it drops what matters most for
  * the least gain.
@@ -59,9 +60,8 @@ SparseCost sparse_cost(const SparseShape *s, const SparseRates *r, int64_t keys)
                  forced = kept_at_least(s, keys);
     SparseCost c = {.kept = kept > forced ? kept : forced};
     c.dense = work / r->dense;
-    c.sparse = r->fixed + n * (double)s->kv_heads * (double)s->k_dim * 2 / r->bytes +
-               2 * H * (double)s->k_dim * pairs / B / r->score + H * (n / B) * (L / B) * 6 / r->bytes +
-               work * c.kept / r->sparse;
+    c.sparse = r->fixed + L * (double)s->kv_heads * (double)s->k_dim * 2 / r->bytes +
+               2 * H * (double)s->k_dim * pairs / B / r->score + work * c.kept / r->sparse;
     return c;
 }
 

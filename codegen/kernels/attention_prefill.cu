@@ -9,7 +9,7 @@
  *   parameters     q16 u16 [rows][ATT_HEADS][ATT_K_DIM], prepared; cache_k, cache_v;
  *                  out f32 [rows][ATT_HEADS][ATT_V_DIM]; query_pos: of each row, in any order, though rows near each
  *                  other should be neighbours; slots[0]: the sequence; lengths: by sequence, positions after this
- *                  call; query_count: live rows; TABLE_PARAMETERS
+ *                  call; query_count: live rows; with ATT_SPARSE kept (attention_kept.cu); TABLE_PARAMETERS
  *   launch         grid (ATT_HEADS, at least ceil(rows / ATT_QUERIES)): heads run together and find each other's keys
  *                  in the L2 cache; the last rows, which have most keys, come first. Block ATT_THREADS = 32 *
  *                  (ATT_QUERIES / 32) * column groups, which are 1 for ATT_V_DIM up to 128, 2 up to 256, else 4.
@@ -20,6 +20,7 @@
  *                    weights    ATT_QUERIES * row(ATT_TILE)           with several column groups
  *                    maxima     4 * column groups * ATT_QUERIES      with several column groups
  *                    positions  4 * ATT_QUERIES
+ *                    kept       8 * SPARSE_WORDS                      with ATT_SPARSE
  *                  with row(n) = 2 n for n = 32 and multiples of 64, else 2 n + 16. Default: at most 99 KB.
  *
  *   dims              queries x keys   bytes     for
@@ -46,7 +47,7 @@
 #define ATT_NAME attention_prefill
 #endif
 
-#include "attention_layout.cu"
+#include "attention_kept.cu"
 
 #ifndef ATT_QUERIES
 #define ATT_QUERIES (ATT_K_DIM > 256 || ATT_V_DIM > 256 ? 32 : ATT_K_DIM > 128 || ATT_V_DIM > 128 ? 64 : 128)
@@ -93,7 +94,8 @@ typedef Lines<ATT_TILE> WeightLines;
 #define ATT_WEIGHTS_AT   (ATT_VALUES_AT + ATT_TILE * ValueLines::stride)
 #define ATT_MAXIMA_AT    (ATT_WEIGHTS_AT + (column_groups > 1 ? ATT_QUERIES * WeightLines::stride : 0))
 #define ATT_POSITIONS_AT (ATT_MAXIMA_AT + (column_groups > 1 ? 4 * column_groups * ATT_QUERIES : 0))
-#define ATT_SHARED       (ATT_POSITIONS_AT + 4 * ATT_QUERIES)
+#define ATT_KEPT_AT      (ATT_POSITIONS_AT + 4 * ATT_QUERIES)
+#define ATT_SHARED       (ATT_KEPT_AT + KEPT_BYTES)
 
 DYNAMIC_SHARED u8 shared_bytes[];
 
@@ -144,13 +146,31 @@ DEVICE bool find_block(Block &b, const int *query_pos, const int *slots, const i
     return true;
 }
 
+/* With ATT_SPARSE: what any row keeps, and what every row keeps. */
+DEVICE u32 *kept_lists() {
+    return (u32 *)(shared_bytes + ATT_KEPT_AT);
+}
+
+/* Beside the class of a tile: not all of its rows keep all of its keys. */
+enum { KEPT_IN_PART = 4 };
+
 /* The first tile from `tile` on with something to see; its class, 0 behind the last. */
 DEVICE int next_tile(const Block &b, int &tile) {
     for (; tile * ATT_TILE < b.high; tile++) {
+#if ATT_SPARSE
+        tile = kept_tile(kept_lists(), tile, ATT_TILE);
+        if (tile * ATT_TILE >= b.high)
+            break;
+#endif
         const int first = tile * ATT_TILE, last = first + ATT_TILE - 1;
-        const int kind = tile_class(b.oldest, b.newest, first, last);
-        if (kind != 0)
-            return kind == 2 && last < b.high && first >= b.low ? 2 : 1;
+        int kind = tile_class(b.oldest, b.newest, first, last);
+        if (kind != 0) {
+            kind = kind == 2 && last < b.high && first >= b.low ? 2 : 1;
+#if ATT_SPARSE
+            kind |= kept_by_all(kept_lists(), first, last) ? 0 : KEPT_IN_PART;
+#endif
+            return kind;
+        }
     }
     return 0;
 }
@@ -266,6 +286,23 @@ DEVICE void make_logits(const Block &b, const Place &at, int first, bool masked,
                 }
         }
 }
+
+#if ATT_SPARSE
+/* -infinity where a query's list leaves out the key. */
+DEVICE void leave_out(const Block &b, const Place &at, int first, const u32 *kept, float (&s)[2][key_tiles][4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const u32 bits = kept_ahead(kept, positions()[at.row + 8 * i + at.g], b.head, first);
+#pragma unroll
+        for (int n = 0; n < 2 * key_tiles; n++) {
+            const int key = first + at.group * warp_keys + n / 2 * 8 + 2 * at.t + n % 2;
+            const int block = SPARSE_BLOCK % ATT_TILE ? key / SPARSE_BLOCK - first / SPARSE_BLOCK : 0;
+            if (!(bits >> block & 1))
+                s[i / 2][n / 2][i % 2 * 2 + n % 2] = minus_infinity();
+        }
+    }
+}
+#endif
 
 /* The largest logit of each row over the warp's keys; in the quads' first lanes also for the other groups. */
 DEVICE void find_most(const Place &at, const float (&s)[2][key_tiles][4], float (&most)[2][2]) {
@@ -397,13 +434,17 @@ DEVICE void finish(const Block &b, const Place &at, float *out, Sums &sums TABLE
 
 KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     ATT_NAME(const u16 *q16, const u8 *cache_k, const u8 *cache_v, float *out, const int *query_pos, const int *slots,
-             const int *lengths, const int *query_count TABLE_PARAMETERS) {
+             const int *lengths, const int *query_count KEPT_PARAMETERS TABLE_PARAMETERS) {
     Block b;
     const Place at;
     next_kernel_release();
     previous_kernels_wait();
     if (!find_block(b, query_pos, slots, lengths, query_count))
         return;
+#if ATT_SPARSE
+    kept_bring(kept_lists(), kept, positions(), b.rows, b.head, ATT_THREADS);
+    block_sync();
+#endif
     int tile = b.low / ATT_TILE, kind = next_tile(b, tile);
     copy_queries(b, q16);
     if (kind)
@@ -421,6 +462,10 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
         copies_close();
         add_logits(at, s);
         make_logits(b, at, tile * ATT_TILE, kind != 2, s TABLE_ARGUMENTS);
+#if ATT_SPARSE
+        if (kind & KEPT_IN_PART)
+            leave_out(b, at, tile * ATT_TILE, kept, s);
+#endif
         find_most(at, s, most);
         block_sync(); /* all maxima; the keys are done with */
         kind = next_tile(b, ++tile);

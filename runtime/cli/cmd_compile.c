@@ -98,7 +98,6 @@ static int make_module(Job *j, Bound *b, const TextSource *t) {
     p.pass.kv_k = cli_kv_type(c->o.kv_k, DT_F16);
     p.pass.kv_v = cli_kv_type(c->o.kv_v, DT_F16);
     cli_sparse_options(c, &p.pass);
-    p.pass.no_sparse = PLAN_NO_SPARSE;
     p.pass.all_taps = c->o.taps;
     info->made_by = "lap " LAP_VERSION;
     info->model = m->name;

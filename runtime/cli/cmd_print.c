@@ -19,7 +19,6 @@ static bool pipeline_options(const Cli *c, PipelineOptions *p) {
     p->pass.kv_k = cli_kv_type(o->kv_k, kv_type);
     p->pass.kv_v = cli_kv_type(o->kv_v, kv_type);
     cli_sparse_options(c, &p->pass);
-    p->pass.no_sparse = o->plan || o->kernels ? PLAN_NO_SPARSE : NULL;
     p->pass.all_taps = o->taps;
     p->print_after = o->print_after;
     p->stop_after = whole ? o->stop_after : o->after;

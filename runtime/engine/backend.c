@@ -92,10 +92,10 @@ static void on_gpu_let_go(void *state, void *held) {
 enum { CPU, GPU };
 
 static const Backend backends[] = {
-    [CPU] = {"cpu", DT_F32, NULL, cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes, cpu_threads, cpu_gpu,
+    [CPU] = {"cpu", DT_F32, cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes, cpu_threads, cpu_gpu,
              cpu_hold, cpu_let_go},
-    [GPU] = {"gpu", DT_F16, PLAN_NO_SPARSE, on_gpu_open, on_gpu_close, on_gpu_call, on_gpu_truncate, on_gpu_cache_bytes,
-             on_gpu_threads, on_gpu_gpu, on_gpu_hold, on_gpu_let_go},
+    [GPU] = {"gpu", DT_F16, on_gpu_open, on_gpu_close, on_gpu_call, on_gpu_truncate, on_gpu_cache_bytes, on_gpu_threads,
+             on_gpu_gpu, on_gpu_hold, on_gpu_let_go},
 };
 
 const Backend *backend_find(const char *device, const char *driver, Diag *diag) {

@@ -15,9 +15,8 @@ typedef struct BackendOptions {
 } BackendOptions;
 
 typedef struct Backend {
-    const char *name;      /* as in --device */
-    DType kv_type;         /* of stored keys and values, unless asked otherwise */
-    const char *no_sparse; /* why it cannot attend sparse (PassOptions); NULL: it can */
+    const char *name; /* as in --device */
+    DType kv_type;    /* of stored keys and values, unless asked otherwise */
     /* NULL after an error in m->diag. */
     void *(*open)(const Module *m, const void *const *data, const BackendOptions *o);
     void (*close)(void *state);

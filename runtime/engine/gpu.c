@@ -338,7 +338,7 @@ static size_t input_bytes(const PlanInput *in, const EvalCall *c) {
 /* The beginning of the call block, which the host writes for every call. */
 static void write_head(Gpu *g, const EvalCall *c, const GpuPhase *p, uint8_t *head) {
     const PlanCall *layout = &g->plan->call;
-    const int32_t counts[3] = {(int32_t)c->T, (int32_t)c->R, 0};
+    const int32_t counts[4] = {(int32_t)c->T, (int32_t)c->R, 0, (int32_t)c->ahead};
     memcpy(head, counts, sizeof counts);
     for (int i = 0; i < layout->inputs.n; i++) {
         const PlanInput *in = &layout->inputs.v[i];

@@ -22,7 +22,7 @@ Gpu *session_gpu(const Session *s) {
 }
 
 bool session_can_sparse(const Session *s) {
-    return !s->facet && !s->backend->no_sparse && sparse_possible(s->module);
+    return !s->facet && sparse_possible(s->module);
 }
 
 const char *session_device_text(const Session *s) {

@@ -103,10 +103,10 @@ static bool read_module(Session *s) {
 
 /* ==== From a text ==== */
 
-/* The largest block of the sparse methods that are used. */
-static int64_t sparse_grid(const Session *s, const Module *m) {
+/* The largest block of the sparse methods. */
+static int64_t sparse_grid(const Module *m) {
     int64_t grid = 1;
-    for (int i = 0; i < m->variants.n && s->o.sparse == SPARSE_ON; i++) {
+    for (int i = 0; i < m->variants.n; i++) {
         const Variant *v = &m->variants.v[i];
         const int64_t block = v->sparse ? sparse_read(v).block : 1;
         grid = block > grid ? block : grid;
@@ -123,7 +123,6 @@ static bool run_pipeline(Session *s, Module *m) {
     p.pass.kv_v = s->o.kv_v == DT_COUNT ? s->backend->kv_type : s->o.kv_v;
     p.pass.sparse = s->o.sparse;
     p.pass.alpha = s->o.alpha ? *s->o.alpha : p.pass.alpha;
-    p.pass.no_sparse = s->backend->no_sparse;
     p.pass.all_taps = false;
     p.pass.taps = s->taps;
     p.pass.n_taps = s->n_taps;
@@ -145,7 +144,7 @@ static bool compile(Session *s) {
                   .n_settings = s->o.n_settings};
     Module *m = fe_compile(s->arena, s->diag, &in);
     s->module = m;
-    s->grid = m ? sparse_grid(s, m) : 1;
+    s->grid = m && s->o.sparse == SPARSE_ON ? sparse_grid(m) : 1;
     if (!m || !draft_compile(s, m) || !read_module(s) || !run_pipeline(s, m))
         return false;
     s->step = module_graph(s->module, "step");
@@ -239,6 +238,15 @@ static bool take_arch(Session *s) {
     return true;
 }
 
+/* Whether it was compiled so. */
+static bool attends_sparse(const Module *m) {
+    for (int i = 0; i < m->graphs.n; i++)
+        for (int k = 0; k < m->graphs.v[i]->groups.n; k++)
+            if (m->graphs.v[i]->groups.v[k].prefill.way == ATTEND_SPARSE)
+                return true;
+    return false;
+}
+
 static bool take_bundle(Session *s) {
     if (!check_meaning(s) || !(s->facet = facet_open(s->o.facet, s->diag)))
         return false;
@@ -249,6 +257,7 @@ static bool take_bundle(Session *s) {
     s->o.chunk = info->options.chunk < s->o.context ? info->options.chunk : s->o.context;
     s->text.name = info->text_name;
     s->module = facet_module(s->facet);
+    s->grid = attends_sparse(s->module) ? sparse_grid(s->module) : 1;
     if (!read_module(s))
         return false;
     if (session_step_rows(s) < 1) {

@@ -82,7 +82,20 @@ static int64_t line(int n) {
 int64_t case_prefill_shared(const AttendCase *c) {
     const int64_t queries = case_prefill_queries(c), tile = c->tile ? c->tile : wide(c) > 64 ? 32 : 64;
     const int64_t exchanged = column_groups(c) > 1 ? line((int)tile) + 4 * column_groups(c) : 0;
-    return queries * (line(c->k_dim) + exchanged + 4) + tile * (line(c->k_dim) + line(c->v_dim));
+    return queries * (line(c->k_dim) + exchanged + 4) + tile * (line(c->k_dim) + line(c->v_dim)) + 8 * case_words(c);
+}
+
+int case_words(const AttendCase *c) {
+    return c->sparse.block ? (c->capacity + 64) / c->sparse.block / 32 + 1 : 0;
+}
+
+int case_choose_threads(const AttendCase *c) {
+    return c->sparse.block > 64 ? 256 : c->sparse.block > 32 ? 128 : 64;
+}
+
+int64_t case_choose_shared(const AttendCase *c) {
+    const int columns = c->k_dim % 64 == 0 ? 64 : c->k_dim % 32 == 0 ? 32 : 16, threads = case_choose_threads(c);
+    return 3 * (threads / 2 + 64) * (2 * columns + 16) + 8 * threads + 128 * case_words(c);
 }
 
 int case_k_at(const AttendCase *c) {
@@ -144,6 +157,14 @@ char *case_prefill_defines(const AttendCase *c) {
     size_t len = 0;
     FILE *to = text_open(&text, &len);
     put_layout(to, c, 1, c->chunk);
+    if (c->sparse.block) {
+        const SparseCase *s = &c->sparse;
+        fprintf(to, "#define ATT_SPARSE 1\n#define SPARSE_BLOCK %d\n#define SPARSE_WORDS %d\n", s->block,
+                case_words(c));
+        fprintf(to, "#define SPARSE_LIMIT %.9ef\n#define SPARSE_SINK %d\n#define SPARSE_LOCAL %d\n", log2(s->alpha),
+                s->sink, s->local);
+        fprintf(to, "#define SPARSE_TAIL %d\n#define SPARSE_FROM %d\n", s->tail, s->from);
+    }
     put_tuned(to, "ATT_QUERIES", c->queries);
     put_tuned(to, "ATT_TILE", c->tile);
     put_tuned(to, "ATT_BLOCKS", c->blocks);

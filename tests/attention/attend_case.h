@@ -7,6 +7,12 @@
 
 enum { SEQUENCES = 3, ROWS = 16 };
 
+/* SPARSE_* of attention_kept.cu and attention_choose.cu; the context is the capacity. */
+typedef struct SparseCase {
+    int block, sink, local, tail, from;
+    double alpha;
+} SparseCase;
+
 typedef struct AttendCase {
     const char *name;
     int heads, kv_heads, k_dim, v_dim;
@@ -20,6 +26,7 @@ typedef struct AttendCase {
     int early;                 /* ATT_EARLY */
     int blocks;                /* ATT_BLOCKS; 0: the default */
     int chunk, queries, tile;  /* prefill: most rows of a call, query rows of a block, keys of a tile; 0: the default */
+    SparseCase sparse;         /* prefill; block 0: dense */
 } AttendCase;
 
 bool case_causal(const AttendCase *c);
@@ -34,6 +41,10 @@ int64_t case_partials(const AttendCase *c, int rows);
 int64_t case_prefill_shared(const AttendCase *c);
 int case_prefill_queries(const AttendCase *c);
 int case_prefill_threads(const AttendCase *c);
+/* And of a sparse case: words of a list; threads and shared memory of attention_choose.cu. */
+int case_words(const AttendCase *c);
+int case_choose_threads(const AttendCase *c);
+int64_t case_choose_shared(const AttendCase *c);
 
 /* Row stride of a call's q, k and v, side by side, in floats, and where they begin in a row. */
 int case_stride(const AttendCase *c);

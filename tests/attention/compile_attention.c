@@ -7,7 +7,7 @@
 #include "tests/attention/lab.h"
 #include "tests/kernels/program.h"
 
-typedef enum Which { DECODE8, DECODE16, HEADS, PREFILL } Which;
+typedef enum Which { DECODE8, DECODE16, HEADS, PREFILL, MEANS, CHOOSE } Which;
 
 typedef struct Compilation {
     const char *label;
@@ -22,6 +22,7 @@ typedef struct Compilation {
 #define FULL(h, kv, dim)                                                                                               \
     .heads = (h), .kv_heads = (kv), .k_dim = (dim), .v_dim = (dim), .lookback = -1, .capacity = 65536, .prepare = 1,   \
     .planes = 3, .chunk = 4096
+#define SPARSE  .sparse = {.block = 128, .sink = 2, .local = 4, .tail = 2, .alpha = 0.12}
 #define KEYS(n) .keys = (n), .stages = 4, .early = 1
 static const Compilation all[] = {
     {"256, bf16", DECODE8, {SLIDING(32, 16), KEYS(64), .bf16 = 1}, true},
@@ -33,12 +34,27 @@ static const Compilation all[] = {
     {"prefill 512, bf16", PREFILL, {FULL(32, 4, 512), .queries = 64, .tile = 64, .bf16 = 1}, true},
     {"prefill 64, soft-cap, sink", PREFILL, {FULL(32, 8, 64), .score = 1, .sink = 1}, true},
     {"prefill 64, ALiBi, bf16", PREFILL, {FULL(32, 8, 64), .score = 2, .bf16 = 1}, true},
+    {"sparse 64", PREFILL, {FULL(32, 8, 64), SPARSE}, true},
+    {"sparse 128", PREFILL, {FULL(32, 8, 128), SPARSE}, true},
+    {"sparse 256, 128 rows", PREFILL, {FULL(16, 8, 256), SPARSE, .queries = 128, .tile = 64}, true},
+    {"sparse 256", PREFILL, {FULL(16, 8, 256), SPARSE, .queries = 64, .tile = 64, .bf16 = 1}, true},
+    {"sparse 256, short tiles", PREFILL, {FULL(16, 8, 256), SPARSE}, true},
+    {"sparse 512", PREFILL, {FULL(16, 2, 512), SPARSE, .queries = 64, .tile = 64}, true},
+    {"sparse 512, 32 rows", PREFILL, {FULL(16, 2, 512), SPARSE}, true},
+    {"sparse 64, blocks of 16, ALiBi", PREFILL, {FULL(32, 8, 64), .score = 2, .sparse = {16, 1, 1, 1, 0, 0.5}}, true},
+    {"means 64", MEANS, {FULL(32, 8, 64), SPARSE}, true},
+    {"means 512, bf16", MEANS, {FULL(16, 2, 512), SPARSE, .bf16 = 1}, true},
+    {"choose 64", CHOOSE, {FULL(32, 8, 64), SPARSE}, true},
+    {"choose 128, bf16", CHOOSE, {FULL(32, 8, 128), SPARSE, .bf16 = 1}, true},
+    {"choose 256, soft-cap", CHOOSE, {FULL(16, 8, 256), SPARSE, .score = 1}, true},
+    {"choose 512", CHOOSE, {FULL(16, 2, 512), SPARSE}, true},
+    {"choose 512, blocks of 16, ALiBi", CHOOSE, {FULL(16, 2, 512), .score = 2, .sparse = {16, 1, 1, 1, 0, 0.5}}, true},
 };
 enum { N = sizeof all / sizeof all[0] };
 
 static Program program(const Compilation *c) {
-    static const char *const files[] = {"attention_decode.cu", "attention_decode.cu", "attention_heads.cu",
-                                        "attention_prefill.cu"};
+    static const char *const files[] = {"attention_decode.cu",  "attention_decode.cu", "attention_heads.cu",
+                                        "attention_prefill.cu", "attention_means.cu",  "attention_choose.cu"};
     char *defines = c->which == DECODE8    ? case_decode_defines(&c->of, 8, 1, 0)
                     : c->which == DECODE16 ? case_decode_defines(&c->of, 16, 1, 0)
                                            : case_prefill_defines(&c->of);

@@ -82,7 +82,7 @@ def test_bench_contexts():
     assert j["device"] == "gpu emulated GPU" and [c["context"] for c in j["contexts"]] == [8, 40], j
     for c in j["contexts"]:
         assert c["prompt_tokens_per_second"] > 0 and c["decode_tokens_per_second"] > 0, c
-        assert c["sparse_prompt_tokens_per_second"] is None, "no kernel of a GPU does it: %s" % c
+        assert c["sparse_prompt_tokens_per_second"] > 0, c
 
 
 # ==== profile ====

@@ -101,14 +101,53 @@ static const struct {
 } wrong[] = {
     {"decode split \"at most 16 rows\"", "decode dense \"few keys\"",
      "error: a GPU attends split in decode; for group g5 the choice is dense"},
-    {"prefill dense", "prefill split", "error: a GPU attends dense in prefill; for group g5 the choice is split"},
+    {"prefill dense", "prefill split",
+     "error: a GPU attends dense or sparse in prefill; for group g5 the choice is split"},
     {"decode split \"at most 16 rows\"", "", "a GPU attends split in decode; for group g5 the choice is none"},
-    {"prefill dense \"every key so far\"", "", "a GPU attends dense in prefill; for group g5 the choice is none"},
+    {"prefill dense \"every key so far\"", "",
+     "a GPU attends dense or sparse in prefill; for group g5 the choice is none"},
     {"f16[16] v f16[16]", "f16[16] v bf16[16]",
      "error: a GPU reads keys and values both as f16 or both as bf16, cache 'kv' "
      "holds f16 and bf16: change --kv-k"},
     {" 1 x 64", "", "error: nothing chose by how many warps group g3 is computed"},
 };
+
+/* A variant with a sparse method, and the choice of it. */
+static const Plan *generate_sparse(Work *w, const char *method) {
+    Work dense = after_passes();
+    const char *visible = "  visible = k <= q\n", *why = "prefill dense \"every key so far\"";
+    const char *at = strstr(dense.text.s, visible), *end = at + strlen(visible), *choice = strstr(end, why);
+    Buf text = {0};
+    assert_true(at && choice);
+    buf_bytes(&text, dense.text.s, (size_t)(end - dense.text.s));
+    buf_printf(&text, "  sparse = %s\n", method);
+    buf_bytes(&text, end, (size_t)(choice - end));
+    buf_printf(&text, "prefill sparse from 256 \"asked for\"%s", choice + strlen(why));
+    buf_free(&w->text);
+    w->text = text;
+    done(&dense);
+    return generate(w, "module", "module");
+}
+
+/* Many rows choose between the heads' launch and attending; few wanted ones, and alpha 0, see everything. */
+static void chooses_keys_where_it_is_sparse(void **state) {
+    (void)state;
+    static const char *const methods[] = {"flash_prefill(alpha = 0.5, block = 16)", "flash_prefill(alpha = 0)"};
+    for (int i = 0; i < 2; i++) {
+        Work w = after_passes();
+        const Plan *p = generate_sparse(&w, methods[i]);
+        assert_non_null(p);
+        for (int k = 0; k < p->phases.n; k++) {
+            const PlanPhase *phase = &p->phases.v[k];
+            const bool wanted = strcmp(phase->name, "prefill") == 0, many = strncmp(phase->name, "prefill", 7) == 0;
+            const bool sparse = i == 0 && many && !wanted; /* the queries are the wanted rows */
+            assert_int_equal(launches_from(p, phase, "attention_means.cu"), sparse);
+            assert_int_equal(launches_from(p, phase, "attention_choose.cu"), sparse);
+            assert_int_equal(launches_from(p, phase, "attention_prefill.cu"), many);
+        }
+        done(&w);
+    }
+}
 
 static void refuses_what_no_kernel_does(void **state) {
     (void)state;
@@ -127,6 +166,7 @@ static void refuses_what_no_kernel_does(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attends_as_chosen),
+        cmocka_unit_test(chooses_keys_where_it_is_sparse),
         cmocka_unit_test(refuses_what_no_kernel_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

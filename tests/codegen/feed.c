@@ -4,6 +4,7 @@
  *   --device, --driver, --nvrtc, --kernel-cache, --model, --context, --chunk   as of `lap run`
  *   --kv TYPE              of keys and values: f32, f16, bf16
  *   --check-launches yes   no graphs, one kernel after another
+ *   --sparse on|off, --alpha X
  *   --apart N              of each call the rows 0, N, 2 N .. are wanted, not all
  *   --tap NAME             the tap's rows, all of them, go to OUT.tap
  *   IDS                    file of token ids, separated by white space
@@ -20,6 +21,7 @@ enum { MOST_SIZES = 64 };
 
 typedef struct Feed {
     SessionOptions session;
+    double alpha; /* where the session's points to */
     int64_t apart;
     const char *tap; /* NULL: none */
 } Feed;
@@ -54,20 +56,26 @@ static const char **text_option(SessionOptions *o, const char *name) {
 static bool set_option(Feed *f, const char *name, const char *value) {
     SessionOptions *o = &f->session;
     const char **text = strcmp(name, "--tap") == 0 ? &f->tap : text_option(o, name);
-    if (text)
+    if (text) {
         *text = value;
-    else if (strcmp(name, "--context") == 0)
+    } else if (strcmp(name, "--context") == 0) {
         o->context = atoll(value);
-    else if (strcmp(name, "--chunk") == 0)
+    } else if (strcmp(name, "--chunk") == 0) {
         o->chunk = atoll(value);
-    else if (strcmp(name, "--apart") == 0)
+    } else if (strcmp(name, "--sparse") == 0) {
+        o->sparse = strcmp(value, "on") == 0 ? SPARSE_ON : SPARSE_OFF;
+    } else if (strcmp(name, "--alpha") == 0) {
+        f->alpha = atof(value);
+        o->alpha = &f->alpha;
+    } else if (strcmp(name, "--apart") == 0) {
         f->apart = atoll(value);
-    else if (strcmp(name, "--check-launches") == 0)
+    } else if (strcmp(name, "--check-launches") == 0) {
         o->gpu.check_launches = strcmp(value, "yes") == 0;
-    else if (strcmp(name, "--kv") == 0)
+    } else if (strcmp(name, "--kv") == 0) {
         o->kv_k = o->kv_v = dtype_from_name((Str){value, strlen(value)});
-    else
+    } else {
         return false;
+    }
     return true;
 }
 
@@ -128,6 +136,7 @@ static bool feed(Session *s, const Feed *f, const Job *job, const int32_t *ids, 
                             .n = t,
                             .rows = rows,
                             .n_rows = wanted,
+                            .ahead = n - at - t,
                             .logits = logits,
                             .taps = tap_out ? &tap : NULL};
         ok = session_step(s, &c) == STEP_OK && write_rows(out, logits, wanted, vocab);

@@ -9,7 +9,8 @@ FEED is the program feed.c, CACHE a folder for compiled kernels, FIXTURES has a 
 dense, moe, ple, odd: logits of a prompt fed whole, in calls of 20 and of few rows, against the recorded ones and against
 the evaluator with keys and values in f16; 16 greedy tokens; a longer text in rings that wrap within calls of few and of
 many rows; every tap, alone, with the logits of every second row. tiny: the same of Gemma 3 with Q8_0 weights. experts:
-weights in Q4_K, Q5_0 and Q6_K. variants: variants.lap. bf16: odd and ple with keys and values in bf16, in the evaluator too.
+weights in Q4_K, Q5_0 and Q6_K. variants: variants.lap. sparse: sparse.lap. bf16: odd and ple with keys and values in bf16,
+in the evaluator too.
 
 Relative RMS must be at most 6e-3, the most probable token the same wherever the evaluator's is ahead by more than 0.05;
 with bf16, in which attention then has queries and weights of keys too, 2e-2 and 0.2. Calls of up to 16 rows give the same
@@ -244,6 +245,28 @@ class Case:
         self.prompt()
         self.rings()
 
+    def sparse(self):
+        """Sparse attention in two layers, of all rows and of the wanted ones: far from dense, and as the evaluator has it
+        but for a query block or two whose choice is a near tie; with alpha 0 the bytes of dense attention."""
+        self.make_tiny()
+        self.model = os.path.join(HERE, "sparse.lap")
+        self.random_tokens(210, self.vocab)
+        on, off, all_kept = ["--sparse", "on"], ["--sparse", "off"], ["--sparse", "on", "--alpha", "0"]
+        calls = ["210", "64+96"]
+        want = floats(self.feed(CPU, self.tokens, calls[0], more=on)[0])
+        dense = [read(f) for f in self.feed(self.gpu(), self.tokens, *calls, more=off)]
+        far = row_error(array("f", dense[0]), want, 0, len(want))
+        if not far > 4 * MOST_RMS[self.kv]:
+            self.fail("dense and sparse logits are only %.2e apart" % far)
+        self.odd_rows = 32
+        for what, file in zip(calls, self.feed(self.gpu(), self.tokens, *calls, more=on)):
+            self.compare("calls of " + what, floats(file), want)
+        apart = on + ["--apart", "3"]  # blocks of queries of a third of their rows
+        got, want = (floats(self.feed(d, self.tokens, calls[0], more=apart)[0]) for d in (self.gpu(), CPU))
+        self.compare("every third row", got, want)
+        if [read(f) for f in self.feed(self.gpu(), self.tokens, *calls, more=all_kept)] != dense:
+            self.fail("with alpha 0 the bytes are not those of dense attention")
+
     def experts(self):
         """One layer, so that a row whose experts tie keeps that to itself."""
         sizes = dict(D=512, F=288, H=4, KS=2, W=32, E=8, used=2, FE=96, V=600)
@@ -255,7 +278,8 @@ class Case:
 
 
 CASES = {"dense": Case.recorded_model, "moe": Case.recorded_model, "ple": Case.recorded_model,
-         "odd": Case.recorded_model, "bf16": Case.bf16, "tiny": Case.tiny, "experts": Case.experts, "variants": Case.variants}
+         "odd": Case.recorded_model, "bf16": Case.bf16, "tiny": Case.tiny, "experts": Case.experts, "variants": Case.variants,
+         "sparse": Case.sparse}
 
 
 def main():

@@ -3,7 +3,8 @@
  *
  * compile_models [--all | --timed | --model NAME] FOLDER [ARCH..]; exit 77 without NVRTC. FOLDER holds GGUF files of
  * which only metadata is read (tests/models/make_headers.py): each is compiled with the built-in text of its
- * architecture, as `lap run` does by default. Kernels that several models have in common are compiled once.
+ * architecture, as `lap run` does by default, and with --sparse on. Kernels that several models have in common are
+ * compiled once.
  *
  * For the first architecture all kernels. For each further one a kernel of each kind: of each template with each set of
  * storage types, and of each other choice that selects code (`kind_macros`), the first that a plan for it has. For one
@@ -31,14 +32,16 @@ enum { MOST_MODELS = 64, MOST_HEAD = 4096 };
 
 /* Macros whose values select code, and not only sizes. */
 static const char *const kind_macros[] = {
-    "LAUNCH_EARLY", "LAUNCH_LATE", "EX_EARLY_IDS", "MM_FORMS",  "MM_NT",    "MM_GROUPS",  "MM_TAIL",   "MM_X_SHARED",
-    "EX_X_PAIRS",   "PF_FORMS",    "PF_GROUPED",   "ATT_K_DIM", "ATT_TYPE", "ATT_RING",   "ATT_STORE", "ATT_QUERY_ROWS",
-    "ATT_ROWS",     "ATT_SCORE",   "ATT_SINK",     "ATT_TILE",  "ATT_KEYS", "ATT_CAUSAL", "IN_GATHER", "REPACK_TYPE",
+    "LAUNCH_EARLY", "LAUNCH_LATE",    "EX_EARLY_IDS", "MM_FORMS",    "MM_NT",     "MM_GROUPS", "MM_TAIL",
+    "MM_X_SHARED",  "EX_X_PAIRS",     "PF_FORMS",     "PF_GROUPED",  "ATT_K_DIM", "ATT_TYPE",  "ATT_RING",
+    "ATT_STORE",    "ATT_QUERY_ROWS", "ATT_ROWS",     "ATT_SCORE",   "ATT_SINK",  "ATT_TILE",  "ATT_KEYS",
+    "ATT_CAUSAL",   "ATT_SPARSE",     "IN_GATHER",    "REPACK_TYPE",
 };
 
 /* Templates in which no thread may keep registers in memory. */
 static const char *const hot_files[] = {
-    "matmul_decode.cu", "matmul_experts.cu", "attention_decode.cu", "matmul_prefill.cu", "attention_prefill.cu",
+    "matmul_decode.cu",     "matmul_experts.cu",  "attention_decode.cu", "matmul_prefill.cu",
+    "attention_prefill.cu", "attention_means.cu", "attention_choose.cu",
 };
 
 #define SIXTEEN_ROWS_12_WARPS "#define MM_NT 2\n#define MM_WARP_K 256\n#define MM_WARPS 12\n"
@@ -70,8 +73,8 @@ static bool is_among(const char *s, const char *const *list, size_t n) {
 /* ==== Models ==== */
 
 typedef struct Model {
-    const char *name; /* "gemma4-31b" */
-    Module *module;   /* after all passes */
+    const char *name;        /* "gemma4-31b" */
+    Module *module, *sparse; /* after all passes; with --sparse on, NULL: nothing of it can be */
 } Model;
 
 typedef struct Models {
@@ -94,8 +97,8 @@ static Module *compile_text(Models *all, const ModelFile *file, const ModelFile 
     return fe_compile(all->arena, all->diag, &in);
 }
 
-/* As `lap run` compiles it for a GPU; a drafter in its target's module. */
-static Module *make_module(Models *all, const ModelFile *file, const ModelFile *target_file) {
+/* As `lap run` compiles it for a GPU; a drafter in its target's module. NULL without errors: it cannot be sparse. */
+static Module *make_module(Models *all, const ModelFile *file, const ModelFile *target_file, SparseUse sparse) {
     Module *target = target_file ? compile_text(all, target_file, NULL, NULL) : NULL;
     Module *m = target_file && !target ? NULL : compile_text(all, file, target_file, target);
     if (target)
@@ -103,7 +106,8 @@ static Module *make_module(Models *all, const ModelFile *file, const ModelFile *
     PipelineOptions p = {.pass = pass_options_default(), .out = stdout};
     p.pass.kv_k = p.pass.kv_v = DT_F16;
     p.pass.all_taps = false;
-    return m && pipeline_run(m, &p) ? m : NULL;
+    p.pass.sparse = sparse;
+    return m && (sparse != SPARSE_ON || sparse_possible(m)) && pipeline_run(m, &p) ? m : NULL;
 }
 
 /* "gemma4-31b" of "gemma4-31b-mtp"; NULL of what is no drafter. */
@@ -126,9 +130,10 @@ static bool add_model(Models *all, const char *folder, const char *file) {
     Model m = {.name = arena_strndup(all->arena, file, (size_t)(dot - file))};
     const char *target = target_name(all, m.name);
     const ModelFile *own = open_header(all, folder, m.name), *theirs = target ? open_header(all, folder, target) : NULL;
-    m.module = own && (theirs || !target) ? make_module(all, own, theirs) : NULL;
+    m.module = own && (theirs || !target) ? make_module(all, own, theirs, SPARSE_AUTO) : NULL;
+    m.sparse = m.module && !target ? make_module(all, own, NULL, SPARSE_ON) : NULL;
     all->v[all->n++] = m;
-    return m.module != NULL;
+    return m.module != NULL && diag_errors(all->diag) == 0;
 }
 
 static int is_gguf(const struct dirent *d) {
@@ -231,8 +236,11 @@ static bool collect_model(Matrix *m, Jobs *jobs, const PlanTarget *target, const
     const PassOptions p = pass_options_default();
     const PlanOptions o = {.slots = 1, .context = p.context, .chunk = p.chunk, .wanted = p.rows};
     const Plan *plan = plan_generate(jobs->arena, model->module, target, &o);
+    const Plan *sparse = model->sparse ? plan_generate(jobs->arena, model->sparse, target, &o) : plan;
     if (plan && !jobs->timed)
         collect(m, jobs, plan, 0, model->name, whole);
+    if (sparse && sparse != plan && !jobs->timed)
+        collect(m, jobs, sparse, 0, model->name, whole);
     for (int i = 0, phases = plan && jobs->timed ? plan->phases.n : 0; plan && i < phases; i++) {
         Plan *timed = plan_generate(jobs->arena, model->module, target, &o);
         const int first = plan->kernels.n;
@@ -240,7 +248,7 @@ static bool collect_model(Matrix *m, Jobs *jobs, const PlanTarget *target, const
         if (plan)
             collect(m, jobs, plan, first, model->name, whole);
     }
-    return plan != NULL;
+    return plan && sparse;
 }
 
 static bool collect_all(Matrix *m, Jobs *jobs, const char *arch) {

@@ -1,7 +1,7 @@
 /* pass_driver.c - runs one pass on IR text from standard input: text in, text out, messages to stderr.
  * pass_driver PASS [context N] [chunk N] [rows N] [draft N] [kv-k TYPE] [kv-v TYPE] [sparse auto|on|off] [alpha X]
- * [no-sparse WHY] [tap NAME].. [no-taps]; PASS `none`
- * only reads, checks and prints. Exit 1 after errors, 3 when the printed text does not read back to itself. */
+ * [tap NAME].. [no-taps]; PASS `none` only reads, checks and prints. Exit 1 after errors, 3 when the printed text does
+ * not read back to itself. */
 #include "passes/passes.h"
 
 #include <stdlib.h>
@@ -43,8 +43,6 @@ static PipelineOptions read_options(int argc, char **argv, const char **taps) {
             o.pass.sparse = strcmp(value, "on") == 0 ? SPARSE_ON : strcmp(value, "off") == 0 ? SPARSE_OFF : SPARSE_AUTO;
         else if (strcmp(argv[i], "alpha") == 0)
             o.pass.alpha = atof(value);
-        else if (strcmp(argv[i], "no-sparse") == 0)
-            o.pass.no_sparse = value;
         else if (strcmp(argv[i], "tap") == 0) {
             o.pass.all_taps = false;
             taps[o.pass.n_taps++] = value;

@@ -1,0 +1,107 @@
+/* sparse_gpu.c - the kernels of sparse prefill attention on a GPU, a real or an emulated one.
+ *
+ * sparse_gpu [--driver PATH] [--nvrtc DIR] check [SEED [TIMES]]   against the oracle; no seed: by the clock
+ * sparse_gpu [--driver PATH] [--nvrtc DIR] rates                  times of long prompts
+ */
+#include "tests/attention/sparse_check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Capacity is the context: the prompts are as long as that or shorter. Tiles are as plans for sm_90a have them. */
+static AttendCase cases[] = {
+    {.name = "64, blocks of 16, groups of 2",
+     .heads = 4,
+     .kv_heads = 2,
+     .k_dim = 64,
+     .v_dim = 64,
+     .capacity = 331,
+     .lookback = -1,
+     .sparse = {.block = 16, .sink = 1, .local = 2, .tail = 1, .alpha = 0.2}},
+    {.name = "128, blocks of 128, bf16",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 128,
+     .v_dim = 128,
+     .bf16 = 1,
+     .capacity = 1150,
+     .lookback = -1,
+     .sparse = {.block = 128, .sink = 1, .local = 1, .tail = 1, .alpha = 0.3}},
+    {.name = "256, blocks of 40, ALiBi, groups of 4",
+     .heads = 4,
+     .kv_heads = 1,
+     .k_dim = 256,
+     .v_dim = 256,
+     .capacity = 430,
+     .lookback = -1,
+     .queries = 128,
+     .tile = 64,
+     .score = 2,
+     .sparse = {.block = 40, .sink = 0, .local = 1, .tail = 2, .alpha = 0.1}},
+    {.name = "80 and 96, blocks of 160, soft-cap",
+     .heads = 2,
+     .kv_heads = 2,
+     .k_dim = 80,
+     .v_dim = 96,
+     .capacity = 1000,
+     .lookback = -1,
+     .score = 1,
+     .sparse = {.block = 160, .sink = 0, .local = 1, .tail = 0, .from = 320, .alpha = 0.9}},
+    {.name = "512, blocks of 64, only the best",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 512,
+     .v_dim = 512,
+     .capacity = 420,
+     .lookback = -1,
+     .queries = 64,
+     .tile = 64,
+     .sparse = {.block = 64, .sink = 0, .local = 1, .tail = 1, .alpha = 1}},
+};
+enum { N_CASES = sizeof cases / sizeof cases[0] };
+
+/* The cases with the numbers of a seed: enough is left out, and enough chosen, for the comparison to mean something. */
+static bool check_once(Lab *l, const Wish *wishes, uint64_t seed) {
+    SparseCounts c = {0};
+    bool ok = true;
+    sparse_seed(seed);
+    for (int i = 0; i < N_CASES; i++)
+        ok &= sparse_check(l, &cases[i], wishes + i * SPARSE_WISHES, &c);
+    printf("seed %llu: %lld kept, %lld of them by their score, %lld left out; %lld near the limit, %lld of them "
+           "otherwise; largest error %.2f of what is allowed\n",
+           (unsigned long long)seed, c.kept, c.chosen, c.left_out, c.near, c.otherwise, c.worst);
+    return ok && c.chosen > 100 && c.left_out > 200 && c.near * 10 < c.chosen + c.left_out;
+}
+
+static bool check(Lab *l, uint64_t seed, int times) {
+    static Wish wishes[N_CASES * SPARSE_WISHES];
+    bool ok = true;
+    for (int i = 0; i < N_CASES; i++) {
+        if (case_prefill_shared(&cases[i]) > lab_shared(l))
+            cases[i].queries = cases[i].tile = 0; /* those of smaller GPUs */
+        sparse_wishes(&cases[i], wishes + i * SPARSE_WISHES);
+    }
+    wishes_build(l, wishes, N_CASES * SPARSE_WISHES);
+    for (int t = 0; t < times; t++)
+        ok &= check_once(l, wishes, seed + (uint64_t)t);
+    for (int i = 0; i < N_CASES * SPARSE_WISHES; i++)
+        dev_module_free(wishes[i].module);
+    return ok;
+}
+
+int main(int argc, char **argv) {
+    Lab l = {0};
+    const int i = lab_open(&l, argc, argv);
+    const bool rates = i < argc && strcmp(argv[i], "rates") == 0;
+    const uint64_t seed = i + 1 < argc ? strtoull(argv[i + 1], NULL, 10) : (uint64_t)time(NULL);
+    bool ok = true;
+    if (rates)
+        sparse_rates(&l);
+    else
+        ok = check(&l, seed, i + 2 < argc ? atoi(argv[i + 2]) : 1);
+    lab_close(&l);
+    printf(ok ? "all is well\n" : "FAILED\n");
+    return ok ? 0 : 1;
+}
