@@ -8,6 +8,12 @@
  *              bytes at a multiple of 1024. Row r of an atom is at 128 r, and its chunk c of 16 bytes at 16 (c ^ r):
  *              so eight rows' chunks lie in different banks. b points to the chunk of the step: 32 bytes for each 16
  *
+ * Attention multiplies in two more ways, with f16 or bf16 elements:
+ *
+ *   group_mma_rows<N>(c, a, b, add)        both from shared memory, in atoms as above: a, 64 rows, too. add false: c = a b
+ *   group_mma_columns<N>(c, a, b, block)   b the other way round: 16 rows of k x N columns, in blocks of 64 columns
+ *                                          that lie `block` bytes apart, each [rows of k][64] in atoms as above
+ *
  *   group_mma_begin()    before the first product that reads or adds to registers which the threads have written
  *   group_mma<N>(..)     asks for a product; no register of it may be touched until it is done
  *   group_mma_close()    ends a group of products
@@ -81,6 +87,47 @@ template <int N> DEVICE void group_mma(float (&c)[N / 2], const u32 (&a)[4], con
     if constexpr (N == 256)
         GM_PRODUCT(256, GM_NAMES0 "," GM_NAMES32 "," GM_NAMES64 "," GM_NAMES96, "%128", "%129", "%130", "%131", "%132",
                    GM_SUMS32(c, 0), GM_SUMS32(c, 32), GM_SUMS32(c, 64), GM_SUMS32(c, 96));
+}
+
+#define GM_ROWS64(type)                                                                                                \
+    asm volatile("{ .reg .pred add; setp.ne.b32 add, %34, 0;"                                                          \
+                 " wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" GM_NAMES0 "}, %32, %33,"            \
+                 " add, 1, 1, 0, 0; }"                                                                                 \
+                 : GM_SUMS32(c, 0) : "l"(rows), "l"(at), "r"((int)add))
+
+template <int N, bool BF16> DEVICE void group_mma_rows(float (&c)[N / 2], const u8 *a, const u8 *b, bool add) {
+    static_assert(N == 64, "columns of a product");
+    const u64 rows = group_mma_descriptor(a), at = group_mma_descriptor(b);
+    if constexpr (BF16)
+        GM_ROWS64("bf16");
+    else
+        GM_ROWS64("f16");
+}
+
+#define GM_COLUMNS(n, type, names, a0, a1, a2, a3, d, ...)                                                             \
+    asm volatile("{ .reg .pred add; setp.ne.b32 add, 1, 0;"                                                            \
+                 " wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" names "}, {" a0 "," a1 "," a2   \
+                 "," a3 "}, " d ", add, 1, 1, 1; }"                                                                    \
+                 : __VA_ARGS__ : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(at))
+#define GM_COLUMNS_OF(type)                                                                                            \
+    if constexpr (N == 64)                                                                                             \
+        GM_COLUMNS(64, type, GM_NAMES0, "%32", "%33", "%34", "%35", "%36", GM_SUMS32(c, 0));                           \
+    if constexpr (N == 128)                                                                                            \
+        GM_COLUMNS(128, type, GM_NAMES0 "," GM_NAMES32, "%64", "%65", "%66", "%67", "%68", GM_SUMS32(c, 0),            \
+                   GM_SUMS32(c, 32));                                                                                  \
+    if constexpr (N == 256)                                                                                            \
+        GM_COLUMNS(256, type, GM_NAMES0 "," GM_NAMES32 "," GM_NAMES64 "," GM_NAMES96, "%128", "%129", "%130", "%131",  \
+                   "%132", GM_SUMS32(c, 0), GM_SUMS32(c, 32), GM_SUMS32(c, 64), GM_SUMS32(c, 96));
+
+template <int N, bool BF16>
+DEVICE void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b, u32 block) {
+    static_assert(N == 64 || N == 128 || N == 256, "columns of a product");
+    const u64 at = (u64)(shared_address(b) >> 4) | (u64)(block >> 4) << 16 | 64ull << 32 | 1ull << 62;
+    if constexpr (BF16) {
+        GM_COLUMNS_OF("bf16")
+    } else {
+        GM_COLUMNS_OF("f16")
+    }
 }
 /* clang-format on */
 

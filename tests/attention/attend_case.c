@@ -63,7 +63,19 @@ int64_t case_partials(const AttendCase *c, int rows) {
     return rows * c->heads * splits * (c->v_dim + 2);
 }
 
+enum { WGMMA_QUERIES = 128, WGMMA_TILE = 64, WGMMA_THREADS = 384 };
+
+bool case_wgmma(const AttendCase *c) {
+    return c->k_dim == c->v_dim && (c->k_dim == 64 || c->k_dim == 128 || c->k_dim == 256);
+}
+
+const char *case_prefill_file(const AttendCase *c) {
+    return c->wgmma ? "attention_wgmma.cu" : "attention_prefill.cu";
+}
+
 int case_prefill_queries(const AttendCase *c) {
+    if (c->wgmma)
+        return WGMMA_QUERIES;
     return c->queries ? c->queries : wide(c) > 256 ? 32 : wide(c) > 128 ? 64 : 128;
 }
 
@@ -72,6 +84,8 @@ static int column_groups(const AttendCase *c) {
 }
 
 int case_prefill_threads(const AttendCase *c) {
+    if (c->wgmma)
+        return WGMMA_THREADS;
     return case_prefill_queries(c) * column_groups(c);
 }
 
@@ -81,6 +95,8 @@ static int64_t line(int n) {
 
 int64_t case_prefill_shared(const AttendCase *c) {
     const int64_t queries = case_prefill_queries(c), tile = c->tile ? c->tile : wide(c) > 64 ? 32 : 64;
+    if (c->wgmma)
+        return (WGMMA_QUERIES + 4 * WGMMA_TILE) * 2 * (int64_t)c->k_dim + 4 * WGMMA_QUERIES + 128 + 8 * case_words(c);
     const int64_t exchanged = column_groups(c) > 1 ? line((int)tile) + 4 * column_groups(c) : 0;
     return queries * (line(c->k_dim) + exchanged + 4) + tile * (line(c->k_dim) + line(c->v_dim)) + 8 * case_words(c);
 }
@@ -165,9 +181,11 @@ char *case_prefill_defines(const AttendCase *c) {
                 s->sink, s->local);
         fprintf(to, "#define SPARSE_TAIL %d\n#define SPARSE_FROM %d\n", s->tail, s->from);
     }
-    put_tuned(to, "ATT_QUERIES", c->queries);
-    put_tuned(to, "ATT_TILE", c->tile);
-    put_tuned(to, "ATT_BLOCKS", c->blocks);
+    if (!c->wgmma) {
+        put_tuned(to, "ATT_QUERIES", c->queries);
+        put_tuned(to, "ATT_TILE", c->tile);
+        put_tuned(to, "ATT_BLOCKS", c->blocks);
+    }
     fclose(to);
     return text;
 }

@@ -3,11 +3,12 @@
  *
  * compile_attention [arch...]; exit 77 without NVRTC.
  */
+#include "codegen/plan.h"
 #include "tests/attention/attend_case.h"
 #include "tests/attention/lab.h"
 #include "tests/kernels/program.h"
 
-typedef enum Which { DECODE8, DECODE16, HEADS, PREFILL, MEANS, CHOOSE } Which;
+typedef enum Which { DECODE8, DECODE16, HEADS, PREFILL, WGMMA, MEANS, CHOOSE } Which;
 
 typedef struct Compilation {
     const char *label;
@@ -31,6 +32,11 @@ static const Compilation all[] = {
     {"32, bf16", DECODE16, {FULL(8, 8, 32), KEYS(64), .bf16 = 1}, true},
     {"heads, bf16", HEADS, {SLIDING(32, 16), .bf16 = 1}, false},
     {"prefill 256, bf16", PREFILL, {SLIDING(32, 16), .queries = 128, .tile = 64, .bf16 = 1}, true},
+    {"wgmma 256, bf16", WGMMA, {SLIDING(32, 16), .wgmma = 1, .bf16 = 1}, true},
+    {"wgmma 256", WGMMA, {FULL(32, 4, 256), .wgmma = 1}, true},
+    {"wgmma 128, soft-cap, sink", WGMMA, {FULL(32, 8, 128), .wgmma = 1, .score = 1, .sink = 1}, true},
+    {"wgmma 64, ALiBi", WGMMA, {FULL(32, 8, 64), .wgmma = 1, .score = 2}, true},
+    {"wgmma, sparse 256", WGMMA, {FULL(16, 8, 256), SPARSE, .wgmma = 1}, true},
     {"prefill 512, bf16", PREFILL, {FULL(32, 4, 512), .queries = 64, .tile = 64, .bf16 = 1}, true},
     {"prefill 64, soft-cap, sink", PREFILL, {FULL(32, 8, 64), .score = 1, .sink = 1}, true},
     {"prefill 64, ALiBi, bf16", PREFILL, {FULL(32, 8, 64), .score = 2, .bf16 = 1}, true},
@@ -54,7 +60,8 @@ enum { N = sizeof all / sizeof all[0] };
 
 static Program program(const Compilation *c) {
     static const char *const files[] = {"attention_decode.cu",  "attention_decode.cu", "attention_heads.cu",
-                                        "attention_prefill.cu", "attention_means.cu",  "attention_choose.cu"};
+                                        "attention_prefill.cu", "attention_wgmma.cu",  "attention_means.cu",
+                                        "attention_choose.cu"};
     char *defines = c->which == DECODE8    ? case_decode_defines(&c->of, 8, 1, 0)
                     : c->which == DECODE16 ? case_decode_defines(&c->of, 16, 1, 0)
                                            : case_prefill_defines(&c->of);
@@ -64,12 +71,18 @@ static Program program(const Compilation *c) {
 static bool compile(const Nvrtc *n, const char *arch) {
     Program programs[N];
     bool hot[N];
+    PlanTarget target;
+    int count = 0;
+    if (!plan_target(arch, &target))
+        return false;
     for (int i = 0; i < N; i++) {
-        programs[i] = program(&all[i]);
-        hot[i] = all[i].hot;
+        if (all[i].which == WGMMA && !target.wgmma)
+            continue;
+        programs[count] = program(&all[i]);
+        hot[count++] = all[i].hot;
     }
-    const bool ok = programs_compile(n, arch, programs, hot, N);
-    for (int i = 0; i < N; i++)
+    const bool ok = programs_compile(n, arch, programs, hot, count);
+    for (int i = 0; i < count; i++)
         program_free(&programs[i]);
     return ok;
 }

@@ -216,33 +216,47 @@ template <class T> void multiply(void *const *offers) {
     }
 }
 
-/* The 16 rows of one warp by N rows of b; exact products, summed in double, rounded once. */
-inline void multiply_group(void *const *offers) {
+/* Element (row, k) of atoms of 8 rows x 64 elements: at a multiple of 1024 bytes, but for the step of k. */
+inline uint16_t atom_element(const unsigned char *atoms, int row, int k) {
+    const uintptr_t at = (uintptr_t)atoms + (uintptr_t)(row / 8 * 1024 + row % 8 * 128 + k * 2);
+    uint16_t half;
+    memcpy(&half, (const void *)(at ^ (at >> 7 & 7) << 4), 2);
+    return half;
+}
+
+/* The 16 rows of one warp by N columns of b; exact products, summed in double, rounded once. */
+template <class T> void multiply_group_of(void *const *offers) {
     const Product &first = *(const Product *)offers[0];
-    double a[16][16]; /* [k][row] */
+    const int warp = (int)(first.warp % 4); /* of its group */
+    double a[16][16];                       /* [k][row] */
     for (int lane = 0; lane < 32; lane++) {
         const Product &p = *(const Product *)offers[lane];
-        for (int i = 0; i < 8; i++)
-            a[lane % 4 * 2 + i % 2 + i / 4 * 8][lane / 4 + i / 2 % 2 * 8] =
-                F16::value((uint16_t)(p.a[i / 2] >> i % 2 * 16));
+        for (int i = 0; i < 8; i++) {
+            const int k = lane % 4 * 2 + i % 2 + i / 4 * 8, row = lane / 4 + i / 2 % 2 * 8;
+            a[k][row] =
+                T::value(p.rows ? atom_element(p.rows, 16 * warp + row, k) : (uint16_t)(p.a[i / 2] >> i % 2 * 16));
+        }
     }
     for (int n = 0; n < first.n; n++) {
         double sum[16] = {};
-        for (int chunk = 0; chunk < 2; chunk++) {
-            const uintptr_t at = (uintptr_t)first.b + (uintptr_t)(n / 8 * 1024 + n % 8 * 128 + chunk * 16);
-            uint16_t half[8];
-            memcpy(half, (const void *)(at ^ (at >> 7 & 7) << 4), sizeof half);
-            for (int k = 0; k < 8; k++) {
-                const double b = F16::value(half[k]);
-                for (int row = 0; row < 16; row++)
-                    sum[row] += a[8 * chunk + k][row] * b;
-            }
+        for (int k = 0; k < 16; k++) {
+            const double b = T::value(first.block ? atom_element(first.b + (size_t)(n / 64) * first.block, k, n % 64)
+                                                  : atom_element(first.b, n, k));
+            for (int row = 0; row < 16; row++)
+                sum[row] += a[k][row] * b;
         }
         for (int row = 0; row < 16; row++) {
             float &c = ((const Product *)offers[row % 8 * 4 + n % 8 / 2])->c[n / 8 * 4 + row / 8 * 2 + n % 2];
-            c = (float)(c + sum[row]);
+            c = (float)((first.add ? c : 0.0f) + sum[row]);
         }
     }
+}
+
+inline void multiply_group(void *const *offers) {
+    if (((const Product *)offers[0])->bf16)
+        multiply_group_of<BF16>(offers);
+    else
+        multiply_group_of<F16>(offers);
 }
 
 inline const Calls table = {yield,         meet_warp,      meet_block,     chunk, raise,

@@ -16,10 +16,10 @@ enum : uint32_t { ABI = 3 };
 enum : size_t {
     MAX_THREADS = 1024,
     STACK_BYTES = 64 << 10,
-    FIRST_STACK = 48, /* stacks' worth of bytes for the fibers */
+    FIRST_STACK = 64, /* stacks' worth of bytes for the fibers */
     ARENA_BYTES = 128 << 20,
     MAX_COPIES = 64, /* of a fiber, under way */
-    MAX_PRODUCTS = 16,
+    MAX_PRODUCTS = 24,
     /* Dynamic shared memory of a block, and what lies behind it to find out who writes there. */
     SHARED_MOST = 227 << 10,
     FENCE_BYTES = 1024,
@@ -57,12 +57,16 @@ struct Copy {
     int group;
 };
 
-/* A product of a warpgroup (group_mma.cu) that is under way: one lane's registers. */
+/* A product of a warpgroup (group_mma.cu) that is under way, as one lane has asked for it. */
 struct Product {
-    float *c;          /* [n / 2] */
-    const uint32_t *a; /* [4], read when the product is made */
+    float *c;                  /* [n / 2] */
+    const uint32_t *a;         /* [4], read when the product is made; or */
+    const unsigned char *rows; /* in shared memory */
     const unsigned char *b;
     int n, group;
+    uint32_t warp;  /* in the block */
+    uint32_t block; /* of 64 columns of b, in bytes; 0: b is in rows of n */
+    bool add, bf16;
 };
 
 struct Block;

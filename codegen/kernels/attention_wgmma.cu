@@ -1,0 +1,385 @@
+/* attention_wgmma.cu - attention_prefill.cu's work by warpgroups of sm_90a: flash attention of many query rows.
+ *
+ * Contract: macros, parameters and results are those of attention_prefill.cu, but for
+ *   ATT_QUERIES    128
+ *   ATT_TILE       64 keys
+ *   dims           ATT_K_DIM = ATT_V_DIM = 64, 128 or 256
+ *   launch         block ATT_THREADS = 384; dynamic shared memory ATT_SHARED = 256 ATT_K_DIM bytes of queries, 512
+ *                  ATT_K_DIM of two tiles each of keys and values, 512 of positions, 128 of barriers, and the lists of
+ *                  attention_kept.cu: 197 KB for 256
+ *
+ * How: two warpgroups have 64 query rows each and all columns of their output, 128 registers for 256 columns. While
+ * the tensor cores add a tile's values, the warpgroup turns the next tile's products into weights: these are asked for
+ * first. Two warps of the third warpgroup bring keys, two values, by pieces of 16 bytes, whose places in an atom of
+ * 1024 bytes are exchanged (group_mma.cu): queries and keys are [dim / 64][row][64] as rows, values the same as
+ * columns. Weights stay in registers.
+ *
+ * What bounds it, dims 256 on an H100 (clocks of one multiprocessor, a tile of 64 keys by 128 rows): products 2 x 1024;
+ * shared memory 2 x (32 KB of queries + 32 KB of keys) for the logits, 2 x 32 KB of values, 64 KB in: 256 KB, 2048 at
+ * 128 bytes a clock; a quarter computes 2 x 16 x 32 weights of about 8 operations, 340 slots and 2 x 512 / 16 = 64
+ * exponentials a lane, 1024 clocks beside the products. A design like it was seen at 700 TFLOP/s; predicted 550 to 650
+ * for full rows, 400 for a window of 1024, of which 1152 keys are touched.
+ */
+#ifndef ATT_NAME
+#define ATT_NAME attention_prefill
+#endif
+
+#include "attention_kept.cu"
+#include "group_mma.cu"
+
+#define ATT_QUERIES 128
+#define ATT_TILE    64
+#define ATT_THREADS 384
+#define ATT_STAGES  2
+
+static_assert(ATT_K_DIM == ATT_V_DIM && (ATT_K_DIM == 64 || ATT_K_DIM == 128 || ATT_K_DIM == 256), "dims");
+
+/* ==== Shared memory ==== */
+
+#define ATT_TILE_BYTES   (2 * ATT_TILE * ATT_K_DIM)
+#define ATT_KEYS_AT      (2 * ATT_QUERIES * ATT_K_DIM)
+#define ATT_VALUES_AT    (ATT_KEYS_AT + ATT_STAGES * ATT_TILE_BYTES)
+#define ATT_POSITIONS_AT (ATT_VALUES_AT + ATT_STAGES * ATT_TILE_BYTES)
+#define ATT_BARRIERS_AT  (ATT_POSITIONS_AT + 4 * ATT_QUERIES)
+#define ATT_KEPT_AT      (ATT_BARRIERS_AT + 128)
+#define ATT_SHARED       (ATT_KEPT_AT + KEPT_BYTES)
+
+#define ATT_ROWS_BLOCK (128 * ATT_QUERIES) /* bytes of 64 columns of all queries, and of a tile */
+#define ATT_TILE_BLOCK (128 * ATT_TILE)
+
+DYNAMIC_SHARED_ATOMS u8 shared_bytes[];
+
+DEVICE int *positions() {
+    return (int *)(shared_bytes + ATT_POSITIONS_AT);
+}
+
+#include "attention_block.cu"
+
+/* A stage has arrived; both warpgroups have left it. */
+struct Ring {
+    u64 filled[ATT_STAGES], left[ATT_STAGES];
+};
+struct Barriers {
+    Ring keys, values;
+};
+static_assert(sizeof(Barriers) <= 128, "barriers have their place");
+
+DEVICE Barriers &barriers() {
+    return *(Barriers *)(shared_bytes + ATT_BARRIERS_AT);
+}
+
+enum {
+    BRINGERS = 64,        /* threads that bring keys, and as many for values */
+    BRINGERS_ARRIVE = 2,  /* once a warp */
+    READERS_ARRIVE = 8,
+    QUERIES_BARRIER = 1,  /* named: and the next for the second warpgroup */
+};
+
+/* Byte of 16-byte piece `piece` of a row, where 64 columns of all rows are `block` bytes. */
+DEVICE int atom_at(int row, int piece, int block) {
+    return piece / 8 * block + row * 128 + ((piece ^ row) & 7) * 16;
+}
+
+/* ==== The warps that bring ==== */
+
+/* A tile's rows of keys or values; zeros where nobody looks. thread: of BRINGERS. */
+DEVICE void bring_tile(const Block &b, const u8 *cache, u8 *to, int tile, int thread) {
+    constexpr int pieces = ATT_K_DIM / 8, stride = ATT_KV_HEADS * 2 * ATT_K_DIM;
+    const int first = tile * ATT_TILE, start = place_of(first);
+    const u8 *from = cache + (u64)b.slot * ((u64)ATT_CAPACITY * stride) + b.kv_head * 2 * ATT_K_DIM;
+    const bool whole = first >= b.low && first + ATT_TILE <= b.high;
+#pragma unroll 4
+    for (int i = thread; i < ATT_TILE * pieces; i += BRINGERS) {
+        const int key = i / pieces, piece = i % pieces;
+        const bool inside = whole || (first + key >= b.low && first + key < b.high);
+        int place = inside ? start + key : 0;
+        if (ATT_RING && place >= ATT_CAPACITY)
+            place -= ATT_CAPACITY;
+        copy16_async(to + atom_at(key, piece, ATT_TILE_BLOCK), from + (u64)place * stride + 16 * piece, inside);
+    }
+    copies_close();
+    copies_wait<0>();
+    barrier_publish(); /* tensor cores read by another way than threads write */
+    warp_sync();
+}
+
+DEVICE void bring_all(const Block &b, const u8 *cache, int at, Ring &ring, int thread) {
+    int tile = b.low / ATT_TILE, step = 0;
+    for (; next_tile(b, tile); tile++, step++) {
+        const int stage = step % ATT_STAGES;
+        barrier_wait(&ring.left[stage], (step / ATT_STAGES & 1) ^ 1);
+        bring_tile(b, cache, shared_bytes + at + stage * ATT_TILE_BYTES, tile, thread);
+        if (thread % 32 == 0)
+            barrier_arrive(&ring.filled[stage]);
+    }
+}
+
+/* ==== A warpgroup's 64 rows ==== */
+
+/* A thread's place: rows g and g + 8 of its warp's 16, in each eight columns 2t and 2t + 1. */
+struct Place {
+    int g, t, row; /* row: g's of the block */
+
+    DEVICE Place() {
+        const int lane = threadIdx.x & 31;
+        g = lane >> 2;
+        t = lane & 3;
+        row = (int)(threadIdx.x >> 5) * 16 + g;
+    }
+};
+
+typedef float Products[ATT_TILE / 2]; /* of 64 keys: [8 keys][row g or g + 8][2 keys] */
+
+struct Sums {
+    float out[ATT_V_DIM / 2];   /* [8 columns][row][2 columns] */
+    float most[2], weight[2];   /* of both rows; the weight over the thread's keys */
+};
+
+/* The largest logit so far of a row that has not seen a key: less than any, but its difference to itself is 0. */
+#define ATT_LEAST -1e30f
+
+/* The group's queries; then all its warps see them. */
+DEVICE void bring_queries(const Block &b, const u16 *q16) {
+    constexpr int pieces = ATT_K_DIM / 8;
+    const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
+    for (int i = thread; i < 64 * pieces; i += 128) {
+        const int row = 64 * group + i / pieces, piece = i % pieces;
+        const bool inside = row < b.rows;
+        copy16_async(shared_bytes + atom_at(row, piece, ATT_ROWS_BLOCK),
+                     q16 + ((u64)(b.first + (inside ? row : 0)) * ATT_HEADS + b.head) * ATT_K_DIM + 8 * piece, inside);
+    }
+    copies_close();
+    copies_wait<0>();
+    barrier_publish();
+    warps_meet(QUERIES_BARRIER + group, 128);
+}
+
+/* Asks for queries x keys. */
+DEVICE void ask_logits(Products &s, const u8 *keys) {
+    const u8 *queries = shared_bytes + threadIdx.x / 128 * (128 * 64);
+    group_mma_begin();
+#pragma unroll
+    for (int k = 0; k < ATT_K_DIM / 16; k++)
+        group_mma_rows<ATT_TILE, ATT_TYPE>(s, queries + k / 4 * ATT_ROWS_BLOCK + k % 4 * 32,
+                                           keys + k / 4 * ATT_TILE_BLOCK + k % 4 * 32, k > 0);
+    group_mma_close();
+}
+
+/* Asks for out += weights x values. */
+DEVICE void ask_values(Sums &sums, const u32 (&weights)[ATT_TILE / 16][4], const u8 *values) {
+    group_mma_begin();
+#pragma unroll
+    for (int k = 0; k < ATT_TILE / 16; k++)
+        group_mma_columns<ATT_V_DIM, ATT_TYPE>(sums.out, weights[k], values + k * 2048, ATT_TILE_BLOCK);
+    group_mma_close();
+}
+
+/* Products become logits in powers of two, -infinity where a query does not see a key. */
+DEVICE void make_logits(const Block &b, const Place &at, int first, bool masked, Products &s TABLE_PARAMETERS) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int pos = positions()[at.row + 8 * half];
+#pragma unroll
+        for (int n = 0; n < ATT_TILE / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int key = first + 8 * n + 2 * at.t + i;
+                float &v = s[4 * n + 2 * half + i];
+                v = logit(pos, key, b.head, v TABLE_ARGUMENTS);
+                if (masked && !(key < b.high && visible(pos, key, b.head TABLE_ARGUMENTS)))
+                    v = minus_infinity();
+            }
+    }
+}
+
+#if ATT_SPARSE
+/* -infinity where a query's list leaves out the key. */
+DEVICE void leave_out(const Block &b, const Place &at, int first, const u32 *kept, Products &s) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const u32 bits = kept_ahead(kept, positions()[at.row + 8 * half], b.head, first);
+#pragma unroll
+        for (int n = 0; n < ATT_TILE / 4; n++) {
+            const int key = first + n / 2 * 8 + 2 * at.t + n % 2;
+            const int block = SPARSE_BLOCK % ATT_TILE ? key / SPARSE_BLOCK - first / SPARSE_BLOCK : 0;
+            if (!(bits >> block & 1))
+                s[n / 2 * 4 + 2 * half + n % 2] = minus_infinity();
+        }
+    }
+}
+#endif
+
+/* Logits become weights; shrink: what the sums before are worth beside the new maximum. */
+DEVICE void weigh(Products &s, Sums &sums, float (&shrink)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float before = sums.most[half];
+        float most = s[2 * half], weight = 0.0f;
+#pragma unroll
+        for (int n = 0; n < ATT_TILE / 8; n++)
+            most = fmaxf(most, fmaxf(s[4 * n + 2 * half], s[4 * n + 2 * half + 1]));
+        most = fmaxf(most, lane_swap(most, 1));
+        most = fmaxf(fmaxf(most, lane_swap(most, 2)), before);
+#pragma unroll
+        for (int n = 0; n < ATT_TILE / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float &v = s[4 * n + 2 * half + i];
+                v = exp2_fast(v - most);
+                weight += v;
+            }
+        shrink[half] = exp2_fast(before - most);
+        sums.weight[half] = multiply_add(sums.weight[half], shrink[half], weight);
+        sums.most[half] = most;
+    }
+}
+
+DEVICE void shrink_sums(Sums &sums, const float (&shrink)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+        if (shrink[half] != 1.0f)
+#pragma unroll
+            for (int n = 0; n < ATT_V_DIM / 8; n++) {
+                sums.out[4 * n + 2 * half] *= shrink[half];
+                sums.out[4 * n + 2 * half + 1] *= shrink[half];
+            }
+}
+
+DEVICE void pack_weights(const Products &s, u32 (&weights)[ATT_TILE / 16][4]) {
+#pragma unroll
+    for (int k = 0; k < ATT_TILE / 16; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            weights[k][i] = round_pair(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
+}
+
+DEVICE void finish(const Block &b, const Place &at, float *out, Sums &sums TABLE_PARAMETERS) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float weight = sums.weight[half];
+        weight += lane_swap(weight, 1);
+        weight += lane_swap(weight, 2);
+        const float factor = last_factor(sums.most[half], weight, b.head TABLE_ARGUMENTS);
+        const int row = at.row + 8 * half;
+        float *to = out + ((u64)(b.first + row) * ATT_HEADS + b.head) * ATT_V_DIM + 2 * at.t;
+        if (row < b.rows)
+#pragma unroll
+            for (int n = 0; n < ATT_V_DIM / 8; n++)
+                *(float2 *)(to + 8 * n) =
+                    make_float2(sums.out[4 * n + 2 * half] * factor, sums.out[4 * n + 2 * half + 1] * factor);
+    }
+}
+
+/* The tile of a step in both rings. */
+struct Reader {
+    int step;
+
+    DEVICE int stage() const {
+        return step % ATT_STAGES;
+    }
+    DEVICE const u8 *wait(Ring &ring, int at) const {
+        barrier_wait(&ring.filled[stage()], step / ATT_STAGES & 1);
+        return shared_bytes + at + stage() * ATT_TILE_BYTES;
+    }
+    DEVICE void leave(Ring &ring) const {
+        if ((threadIdx.x & 31) == 0)
+            barrier_arrive(&ring.left[stage()]);
+    }
+};
+
+#if ATT_SPARSE
+#define LEAVE_OUT(kind, tile)                                                                                          \
+    if ((kind) & KEPT_IN_PART)                                                                                         \
+        leave_out(b, at, (tile) * ATT_TILE, kept, s);
+#else
+#define LEAVE_OUT(kind, tile)
+#endif
+
+DEVICE void attend(const Block &b, const u16 *q16, float *out KEPT_PARAMETERS TABLE_PARAMETERS) {
+    const Place at;
+    Barriers &bar = barriers();
+    Sums sums = {};
+    sums.most[0] = sums.most[1] = ATT_LEAST;
+    int tile = b.low / ATT_TILE, kind = next_tile(b, tile);
+    bring_queries(b, q16);
+    if (kind) {
+        Products s;
+        u32 weights[ATT_TILE / 16][4];
+        float shrink[2];
+        Reader keys = {0}, values = {0};
+        ask_logits(s, keys.wait(bar.keys, ATT_KEYS_AT));
+        group_mma_wait<0>();
+        group_mma_keep(s);
+        keys.leave(bar.keys);
+        make_logits(b, at, tile * ATT_TILE, (kind & 3) != 2, s TABLE_ARGUMENTS);
+        LEAVE_OUT(kind, tile)
+        weigh(s, sums, shrink);
+        pack_weights(s, weights);
+        kind = next_tile(b, ++tile);
+#pragma unroll 1
+        while (kind) {
+            keys.step++;
+            ask_logits(s, keys.wait(bar.keys, ATT_KEYS_AT));
+            ask_values(sums, weights, values.wait(bar.values, ATT_VALUES_AT));
+            group_mma_wait<1>();
+            group_mma_keep(s);
+            keys.leave(bar.keys);
+            make_logits(b, at, tile * ATT_TILE, (kind & 3) != 2, s TABLE_ARGUMENTS);
+            LEAVE_OUT(kind, tile)
+            weigh(s, sums, shrink);
+            group_mma_wait<0>();
+            group_mma_keep(sums.out);
+            values.leave(bar.values);
+            values.step++;
+            shrink_sums(sums, shrink);
+            pack_weights(s, weights);
+            kind = next_tile(b, ++tile);
+        }
+        ask_values(sums, weights, values.wait(bar.values, ATT_VALUES_AT));
+        group_mma_wait<0>();
+        group_mma_keep(sums.out);
+    }
+    finish(b, at, out, sums TABLE_ARGUMENTS);
+}
+
+/* ==== The kernel ==== */
+
+#if ATT_SPARSE
+#define KEPT_ARGUMENTS , kept
+#else
+#define KEPT_ARGUMENTS
+#endif
+
+KERNEL __launch_bounds__(ATT_THREADS, 1)
+    ATT_NAME(const u16 *q16, const u8 *cache_k, const u8 *cache_v, float *out, const int *query_pos, const int *slots,
+             const int *lengths, const int *query_count KEPT_PARAMETERS TABLE_PARAMETERS) {
+    Block b;
+    next_kernel_release();
+    previous_kernels_wait();
+    if (!find_block(b, query_pos, slots, lengths, query_count))
+        return;
+    if (threadIdx.x == 0) {
+        Ring *const rings[] = {&barriers().keys, &barriers().values};
+        for (int i = 0; i < 2 * ATT_STAGES; i++) {
+            barrier_init(&rings[i / ATT_STAGES]->filled[i % ATT_STAGES], BRINGERS_ARRIVE);
+            barrier_init(&rings[i / ATT_STAGES]->left[i % ATT_STAGES], READERS_ARRIVE);
+        }
+        barrier_publish();
+    }
+#if ATT_SPARSE
+    kept_bring(kept_lists(), kept, positions(), b.rows, b.head, ATT_THREADS);
+#endif
+    block_sync();
+    const int warp = lane_from((int)(threadIdx.x >> 5), 0);
+    if (warp >= 8) {
+        warpgroup_registers_fewer<40>();
+        const int thread = threadIdx.x % BRINGERS;
+        if (warp < 10)
+            bring_all(b, cache_k, ATT_KEYS_AT, barriers().keys, thread);
+        else
+            bring_all(b, cache_v, ATT_VALUES_AT, barriers().values, thread);
+    } else {
+        warpgroup_registers_more<232>();
+        attend(b, q16, out KEPT_ARGUMENTS TABLE_ARGUMENTS);
+    }
+}
