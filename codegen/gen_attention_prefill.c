@@ -41,17 +41,22 @@ static int64_t prefill_shared(const KvLayout *l, const PrefillShape *s) {
            4 * s->queries;
 }
 
-/* kernels/attention_wgmma.cu: the layouts that it can do, and what it needs. */
+enum { GROUP_TILE = 64, GROUP_THREADS = 384, ATOM = 1 << 10 }; /* keys; dynamic memory begins at an atom */
+
+/* kernels/attention_wgmma.cu and attention_wgmma_wide.cu: the layouts that they can do, and what they need. */
 static bool group_kernel(const KvLayout *l, int64_t room, PrefillKernel *out) {
-    enum { QUERIES = 128, TILE = 64, STAGES = 2, THREADS = 384, BARRIERS = 128, ALIGNMENT = 1 << 10 };
+    enum { QUERIES = 128, STAGES = 2, BARRIERS = 128 };
+    enum { WIDE_QUERIES = 64, WIDE_NUMBERS = 7, CHUNKS = 8, CHUNK = 16 << 10, WIDE_BARRIERS = 256 };
     const int64_t row = 2 * (int64_t)l->k_dim;
-    *out = (PrefillKernel){.file = "attention_wgmma.cu",
-                           .queries = QUERIES,
-                           .threads = THREADS,
-                           .blocks = 1,
-                           .shared = (QUERIES + 2 * STAGES * TILE) * row + 4 * QUERIES + BARRIERS};
-    return l->k_dim == l->v_dim && (l->k_dim == 64 || l->k_dim == 128 || l->k_dim == 256) &&
-           out->shared + ALIGNMENT <= room;
+    *out = (PrefillKernel){.file = "attention_wgmma.cu", .queries = QUERIES, .threads = GROUP_THREADS, .blocks = 1};
+    out->shared = (QUERIES + 2 * STAGES * GROUP_TILE) * row + 4 * QUERIES + BARRIERS;
+    if (l->k_dim > 256) {
+        out->file = "attention_wgmma_wide.cu";
+        out->queries = WIDE_QUERIES;
+        out->shared = WIDE_QUERIES * (row + 2 * 2 * GROUP_TILE + 4 * WIDE_NUMBERS) + CHUNKS * CHUNK + WIDE_BARRIERS;
+    }
+    return l->k_dim == l->v_dim && (l->k_dim == 64 || l->k_dim == 128 || l->k_dim == 256 || l->k_dim == 512) &&
+           out->shared + ATOM <= room;
 }
 
 /* more: bytes of shared memory besides the tiles. */

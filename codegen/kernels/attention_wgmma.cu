@@ -25,7 +25,6 @@
 #endif
 
 #include "attention_kept.cu"
-#include "group_mma.cu"
 
 #define ATT_QUERIES 128
 #define ATT_TILE    64
@@ -53,7 +52,7 @@ DEVICE int *positions() {
     return (int *)(shared_bytes + ATT_POSITIONS_AT);
 }
 
-#include "attention_block.cu"
+#include "attention_group.cu"
 
 /* A stage has arrived; both warpgroups have left it. */
 struct Ring {
@@ -75,31 +74,15 @@ enum {
     QUERIES_BARRIER = 1,  /* named: and the next for the second warpgroup */
 };
 
-/* Byte of 16-byte piece `piece` of a row, where 64 columns of all rows are `block` bytes. */
-DEVICE int atom_at(int row, int piece, int block) {
-    return piece / 8 * block + row * 128 + ((piece ^ row) & 7) * 16;
-}
-
 /* ==== The warps that bring ==== */
 
-/* A tile's rows of keys or values; zeros where nobody looks. thread: of BRINGERS. */
-DEVICE void bring_tile(const Block &b, const u8 *cache, u8 *to, int tile, int thread) {
-    constexpr int pieces = ATT_K_DIM / 8, stride = ATT_KV_HEADS * 2 * ATT_K_DIM;
-    const int first = tile * ATT_TILE, start = place_of(first);
-    const u8 *from = cache + (u64)b.slot * ((u64)ATT_CAPACITY * stride) + b.kv_head * 2 * ATT_K_DIM;
-    const bool whole = first >= b.low && first + ATT_TILE <= b.high;
+/* A tile's rows of keys or values. thread: of BRINGERS. */
+DEVICE void bring_tile(const Keys &keys, u8 *to, int thread) {
+    constexpr int pieces = ATT_K_DIM / 8;
 #pragma unroll 4
-    for (int i = thread; i < ATT_TILE * pieces; i += BRINGERS) {
-        const int key = i / pieces, piece = i % pieces;
-        const bool inside = whole || (first + key >= b.low && first + key < b.high);
-        int place = inside ? start + key : 0;
-        if (ATT_RING && place >= ATT_CAPACITY)
-            place -= ATT_CAPACITY;
-        copy16_async(to + atom_at(key, piece, ATT_TILE_BLOCK), from + (u64)place * stride + 16 * piece, inside);
-    }
-    copies_close();
-    copies_wait<0>();
-    barrier_publish(); /* tensor cores read by another way than threads write */
+    for (int i = thread; i < ATT_TILE * pieces; i += BRINGERS)
+        keys.bring(to + atom_at(i / pieces, i % pieces, ATT_TILE_BLOCK), i / pieces, i % pieces);
+    copies_shown();
     warp_sync();
 }
 
@@ -108,7 +91,7 @@ DEVICE void bring_all(const Block &b, const u8 *cache, int at, Ring &ring, int t
     for (; next_tile(b, tile); tile++, step++) {
         const int stage = step % ATT_STAGES;
         barrier_wait(&ring.left[stage], (step / ATT_STAGES & 1) ^ 1);
-        bring_tile(b, cache, shared_bytes + at + stage * ATT_TILE_BYTES, tile, thread);
+        bring_tile(Keys(b, cache, tile), shared_bytes + at + stage * ATT_TILE_BYTES, thread);
         if (thread % 32 == 0)
             barrier_arrive(&ring.filled[stage]);
     }
@@ -116,27 +99,10 @@ DEVICE void bring_all(const Block &b, const u8 *cache, int at, Ring &ring, int t
 
 /* ==== A warpgroup's 64 rows ==== */
 
-/* A thread's place: rows g and g + 8 of its warp's 16, in each eight columns 2t and 2t + 1. */
-struct Place {
-    int g, t, row; /* row: g's of the block */
-
-    DEVICE Place() {
-        const int lane = threadIdx.x & 31;
-        g = lane >> 2;
-        t = lane & 3;
-        row = (int)(threadIdx.x >> 5) * 16 + g;
-    }
-};
-
-typedef float Products[ATT_TILE / 2]; /* of 64 keys: [8 keys][row g or g + 8][2 keys] */
-
 struct Sums {
     float out[ATT_V_DIM / 2];   /* [8 columns][row][2 columns] */
     float most[2], weight[2];   /* of both rows; the weight over the thread's keys */
 };
-
-/* The largest logit so far of a row that has not seen a key: less than any, but its difference to itself is 0. */
-#define ATT_LEAST -1e30f
 
 /* The group's queries; then all its warps see them. */
 DEVICE void bring_queries(const Block &b, const u16 *q16) {
@@ -146,11 +112,9 @@ DEVICE void bring_queries(const Block &b, const u16 *q16) {
         const int row = 64 * group + i / pieces, piece = i % pieces;
         const bool inside = row < b.rows;
         copy16_async(shared_bytes + atom_at(row, piece, ATT_ROWS_BLOCK),
-                     q16 + ((u64)(b.first + (inside ? row : 0)) * ATT_HEADS + b.head) * ATT_K_DIM + 8 * piece, inside);
+                     query_at(b, q16, inside ? row : 0) + 8 * piece, inside);
     }
-    copies_close();
-    copies_wait<0>();
-    barrier_publish();
+    copies_shown();
     warps_meet(QUERIES_BARRIER + group, 128);
 }
 
@@ -174,83 +138,16 @@ DEVICE void ask_values(Sums &sums, const u32 (&weights)[ATT_TILE / 16][4], const
     group_mma_close();
 }
 
-/* Products become logits in powers of two, -infinity where a query does not see a key. */
-DEVICE void make_logits(const Block &b, const Place &at, int first, bool masked, Products &s TABLE_PARAMETERS) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int pos = positions()[at.row + 8 * half];
-#pragma unroll
-        for (int n = 0; n < ATT_TILE / 8; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const int key = first + 8 * n + 2 * at.t + i;
-                float &v = s[4 * n + 2 * half + i];
-                v = logit(pos, key, b.head, v TABLE_ARGUMENTS);
-                if (masked && !(key < b.high && visible(pos, key, b.head TABLE_ARGUMENTS)))
-                    v = minus_infinity();
-            }
-    }
-}
-
-#if ATT_SPARSE
-/* -infinity where a query's list leaves out the key. */
-DEVICE void leave_out(const Block &b, const Place &at, int first, const u32 *kept, Products &s) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const u32 bits = kept_ahead(kept, positions()[at.row + 8 * half], b.head, first);
-#pragma unroll
-        for (int n = 0; n < ATT_TILE / 4; n++) {
-            const int key = first + n / 2 * 8 + 2 * at.t + n % 2;
-            const int block = SPARSE_BLOCK % ATT_TILE ? key / SPARSE_BLOCK - first / SPARSE_BLOCK : 0;
-            if (!(bits >> block & 1))
-                s[n / 2 * 4 + 2 * half + n % 2] = minus_infinity();
-        }
-    }
-}
-#endif
-
 /* Logits become weights; shrink: what the sums before are worth beside the new maximum. */
 DEVICE void weigh(Products &s, Sums &sums, float (&shrink)[2]) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float before = sums.most[half];
-        float most = s[2 * half], weight = 0.0f;
-#pragma unroll
-        for (int n = 0; n < ATT_TILE / 8; n++)
-            most = fmaxf(most, fmaxf(s[4 * n + 2 * half], s[4 * n + 2 * half + 1]));
-        most = fmaxf(most, lane_swap(most, 1));
-        most = fmaxf(fmaxf(most, lane_swap(most, 2)), before);
-#pragma unroll
-        for (int n = 0; n < ATT_TILE / 8; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float &v = s[4 * n + 2 * half + i];
-                v = exp2_fast(v - most);
-                weight += v;
-            }
+        const float before = sums.most[half], most = fmaxf(row_most(s, half), before);
+        const float weight = row_weights(s, half, most);
         shrink[half] = exp2_fast(before - most);
         sums.weight[half] = multiply_add(sums.weight[half], shrink[half], weight);
         sums.most[half] = most;
     }
-}
-
-DEVICE void shrink_sums(Sums &sums, const float (&shrink)[2]) {
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-        if (shrink[half] != 1.0f)
-#pragma unroll
-            for (int n = 0; n < ATT_V_DIM / 8; n++) {
-                sums.out[4 * n + 2 * half] *= shrink[half];
-                sums.out[4 * n + 2 * half + 1] *= shrink[half];
-            }
-}
-
-DEVICE void pack_weights(const Products &s, u32 (&weights)[ATT_TILE / 16][4]) {
-#pragma unroll
-    for (int k = 0; k < ATT_TILE / 16; k++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            weights[k][i] = round_pair(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
 }
 
 DEVICE void finish(const Block &b, const Place &at, float *out, Sums &sums TABLE_PARAMETERS) {
@@ -287,14 +184,6 @@ struct Reader {
     }
 };
 
-#if ATT_SPARSE
-#define LEAVE_OUT(kind, tile)                                                                                          \
-    if ((kind) & KEPT_IN_PART)                                                                                         \
-        leave_out(b, at, (tile) * ATT_TILE, kept, s);
-#else
-#define LEAVE_OUT(kind, tile)
-#endif
-
 DEVICE void attend(const Block &b, const u16 *q16, float *out KEPT_PARAMETERS TABLE_PARAMETERS) {
     const Place at;
     Barriers &bar = barriers();
@@ -312,7 +201,7 @@ DEVICE void attend(const Block &b, const u16 *q16, float *out KEPT_PARAMETERS TA
         group_mma_keep(s);
         keys.leave(bar.keys);
         make_logits(b, at, tile * ATT_TILE, (kind & 3) != 2, s TABLE_ARGUMENTS);
-        LEAVE_OUT(kind, tile)
+        LEAVE_OUT(kind, tile, s)
         weigh(s, sums, shrink);
         pack_weights(s, weights);
         kind = next_tile(b, ++tile);
@@ -325,13 +214,13 @@ DEVICE void attend(const Block &b, const u16 *q16, float *out KEPT_PARAMETERS TA
             group_mma_keep(s);
             keys.leave(bar.keys);
             make_logits(b, at, tile * ATT_TILE, (kind & 3) != 2, s TABLE_ARGUMENTS);
-            LEAVE_OUT(kind, tile)
+            LEAVE_OUT(kind, tile, s)
             weigh(s, sums, shrink);
             group_mma_wait<0>();
             group_mma_keep(sums.out);
             values.leave(bar.values);
             values.step++;
-            shrink_sums(sums, shrink);
+            shrink_rows(sums.out, shrink);
             pack_weights(s, weights);
             kind = next_tile(b, ++tile);
         }
@@ -343,12 +232,6 @@ DEVICE void attend(const Block &b, const u16 *q16, float *out KEPT_PARAMETERS TA
 }
 
 /* ==== The kernel ==== */
-
-#if ATT_SPARSE
-#define KEPT_ARGUMENTS , kept
-#else
-#define KEPT_ARGUMENTS
-#endif
 
 KERNEL __launch_bounds__(ATT_THREADS, 1)
     ATT_NAME(const u16 *q16, const u8 *cache_k, const u8 *cache_v, float *out, const int *query_pos, const int *slots,

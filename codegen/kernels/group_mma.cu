@@ -12,7 +12,8 @@
  *
  *   group_mma_rows<N>(c, a, b, add)        both from shared memory, in atoms as above: a, 64 rows, too. add false: c = a b
  *   group_mma_columns<N>(c, a, b, block)   b the other way round: 16 rows of k x N columns, in blocks of 64 columns
- *                                          that lie `block` bytes apart, each [rows of k][64] in atoms as above
+ *                                          that lie `block` bytes apart, each [rows of k][64] in atoms as above; a
+ *                                          in registers or, as rows, in shared memory
  *
  *   group_mma_begin()    before the first product that reads or adds to registers which the threads have written
  *   group_mma<N>(..)     asks for a product; no register of it may be touched until it is done
@@ -128,6 +129,22 @@ DEVICE void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b,
     } else {
         GM_COLUMNS_OF("f16")
     }
+}
+
+#define GM_ROWS_COLUMNS(type)                                                                                          \
+    asm volatile("{ .reg .pred add; setp.ne.b32 add, 1, 0;"                                                            \
+                 " wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {" GM_NAMES0 "," GM_NAMES32 ","        \
+                 GM_NAMES64 "," GM_NAMES96 "}, %128, %129, add, 1, 1, 0, 1; }"                                         \
+                 : GM_SUMS32(c, 0), GM_SUMS32(c, 32), GM_SUMS32(c, 64), GM_SUMS32(c, 96) : "l"(rows), "l"(at))
+
+template <int N, bool BF16> DEVICE void group_mma_columns(float (&c)[N / 2], const u8 *a, const u8 *b, u32 block) {
+    static_assert(N == 256, "columns of a product");
+    const u64 rows = group_mma_descriptor(a);
+    const u64 at = (u64)(shared_address(b) >> 4) | (u64)(block >> 4) << 16 | 64ull << 32 | 1ull << 62;
+    if constexpr (BF16)
+        GM_ROWS_COLUMNS("bf16");
+    else
+        GM_ROWS_COLUMNS("f16");
 }
 /* clang-format on */
 

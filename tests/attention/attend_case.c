@@ -63,19 +63,19 @@ int64_t case_partials(const AttendCase *c, int rows) {
     return rows * c->heads * splits * (c->v_dim + 2);
 }
 
-enum { WGMMA_QUERIES = 128, WGMMA_TILE = 64, WGMMA_THREADS = 384 };
+enum { WGMMA_QUERIES = 128, WIDE_QUERIES = 64, WGMMA_TILE = 64, WGMMA_THREADS = 384 };
 
 bool case_wgmma(const AttendCase *c) {
-    return c->k_dim == c->v_dim && (c->k_dim == 64 || c->k_dim == 128 || c->k_dim == 256);
+    return c->k_dim == c->v_dim && (c->k_dim == 64 || c->k_dim == 128 || c->k_dim == 256 || c->k_dim == 512);
 }
 
 const char *case_prefill_file(const AttendCase *c) {
-    return c->wgmma ? "attention_wgmma.cu" : "attention_prefill.cu";
+    return !c->wgmma ? "attention_prefill.cu" : c->k_dim > 256 ? "attention_wgmma_wide.cu" : "attention_wgmma.cu";
 }
 
 int case_prefill_queries(const AttendCase *c) {
     if (c->wgmma)
-        return WGMMA_QUERIES;
+        return c->k_dim > 256 ? WIDE_QUERIES : WGMMA_QUERIES;
     return c->queries ? c->queries : wide(c) > 256 ? 32 : wide(c) > 128 ? 64 : 128;
 }
 
@@ -95,6 +95,8 @@ static int64_t line(int n) {
 
 int64_t case_prefill_shared(const AttendCase *c) {
     const int64_t queries = case_prefill_queries(c), tile = c->tile ? c->tile : wide(c) > 64 ? 32 : 64;
+    if (c->wgmma && c->k_dim > 256)
+        return WIDE_QUERIES * (2 * c->k_dim + 4 * WGMMA_TILE + 28) + (8 << 14) + 256 + 8 * case_words(c);
     if (c->wgmma)
         return (WGMMA_QUERIES + 4 * WGMMA_TILE) * 2 * (int64_t)c->k_dim + 4 * WGMMA_QUERIES + 128 + 8 * case_words(c);
     const int64_t exchanged = column_groups(c) > 1 ? line((int)tile) + 4 * column_groups(c) : 0;

@@ -36,6 +36,8 @@ static const Compilation all[] = {
     {"wgmma 256", WGMMA, {FULL(32, 4, 256), .wgmma = 1}, true},
     {"wgmma 128, soft-cap, sink", WGMMA, {FULL(32, 8, 128), .wgmma = 1, .score = 1, .sink = 1}, true},
     {"wgmma 64, ALiBi", WGMMA, {FULL(32, 8, 64), .wgmma = 1, .score = 2}, true},
+    {"wgmma 512", WGMMA, {FULL(32, 4, 512), .wgmma = 1}, true},
+    {"wgmma, sparse 512, bf16", WGMMA, {FULL(32, 4, 512), SPARSE, .wgmma = 1, .bf16 = 1}, true},
     {"wgmma, sparse 256", WGMMA, {FULL(16, 8, 256), SPARSE, .wgmma = 1}, true},
     {"prefill 512, bf16", PREFILL, {FULL(32, 4, 512), .queries = 64, .tile = 64, .bf16 = 1}, true},
     {"prefill 64, soft-cap, sink", PREFILL, {FULL(32, 8, 64), .score = 1, .sink = 1}, true},
@@ -59,13 +61,13 @@ static const Compilation all[] = {
 enum { N = sizeof all / sizeof all[0] };
 
 static Program program(const Compilation *c) {
-    static const char *const files[] = {"attention_decode.cu",  "attention_decode.cu", "attention_heads.cu",
-                                        "attention_prefill.cu", "attention_wgmma.cu",  "attention_means.cu",
-                                        "attention_choose.cu"};
+    static const char *const files[] = {
+        "attention_decode.cu", "attention_decode.cu", "attention_heads.cu", "attention_prefill.cu", NULL,
+        "attention_means.cu",  "attention_choose.cu"};
     char *defines = c->which == DECODE8    ? case_decode_defines(&c->of, 8, 1, 0)
                     : c->which == DECODE16 ? case_decode_defines(&c->of, 16, 1, 0)
                                            : case_prefill_defines(&c->of);
-    return attention_program(c->label, files[c->which], defines);
+    return attention_program(c->label, c->which == WGMMA ? case_prefill_file(&c->of) : files[c->which], defines);
 }
 
 static bool compile(const Nvrtc *n, const char *arch) {

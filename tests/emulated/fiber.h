@@ -16,10 +16,10 @@ enum : uint32_t { ABI = 3 };
 enum : size_t {
     MAX_THREADS = 1024,
     STACK_BYTES = 64 << 10,
-    FIRST_STACK = 64, /* stacks' worth of bytes for the fibers */
+    FIRST_STACK = 80, /* stacks' worth of bytes for the fibers */
     ARENA_BYTES = 128 << 20,
     MAX_COPIES = 64, /* of a fiber, under way */
-    MAX_PRODUCTS = 24,
+    MAX_PRODUCTS = 40,
     /* Dynamic shared memory of a block, and what lies behind it to find out who writes there. */
     SHARED_MOST = 227 << 10,
     FENCE_BYTES = 1024,

@@ -299,25 +299,29 @@ inline void group_mma_begin() {}
 inline void group_mma_close() {
     emulated::self().closed++;
 }
-inline void emulated_ask(emulated::Product p, int columns_step) {
+inline void emulated_ask(emulated::Product p) {
     emulated::Fiber &f = emulated::self();
     if (f.products == emulated::MAX_PRODUCTS)
         emulated::calls().fail("more products of a warpgroup under way than the emulator remembers");
-    if (((uintptr_t)p.b | (uintptr_t)p.rows) & (1023 ^ columns_step))
+    if (((uintptr_t)p.b | (uintptr_t)p.rows) & (1023 ^ 96))
         emulated::calls().fail("rows for a warpgroup are no atoms of 1024 bytes");
     p.group = f.closed;
     p.warp = f.index / 32;
     f.product[f.products++] = p;
 }
 template <int N> inline void group_mma(float (&c)[N / 2], const u32 (&a)[4], const u8 *b) {
-    emulated_ask({c, a, nullptr, b, N, 0, 0, 0, true, false}, 96);
+    emulated_ask({c, a, nullptr, b, N, 0, 0, 0, true, false});
 }
 template <int N, bool BF16> inline void group_mma_rows(float (&c)[N / 2], const u8 *a, const u8 *b, bool add) {
-    emulated_ask({c, nullptr, a, b, N, 0, 0, 0, add, BF16}, 96);
+    emulated_ask({c, nullptr, a, b, N, 0, 0, 0, add, BF16});
 }
 template <int N, bool BF16>
 inline void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b, u32 block) {
-    emulated_ask({c, a, nullptr, b, N, 0, 0, block, true, BF16}, 0);
+    emulated_ask({c, a, nullptr, b, N, 0, 0, block, true, BF16});
+}
+template <int N, bool BF16>
+inline void group_mma_columns(float (&c)[N / 2], const u8 *a, const u8 *b, u32 block) {
+    emulated_ask({c, nullptr, a, b, N, 0, 0, block, true, BF16});
 }
 template <int OPEN> inline void group_mma_wait() {
     emulated::Fiber &f = emulated::self();
