@@ -79,7 +79,7 @@ enum {
 /* A tile's rows of keys or values. thread: of BRINGERS. */
 DEVICE void bring_tile(const Keys &keys, u8 *to, int thread) {
     constexpr int pieces = ATT_K_DIM / 8;
-#pragma unroll 4
+#pragma unroll 2
     for (int i = thread; i < ATT_TILE * pieces; i += BRINGERS)
         keys.bring(to + atom_at(i / pieces, i % pieces, ATT_TILE_BLOCK), i / pieces, i % pieces);
     copies_shown();
