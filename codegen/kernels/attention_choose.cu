@@ -68,15 +68,19 @@ struct Queries {
     int whole;       /* blocks of keys that some row has behind it or ends with */
 };
 
-/* Rows at positions before `pos`. */
+/* Rows at positions before `pos`: as many as there are positions from the first row's on, if rows are consecutive, and
+ * never more. */
 DEVICE int rows_before(const int *query_pos, int count, int pos) {
-    int low = 0;
-    while (low < count) {
-        const int middle = (low + count) / 2;
+    const int span = pos - query_pos[0];
+    int low = 0, high = span < 0 ? 0 : span < count ? span : count;
+    if (high == 0 || query_pos[high - 1] < pos)
+        return high;
+    while (low < high) {
+        const int middle = (low + high) / 2;
         if (query_pos[middle] < pos)
             low = middle + 1;
         else
-            count = middle;
+            high = middle;
     }
     return low;
 }

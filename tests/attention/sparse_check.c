@@ -461,7 +461,7 @@ bool sparse_check(Lab *l, const AttendCase *c, const Wish *built, SparseCounts *
     const int B = c->sparse.block, N = c->capacity;
     Trial t = trial_new(l, c, built, counts);
     fill(&t, 1.2);
-    const int whole = between(N / B / 2, N / B - 1) * B, odd = between(N / 2, N - 1);
+    const int whole = between(N / B / 2, N / B - 1) * B, odd = N - between(1, B);
     const Call calls[] = {
         {0, odd, 0},                                               /* a prompt, its end within a block */
         {whole - between(1, 3) * B, between(17, 3 * B), N},        /* from a block's beginning on */

@@ -12,14 +12,14 @@
 
 /* Capacity is the context: the prompts are as long as that or shorter. Tiles are as plans for sm_90a have them. */
 static AttendCase cases[] = {
-    {.name = "64, blocks of 16, groups of 2",
+    {.name = "64, blocks of 17, groups of 2",
      .heads = 4,
      .kv_heads = 2,
      .k_dim = 64,
      .v_dim = 64,
-     .capacity = 331,
+     .capacity = 601,
      .lookback = -1,
-     .sparse = {.block = 16, .sink = 1, .local = 2, .tail = 1, .alpha = 0.2}},
+     .sparse = {.block = 17, .sink = 1, .local = 2, .tail = 1, .alpha = 0.2}},
     {.name = "128, blocks of 128, bf16",
      .heads = 2,
      .kv_heads = 1,

@@ -246,26 +246,40 @@ class Case:
         self.rings()
 
     def sparse(self):
-        """Sparse attention in two layers, of all rows and of the wanted ones: far from dense, and as the evaluator has it
-        but for a query block or two whose choice is a near tie; with alpha 0 the bytes of dense attention."""
+        """Sparse attention in two layers, of all rows and of the wanted ones: far from dense, and as the evaluator has it;
+        with alpha 0 the bytes of dense attention."""
         self.make_tiny()
         self.model = os.path.join(HERE, "sparse.lap")
         self.random_tokens(210, self.vocab)
-        on, off, all_kept = ["--sparse", "on"], ["--sparse", "off"], ["--sparse", "on", "--alpha", "0"]
+        off, all_kept = ["--sparse", "off"], ["--sparse", "on", "--alpha", "0"]
         calls = ["210", "64+96"]
-        want = floats(self.feed(CPU, self.tokens, calls[0], more=on)[0])
         dense = [read(f) for f in self.feed(self.gpu(), self.tokens, *calls, more=off)]
-        far = row_error(array("f", dense[0]), want, 0, len(want))
+        far = row_error(array("f", dense[0]), self.evaluate_sparse("0.7", []), 0, len(self.tokens) * self.vocab)
         if not far > 4 * MOST_RMS[self.kv]:
             self.fail("dense and sparse logits are only %.2e apart" % far)
-        self.odd_rows = 32
-        for what, file in zip(calls, self.feed(self.gpu(), self.tokens, *calls, more=on)):
-            self.compare("calls of " + what, floats(file), want)
-        apart = on + ["--apart", "3"]  # blocks of queries of a third of their rows
-        got, want = (floats(self.feed(d, self.tokens, calls[0], more=apart)[0]) for d in (self.gpu(), CPU))
-        self.compare("every third row", got, want)
+        self.compare_sparse(calls, [])
+        self.compare_sparse(calls[:1], ["--apart", "3"])  # blocks of queries of a third of their rows
         if [read(f) for f in self.feed(self.gpu(), self.tokens, *calls, more=all_kept)] != dense:
             self.fail("with alpha 0 the bytes are not those of dense attention")
+
+    def evaluate_sparse(self, alpha, more):
+        more = ["--sparse", "on", "--alpha", alpha] + more
+        return floats(self.feed(CPU, self.tokens, str(len(self.tokens)), more=more)[0])
+
+    def compare_sparse(self, calls, more):
+        """Each row with the evaluator's at the text's alpha or, where that is nearer, at one that is 0.4 % more or less:
+        a block whose score is so near the limit may be chosen otherwise."""
+        v, ways = self.vocab, [self.evaluate_sparse(alpha, more) for alpha in ("0.7", "0.6972", "0.7028")]
+        for what, file in zip(calls, self.feed(self.gpu(), self.tokens, *calls, more=["--sparse", "on"] + more)):
+            got, want, ties = floats(file), array("f"), 0
+            for at in range(0, len(ways[0]), v):
+                errors = [row_error(got, w, at, v) for w in ways]
+                best = 0 if errors[0] <= MOST_RMS[self.kv] else errors.index(min(errors))
+                want.extend(ways[best][at:at + v])
+                ties += best > 0
+            self.compare(" ".join(["calls of", what] + more) + ", %d rows of a near tie" % ties, got, want)
+            if ties * 4 > len(ways[0]) // v:
+                self.fail("too many near ties")
 
     def experts(self):
         """One layer, so that a row whose experts tie keeps that to itself."""

@@ -55,6 +55,7 @@ programs() {
     check matmul "$build/tests/kernels/matmul_gpu" check
     check prefill "$build/tests/kernels/prefill_gpu" check
     check attention "$build/tests/attention/attention_gpu" check
+    check sparse "$build/tests/attention/sparse_gpu" check
     check sampling "$build/tests/sampling/sampling_gpu" check
 }
 
