@@ -52,6 +52,14 @@ DEVICE u32 *kept_lists() {
     return (u32 *)(shared_bytes + ATT_KEPT_AT);
 }
 
+#if ATT_SPARSE
+/* The block's rows' lists to shared memory; then block_sync(). */
+DEVICE void find_kept(const Block &b, const u32 *kept) {
+    const bool one_block = b.oldest / SPARSE_BLOCK == b.newest / SPARSE_BLOCK;
+    kept_bring(kept_lists(), kept, positions(), one_block ? 1 : b.rows, b.head, ATT_THREADS);
+}
+#endif
+
 /* Beside the class of a tile: not all of its rows keep all of its keys. */
 enum { KEPT_IN_PART = 4 };
 

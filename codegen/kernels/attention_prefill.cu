@@ -376,8 +376,7 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     if (!find_block(b, query_pos, slots, lengths, query_count))
         return;
 #if ATT_SPARSE
-    const bool one_block = b.oldest / SPARSE_BLOCK == b.newest / SPARSE_BLOCK;
-    kept_bring(kept_lists(), kept, positions(), one_block ? 1 : b.rows, b.head, ATT_THREADS);
+    find_kept(b, kept);
     block_sync();
 #endif
     int tile = b.low / ATT_TILE, kind = next_tile(b, tile);

@@ -366,7 +366,7 @@ KERNEL __launch_bounds__(ATT_THREADS, 1)
         barrier_publish();
     }
 #if ATT_SPARSE
-    kept_bring(kept_lists(), kept, positions(), b.rows, b.head, ATT_THREADS);
+    find_kept(b, kept);
 #endif
     block_sync();
     const int warp = lane_from((int)(threadIdx.x >> 5), 0);
