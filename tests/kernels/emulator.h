@@ -319,8 +319,7 @@ template <int N, bool BF16>
 inline void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b, u32 block) {
     emulated_ask({c, a, nullptr, b, N, 0, 0, block, true, BF16});
 }
-template <int N, bool BF16>
-inline void group_mma_columns(float (&c)[N / 2], const u8 *a, const u8 *b, u32 block) {
+template <int N, bool BF16> inline void group_mma_columns(float (&c)[N / 2], const u8 *a, const u8 *b, u32 block) {
     emulated_ask({c, nullptr, a, b, N, 0, 0, block, true, BF16});
 }
 template <int OPEN> inline void group_mma_wait() {
