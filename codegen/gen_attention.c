@@ -7,21 +7,39 @@
  */
 #include "codegen/gen_attention_int.h"
 
-enum { MAX_DIM = 512 };
+enum { MAX_DIM = 512, KV_SPAN = 32, KV_ROTATED = 128 };
 
 /* ==== Reading the group ==== */
 
-static bool supported(Gen *g, const Attention *a, const Node *at) {
-    const KvLayout *l = a->layout;
-    if ((l->k_type != DT_F16 && l->k_type != DT_BF16) || l->v_type != l->k_type)
+static bool supported_plane(Gen *g, const Node *at, const Attention *a, DType t) {
+    if (!kv_form(t))
         gen_fail(
             g, at,
-            "a GPU reads keys and values both as f16 or both as bf16, cache '%s' holds %s and %s: change --kv-k and "
-            "--kv-v, or k_type and v_type in the text",
-            g->m->caches.v[a->cache].name, dtype_name(l->k_type), dtype_name(l->v_type));
-    else if (l->k_dim % 16 || l->v_dim % 16 || l->k_dim > MAX_DIM || l->v_dim > MAX_DIM)
+            "a GPU reads no %s, cache '%s' holds %s and %s: change --kv-k and --kv-v, or k_type and v_type in the text",
+            dtype_name(t), g->m->caches.v[a->cache].name, dtype_name(a->layout->k_type), dtype_name(a->layout->v_type));
+    else if (kv_group(t) && a->layout->ring && a->layout->capacity % KV_PLACES)
+        gen_fail(g, at, "cache '%s' of %s is a ring of %lld positions, which is no multiple of %d",
+                 g->m->caches.v[a->cache].name, dtype_name(t), (long long)a->layout->capacity, KV_PLACES);
+    return !g->failed;
+}
+
+/* A warp of prefill has whole spans of packed values, and whole groups of rotated ones. */
+static bool supported_values(const KvLayout *l) {
+    const int columns = l->v_dim / attention_column_groups(l);
+    return !kv_group(l->v_type) || (kv_rotated(l->v_type) ? columns == KV_ROTATED : columns % KV_SPAN == 0);
+}
+
+static bool supported(Gen *g, const Attention *a, const Node *at) {
+    const KvLayout *l = a->layout;
+    if (!supported_plane(g, at, a, l->k_type) || !supported_plane(g, at, a, l->v_type))
+        return false;
+    if (l->k_dim % 16 || l->v_dim % 16 || l->k_dim > MAX_DIM || l->v_dim > MAX_DIM)
         gen_fail(g, at, "heads of %d and %d elements: a GPU attends to multiples of 16 up to %d", l->k_dim, l->v_dim,
                  MAX_DIM);
+    else if (!supported_values(l))
+        gen_fail(g, at, "heads of %d values of %s: a GPU attends to %s", l->v_dim, dtype_name(l->v_type),
+                 kv_rotated(l->v_type) ? "128, 256 or 512"
+                                       : "multiples of 32 up to 128, of 64 up to 256 and of 128 up to 512");
     return !g->failed;
 }
 
@@ -101,7 +119,8 @@ void attention_defines(const Attention *a, Buf *b) {
     const bool causal = a->variant && scalar_causal(a->variant->visible);
     buf_printf(b, "#define ATT_HEADS %lld\n#define ATT_KV_HEADS %d\n#define ATT_K_DIM %d\n#define ATT_V_DIM %d\n",
                (long long)(a->q_heads ? a->q_heads : l->heads), l->heads, l->k_dim, l->v_dim);
-    buf_printf(b, "#define ATT_SCALE ((float)%s)\n#define ATT_TYPE %d\n", scale, l->k_type == DT_BF16);
+    buf_printf(b, "#define ATT_SCALE ((float)%s)\n#define ATT_K_FORM %s\n#define ATT_V_FORM %s\n", scale,
+               kv_form(l->k_type), kv_form(l->v_type));
     buf_printf(b, "#define ATT_CAPACITY %lld\n#define ATT_RING %d\n#define ATT_LOOKBACK %lld\n#define ATT_CAUSAL %d\n",
                (long long)l->capacity, l->ring, (long long)attention_lookback(a), causal);
     buf_printf(b, "#define ATT_SCORE %d\n#define ATT_SINK %d\n#define ATT_STORE %d\n#define ATT_QUERY_ROWS %d\n",
@@ -109,6 +128,17 @@ void attention_defines(const Attention *a, Buf *b) {
     plane_defines(b, 'Q', &a->q);
     plane_defines(b, 'K', &a->k);
     plane_defines(b, 'V', &a->v);
+}
+
+int attention_column_groups(const KvLayout *l) {
+    return l->v_dim > 256 ? 4 : l->v_dim > 128 ? 2 : 1;
+}
+
+int64_t attention_tile_bytes(DType t, int dim, int keys, int64_t row) {
+    if (!kv_group(t))
+        return keys * row;
+    const int64_t scales = dim / kv_group(t) * 2;
+    return ceil_div(keys * (((kv_gpu_head_bytes(t, dim) - scales) | 16) + scales), 128) * 128;
 }
 
 int64_t attention_lookback(const Attention *a) {
@@ -147,7 +177,7 @@ void attention_table_args(Gen *g, const Attention *a, PlanLaunch *l) {
 
 void attention_cost(const Attention *a, PlanCost *c) {
     const KvLayout *l = a->layout;
-    c->kv_bytes_a_key = l->k_row + l->v_row;
+    c->kv_bytes_a_key = l->heads * (kv_gpu_head_bytes(l->k_type, l->k_dim) + kv_gpu_head_bytes(l->v_type, l->v_dim));
     c->attend_flops_a_key = 2 * a->q_heads * (l->k_dim + l->v_dim);
     c->window = attention_lookback(a) >= 0 ? attention_lookback(a) + 1 : 0;
 }

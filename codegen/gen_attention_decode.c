@@ -31,24 +31,31 @@ static int64_t decode_fixed_shared(const Attention *a, const DecodeShape *s) {
            attention_table_bytes(a);
 }
 
-/* What a chunk and the keys of a tile are depends on the dims, the K/V heads and the architecture only. As many stages
- * as there is room for: what is under way hides latency. */
+static int64_t stage_bytes(const KvLayout *l, int keys) {
+    const int64_t k = attention_tile_bytes(l->k_type, l->k_dim, keys, 2 * l->k_dim + 16);
+    const int64_t v = attention_tile_bytes(l->v_type, l->v_dim, keys, 2 * l->v_dim + 16);
+    return k > v ? k : v;
+}
+
+/* What a chunk and the keys of a tile are depends on the dims, the K/V heads, the types and the architecture only. As
+ * many stages as there is room for: what is under way hides latency. Packed tiles are smaller, so more of them are. */
 static DecodeShape decode_shape(const Gen *g, const Attention *a) {
-    enum { STATIC = 4 << 10, ROOMY = 200 << 10, MOST_STAGES = 8 };
+    enum { STATIC = 4 << 10, ROOMY = 200 << 10, MOST_STAGES = 8, MOST_PACKED = 16 };
     const KvLayout *l = a->layout;
     const int dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
-    const bool roomy = g->target->shared_per_block >= ROOMY;
+    const bool roomy = g->target->shared_per_block >= ROOMY, packed = kv_group(l->k_type) && kv_group(l->v_type);
     const int64_t group = a->attend->type.dim[1] / l->heads;
     DecodeShape s = {.rows = 8 * gen_tiles(g, a->query_dim)};
     const int store_rows = 8 * gen_tiles(g, a->store_dim);
     s.rows = s.rows > store_rows ? s.rows : store_rows;
     s.chunk = l->heads >= 16 ? 128 : l->heads >= 8 ? 64 : 32;
-    s.keys = (dim > WIDE ? 16 : dim > 128 ? 32 : 64) * (roomy && dim > 128 ? 2 : 1);
+    s.keys = (dim > WIDE ? 16 : dim > 128 ? 32 : 64) * ((roomy || packed) && dim > 128 ? 2 : 1);
     s.keys = s.keys < s.chunk ? s.keys : s.chunk;
     s.vectors = group * s.rows <= 16 || (dim > WIDE && !roomy) ? 16 : 32;
-    const int64_t stage = s.keys * (2 * dim + 16), fixed = decode_fixed_shared(a, &s);
+    const int64_t stage = stage_bytes(l, s.keys), fixed = decode_fixed_shared(a, &s);
     const int64_t fit = (g->target->shared_per_block - STATIC - fixed) / stage;
-    s.stages = fit > MOST_STAGES ? MOST_STAGES : (int)fit;
+    const int most = packed ? MOST_PACKED : MOST_STAGES;
+    s.stages = fit > most ? most : (int)fit;
     s.shared = fixed + s.stages * stage;
     s.splits = most_splits(l, attention_lookback(a), s.chunk);
     return s;

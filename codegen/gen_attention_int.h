@@ -49,6 +49,10 @@ int64_t attention_table_bytes(const Attention *a);
 const char *attention_variant_body(Gen *g, const Attention *a);
 /* The macros of attention_layout.cu. */
 void attention_defines(const Attention *a, Buf *to);
+/* How many groups of warps share the columns of the output in prefill. */
+int attention_column_groups(const KvLayout *l);
+/* Shared memory of a tile of keys or values, of `row` bytes a key if it is not packed. */
+int64_t attention_tile_bytes(DType t, int dim, int keys, int64_t row);
 /* The largest q - k that is visible; -1: no bound. */
 int64_t attention_lookback(const Attention *a);
 PlanArg attention_store_pos(Gen *g, const Attention *a);

@@ -30,15 +30,12 @@ static int64_t line_bytes(int64_t n) {
     return n == 32 || n % 64 == 0 ? 2 * n : 2 * n + 16;
 }
 
-static int column_groups(const KvLayout *l) {
-    return l->v_dim > 256 ? 4 : l->v_dim > 128 ? 2 : 1;
-}
-
 static int64_t prefill_shared(const KvLayout *l, const PrefillShape *s) {
-    const int groups = column_groups(l);
+    const int groups = attention_column_groups(l);
     const int64_t exchange = groups > 1 ? s->queries * (line_bytes(s->keys) + 4 * groups) : 0;
-    return s->queries * line_bytes(l->k_dim) + s->keys * (line_bytes(l->k_dim) + line_bytes(l->v_dim)) + exchange +
-           4 * s->queries;
+    const int64_t keys = attention_tile_bytes(l->k_type, l->k_dim, s->keys, line_bytes(l->k_dim));
+    const int64_t values = attention_tile_bytes(l->v_type, l->v_dim, s->keys, line_bytes(l->v_dim));
+    return s->queries * line_bytes(l->k_dim) + keys + values + exchange + 4 * s->queries;
 }
 
 enum { GROUP_TILE = 64, GROUP_THREADS = 384, ATOM = 1 << 10 }; /* keys; dynamic memory begins at an atom */
@@ -55,8 +52,8 @@ static bool group_kernel(const KvLayout *l, int64_t room, PrefillKernel *out) {
         out->queries = WIDE_QUERIES;
         out->shared = WIDE_QUERIES * (row + 2 * 2 * GROUP_TILE + 4 * WIDE_NUMBERS) + CHUNKS * CHUNK + WIDE_BARRIERS;
     }
-    return l->k_dim == l->v_dim && (l->k_dim == 64 || l->k_dim == 128 || l->k_dim == 256 || l->k_dim == 512) &&
-           out->shared + ATOM <= room;
+    return !kv_group(l->k_type) && !kv_group(l->v_type) && l->k_dim == l->v_dim &&
+           (l->k_dim == 64 || l->k_dim == 128 || l->k_dim == 256 || l->k_dim == 512) && out->shared + ATOM <= room;
 }
 
 /* more: bytes of shared memory besides the tiles. */
@@ -77,7 +74,7 @@ static PrefillKernel choose_prefill(Gen *g, const Attention *a, int64_t more) {
         }
         k = (PrefillKernel){.file = "attention_prefill.cu",
                             .queries = s->queries,
-                            .threads = 32 * (s->queries / 32) * column_groups(l),
+                            .threads = 32 * (s->queries / 32) * attention_column_groups(l),
                             .blocks = s->blocks,
                             .shared = prefill_shared(l, s)};
         snprintf(k.defines, sizeof k.defines, "#define ATT_QUERIES %d\n#define ATT_TILE %d\n#define ATT_BLOCKS %d\n",

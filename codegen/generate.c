@@ -208,8 +208,11 @@ static void lay_out_caches(Gen *g) {
     g->cache_v = arena_array(g->arena, (size_t)g->m->caches.n + 1, sizeof *g->cache_v);
     for (int i = 0; i < g->m->caches.n; i++) {
         const Cache *c = &g->m->caches.v[i];
-        g->cache_k[i] = gen_buffer(g, c->name, BUFFER_K, c->layout.capacity * c->layout.k_row, i);
-        g->cache_v[i] = gen_buffer(g, c->name, BUFFER_V, c->layout.capacity * c->layout.v_row, i);
+        const KvLayout *l = &c->layout;
+        const int64_t k = kv_gpu_plane_bytes(l->k_type, l->heads, l->k_dim, l->capacity);
+        const int64_t v = kv_gpu_plane_bytes(l->v_type, l->heads, l->v_dim, l->capacity);
+        g->cache_k[i] = gen_buffer(g, c->name, BUFFER_K, k, i);
+        g->cache_v[i] = gen_buffer(g, c->name, BUFFER_V, v, i);
     }
 }
 

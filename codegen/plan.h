@@ -21,7 +21,7 @@ typedef enum BufferKind {
     BUFFER_RAW,     /* a weight as the file has it */
     BUFFER_TILES,   /* a weight repacked for matmuls (ir/quants.def) */
     BUFFER_TABLE,   /* made once by a fill launch: angles of RoPE */
-    BUFFER_K,       /* keys of a cache, [slots][capacity][heads][dim] */
+    BUFFER_K,       /* keys of a cache, [slots] planes of kv.h */
     BUFFER_V,
     BUFFER_ZERO,    /* counters: zero before the first launch */
     BUFFER_SAMPLER, /* how sequences sample, and their recent tokens */

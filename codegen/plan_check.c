@@ -57,12 +57,14 @@ static void check_cache(Check *c, const PlanBuffer *b) {
         return;
     }
     const KvLayout *l = &c->m->caches.v[b->index].layout;
-    int64_t need = l->capacity, row = b->kind == BUFFER_K ? l->k_row : l->v_row;
+    const bool keys = b->kind == BUFFER_K;
+    const int64_t need =
+        kv_gpu_plane_bytes(keys ? l->k_type : l->v_type, l->heads, keys ? l->k_dim : l->v_dim, l->capacity);
     if (!l->planned)
         wrong(c, "cache '%.60s' has no layout", c->m->caches.v[b->index].name);
-    else if (__builtin_mul_overflow(need, row, &need) || b->bytes < need)
-        wrong(c, "buffer '%.60s' has %lld bytes, cache '%.60s' has %lld positions of %lld", b->name,
-              (long long)b->bytes, c->m->caches.v[b->index].name, (long long)l->capacity, (long long)row);
+    else if (need < 0 || b->bytes < need)
+        wrong(c, "buffer '%.60s' has %lld bytes, cache '%.60s' has %lld positions and needs %lld", b->name,
+              (long long)b->bytes, c->m->caches.v[b->index].name, (long long)l->capacity, (long long)need);
 }
 
 /* An input that the graph has must have the same type in the call. */

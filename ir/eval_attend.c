@@ -9,7 +9,8 @@
  * Where the choice for a group is sparse, only kept blocks of keys are gone over (eval_sparse.c).
  *
  * Keys and values are read in the basis that their type is stored in, as a kernel does that reads them in place: of a
- * rotated type (kv.def) queries and this call's own keys are rotated, or own values and, back again, the result.
+ * rotated type (kv.def) queries are rotated and, back again, the result. This call's own rows are what a cache of
+ * blocks would have made of them, as a kernel has tiles of one type.
  */
 #include "ir/eval_int.h"
 
@@ -233,18 +234,25 @@ static bool take_own(Attend *a, const Node *n) {
     return a->own_k && a->own_v;
 }
 
-/* Rows [own_rows][heads][dim], in the basis of the type: themselves, or rotated copies at *to, which moves on. */
-static const float *own_in_basis(const Attend *a, DType t, const float *rows, int dim, float **to) {
-    const int64_t n = a->own_rows * a->l->heads * dim;
-    if (!rows || !kv_rotated(t))
+/* Rows [own_rows][heads][dim] as they would be read if they were stored in blocks: themselves, where the type has none,
+ * or copies at *to, which moves on. */
+static const float *own_as_stored(const Attend *a, DType t, const float *rows, int dim, float **to) {
+    const int64_t n = a->own_rows * a->l->heads * dim, step = dtype_info(t)->block_elems;
+    uint8_t block[256];
+    if (!rows || step == 1)
         return rows;
-    float *copy = memcpy(*to, rows, (size_t)n * sizeof *rows);
+    if ((size_t)dtype_info(t)->block_bytes > sizeof block)
+        ICE("a block of %s has %d bytes", dtype_name(t), (int)dtype_info(t)->block_bytes);
+    float *copy = *to;
     *to += n;
-    kv_rotate(copy, n);
+    for (int64_t i = 0; i < n; i += step) {
+        kv_encode(t, rows + i, block, step);
+        kv_decode(t, block, copy + i, step);
+    }
     return copy;
 }
 
-/* Memory for reading planes that are not f32, and for own rows where those are rotated. */
+/* Memory for reading planes that are not f32, and for own rows as they would be stored. */
 static bool take_room(Attend *a, const Node *n) {
     const KvLayout *l = a->l;
     if (l->k_type == DT_F32 && l->v_type == DT_F32)
@@ -255,8 +263,8 @@ static bool take_room(Attend *a, const Node *n) {
     if (!a->room)
         return false;
     float *to = a->room + threads;
-    a->own_k = own_in_basis(a, l->k_type, a->own_k, l->k_dim, &to);
-    a->own_v = own_in_basis(a, l->v_type, a->own_v, l->v_dim, &to);
+    a->own_k = own_as_stored(a, l->k_type, a->own_k, l->k_dim, &to);
+    a->own_v = own_as_stored(a, l->v_type, a->own_v, l->v_dim, &to);
     return true;
 }
 

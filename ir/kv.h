@@ -1,7 +1,7 @@
 /* kv.h - KvLayout: the one geometry of a K/V cache.
  *
- * plan-kv fills it; the evaluator, the printed plan and later the store epilogue, the attention
- * kernels and the speculative rollback all read it. Positions are absolute everywhere; only
+ * plan-kv fills it; the evaluator, the printed plan, the attention kernels with their store and the
+ * speculative rollback all read it. Positions are absolute everywhere; only
  * kv_slot() knows that a cache may be a ring.
  */
 #ifndef LAP_IR_KV_H
@@ -48,5 +48,21 @@ void kv_decode(DType t, const uint8_t *src, float *dst, int64_t n);
 bool kv_rotated(DType t);
 void kv_rotate(float *x, int64_t n);
 void kv_rotate_back(float *x, int64_t n);
+
+/* ==== On a GPU (kv_plane.c) ==== */
+
+/* There a plane of a sequence is its codes, [places][heads][code bits * dim / 8 bytes], and behind them, if the type
+ * has scales, f16 [heads][dim / group][places]: what a block of the evaluator holds, in another order, and once. With
+ * scales, places is the capacity rounded up to KV_PLACES, so that scales of 8 neighbours are 16 aligned bytes. */
+enum { KV_PLACES = 16 };
+
+/* "Q8_0" of Form_Q8_0 in attention_forms.cu; NULL: no kernel reads the type. */
+const char *kv_form(DType t);
+/* Elements that share a scale; 0: elements are numbers of 16 bits. */
+int kv_group(DType t);
+int64_t kv_places(DType t, int64_t capacity);
+/* Of one head at one position, and of the plane of a sequence; -1: too many. */
+int64_t kv_gpu_head_bytes(DType t, int dim);
+int64_t kv_gpu_plane_bytes(DType t, int heads, int dim, int64_t capacity);
 
 #endif

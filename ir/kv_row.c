@@ -20,7 +20,8 @@
  *
  * c are the centroids of a Lloyd-Max quantiser of N(0, 1/128), as the coordinates of a rotated unit vector are spread.
  * Source: TurboQuant (arXiv:2504.19874), its MSE stage, in the layout that llama.cpp's forks call TQ3_0. Sums are taken
- * in double, so that squares neither overflow nor vanish.
+ * in double, so that squares neither overflow nor vanish, and in the order of a warp whose lanes have four elements
+ * each: a GPU makes the same bytes.
  *
  * What none of them can hold: a scale beyond f16's largest number, 65504, is stored as that, so that large values
  * saturate; a block whose scale rounds to 0 is zeros; a block (tq3_0: group) with an infinity or NaN becomes NaN, which
@@ -181,10 +182,14 @@ static unsigned code_of_3(float y) {
 }
 
 static double length(const float *x) {
-    double sum = 0;
-    for (int i = 0; i < GROUP; i++)
-        sum += (double)x[i] * x[i];
-    return sqrt(sum);
+    enum { LANES = GROUP / 4 };
+    double sum[LANES];
+    for (int i = 0; i < LANES; i++, x += 4)
+        sum[i] = (double)x[0] * x[0] + (double)x[1] * x[1] + (double)x[2] * x[2] + (double)x[3] * x[3];
+    for (int step = LANES / 2; step; step /= 2)
+        for (int i = 0; i < step; i++)
+            sum[i] += sum[i + step];
+    return sqrt(sum[0]);
 }
 
 /* The codes of the group, and the length of what they stand for. */
@@ -249,7 +254,7 @@ typedef struct Format {
 } Format;
 
 static const Format formats[DT_COUNT] = {
-#define KV_TYPE(name, rotated) [DT_##name] = {encode_##name, decode_##name, rotated},
+#define KV_TYPE(name, rotated, code, group) [DT_##name] = {encode_##name, decode_##name, rotated},
 #include "ir/kv.def"
 #undef KV_TYPE
 };
@@ -260,7 +265,7 @@ bool kv_storable(DType t) {
 
 const char *kv_storable_names(Arena *a) {
     static const DType types[] = {
-#define KV_TYPE(name, rotated) DT_##name,
+#define KV_TYPE(name, rotated, code, group) DT_##name,
 #include "ir/kv.def"
 #undef KV_TYPE
     };

@@ -165,7 +165,7 @@ DEVICE void multiply_step(const Warp &at, int stage, float (&z)[2][4][4]) {
                 load_matrices(a, matrix_a(queries + 16 * m * choose_stride, choose_stride, k + 16 * half));
 #pragma unroll
                 for (int n = 0; n < 4; n++)
-                    multiply(z[m][n], a, b[n][2 * half], b[n][2 * half + 1]);
+                    KForm::multiply(z[m][n], a, b[n][2 * half], b[n][2 * half + 1]);
             }
     }
 }

@@ -29,7 +29,9 @@
  *   launch            block ATT_THREADS = 256. Grid: any number of blocks of one dimension that are resident together,
  *                     since they wait for each other in the tail: multiprocessors * the blocks that fit on one, at
  *                     most ATT_BLOCKS. Dynamic shared memory ATT_SHARED, the sum of
- *                       tiles     ATT_STAGES * ATT_KEYS * (2 * max(ATT_K_DIM, ATT_V_DIM) + 16)
+ *                       tiles     ATT_STAGES * the larger of a tile of keys and one of values: ATT_KEYS times
+ *                                 2 * dim + 16, or, packed, (bytes of the codes | 16) + 2 for each scale,
+ *                                 rounded up to 128
  *                       queries   ATT_VECTORS * (2 * ATT_K_DIM + 16)
  *                       weights   ATT_VECTORS * (2 * ATT_CHUNK + 16)
  *                       scratch   32 * max(ATT_K_DIM, ATT_V_DIM)
@@ -41,11 +43,13 @@
  * of position, and tiles of which it sees nothing leave it as it is: the maximum stays, the weights are 0, what is
  * rescaled is multiplied by 1. Neither ATT_ROWS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS nor the grid touch a sum.
  *
- * How: a block works on items blockIdx.x, + gridDim.x, .. A chunk of keys comes as tiles of K, then as tiles of V,
- * through one ring, which runs ahead over items. The 8 warps share the logits of a tile by keys and vectors, keep
- * them in registers, exchange maxima when the chunk is complete and leave the weights in shared memory; then they
- * share the columns of the output. Rows that the call stores do not come from the cache: the block prepares and
- * rounds them into the tile itself, and some warp of the grid stores the same bits.
+ * How: a block works on items blockIdx.x, + gridDim.x, .., or with packed tiles in turns (next_item). A chunk of keys
+ * comes as tiles of K, then as tiles of V, through one ring, which runs ahead over items. The 8 warps share the logits
+ * of a tile by keys and vectors, keep them in registers, exchange maxima when the chunk is complete and leave the
+ * weights in shared memory; then they share the columns of the output. Rows that the call stores do not come from the
+ * cache: the block prepares and rounds them into the tile itself, and some warp of the grid stores the same bits.
+ * Packed tiles stay packed until their codes are in registers (attention_forms.cu); queries stand in the order in which
+ * those come out.
  */
 #ifndef ATT_NAME
 #define ATT_NAME attention_decode
@@ -89,7 +93,7 @@ static_assert(ATT_STAGES >= 2, "one tile is worked on while another comes");
 struct Sums {
     float logit[Cursor::TILES][logit_tiles][4]; /* of a chunk */
     float most[logit_tiles][2], weight[logit_tiles][2];
-    float out[sum_tiles][sum_columns][2][4];
+    float out[sum_tiles][sum_columns][group_tiles][4];
 
     DEVICE void clear_logits() {
 #pragma unroll
@@ -114,7 +118,7 @@ struct Sums {
 #pragma unroll
             for (int n = 0; n < sum_columns; n++)
 #pragma unroll
-                for (int i = 0; i < 8; i++)
+                for (int i = 0; i < 4 * group_tiles; i++)
                     out[m][n][i / 4][i % 4] = 0.0f;
     }
 };
@@ -155,7 +159,7 @@ DEVICE void prepare_queries(Shared &sh, const Tensors &on, const Place &at, cons
                 x[i] = 0.0f;
         }
         warp_sync();
-        store_vector<ATT_K_DIM>(shared_bytes + ATT_QUERIES_AT + v * row_bytes(ATT_K_DIM), x);
+        store_query(shared_bytes + ATT_QUERIES_AT + v * row_bytes(ATT_K_DIM), x);
         if (at.lane == 0)
             sh.vectors[v] = of;
     }
@@ -175,22 +179,103 @@ DEVICE void multiply_keys(const Place &at, const Work &w, const u8 *keys, float 
                 continue;
             const u8 *rows = queries + 16 * m * logit_warps * row_bytes(ATT_K_DIM);
             load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), d));
-            multiply(dot[m][0], a, b[0], b[1]);
+            KForm::multiply(dot[m][0], a, b[0], b[1]);
             if (d + 16 >= ATT_K_DIM)
                 continue;
             load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), d + 16));
-            multiply(dot[m][1], a, b[2], b[3]);
+            KForm::multiply(dot[m][1], a, b[2], b[3]);
         }
     }
+}
+
+/* The same of packed keys, those of the first and of the last spans apart; `only` 0 or 1: just these, -1: both. Each
+ * half is two chains of sums. A lane has the spans of its key g, as pairs that meet the queries' columns. */
+template <class Form>
+DEVICE void multiply_packed_keys(const Place &at, const u8 *tile, int vector_tile, int vectors, int only,
+                                 float (&dot)[logit_tiles][2][4]) {
+    constexpr int stride = code_stride<Form, ATT_K_DIM>(), spans = ATT_K_DIM / 32, half = packed_half<Form>();
+    const u8 *queries = shared_bytes + ATT_QUERIES_AT + 16 * vector_tile * row_bytes(ATT_K_DIM);
+    const u8 *keys = tile + (at.keys + (at.lane & 7)) * stride;
+    const u16 *scales = (const u16 *)(tile + ATT_KEYS * stride) + at.keys + at.g;
+    float other[logit_tiles][2][4] = {}; /* the second chains */
+#pragma unroll 1
+    for (int j = 0; j < half; j += Form::at_once)
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+            const int first = c * half + j;
+            u32 r[4];
+            if (first >= spans || c == 1 - only)
+                continue;
+            load_matrices(r, keys + Form::template key_piece<ATT_K_DIM>(first, at.lane >> 3));
+#pragma unroll
+            for (int i = 0; i < Form::at_once; i++) {
+                const int span = first + i;
+                u32 codes[2], b[4];
+                if (spans % Form::at_once != 0 && span >= spans)
+                    continue;
+                Form::key_words(r, i, codes[0], codes[1]);
+                Form::unpack(b, codes[0], codes[1], i);
+                const u16 scale = scales[span * 32 / Form::group * ATT_KEYS];
+                scale_pairs(b, f16_pair(scale, scale));
+#pragma unroll
+                for (int m = 0; m < logit_tiles; m++) {
+                    u32 a[4];
+                    if (16 * m * logit_warps >= vectors)
+                        continue;
+                    const u8 *rows = queries + 16 * m * logit_warps * row_bytes(ATT_K_DIM);
+                    load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), 32 * span));
+                    Form::multiply(dot[m][c], a, b[0], b[1]);
+                    load_matrices(a, matrix_a(rows, row_bytes(ATT_K_DIM), 32 * span + 16));
+                    Form::multiply(other[m][c], a, b[2], b[3]);
+                }
+            }
+        }
+#pragma unroll
+    for (int m = 0; m < logit_tiles; m++)
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            dot[m][i / 4][i % 4] += other[m][i / 4][i % 4];
+}
+
+/* Products of packed keys. With one tile of vectors two warps share those of 8 keys: the second has the last spans, and
+ * leaves its half to the first; in the same order as if one had all. By all warps; false: no products for this one. */
+template <class Form>
+DEVICE bool share_packed_keys(const Place &at, const Work &w, const u8 *tile, float (&dot)[logit_tiles][2][4]) {
+    constexpr bool halves = logit_warps > 1 && packed_half<Form>() < ATT_K_DIM / 32 && ATT_WIDE >= 128;
+    if (halves && w.vectors <= 16) {
+        float *mine = at.scratch() + 4 * at.lane, *of_second = mine + key_warps * ATT_WIDE;
+        if (at.logit_tile < 2)
+            multiply_packed_keys<Form>(at, tile, 0, w.vectors, at.logit_tile, dot);
+        if (at.logit_tile == 1)
+            *(float4 *)mine = make_float4(dot[0][1][0], dot[0][1][1], dot[0][1][2], dot[0][1][3]);
+        block_sync();
+        if (at.logit_tile != 0)
+            return false;
+        const float4 second = *(const float4 *)of_second;
+        dot[0][1][0] = second.x;
+        dot[0][1][1] = second.y;
+        dot[0][1][2] = second.z;
+        dot[0][1][3] = second.w;
+        return true;
+    }
+    if (16 * at.logit_tile >= w.vectors)
+        return false;
+    multiply_packed_keys<Form>(at, tile, at.logit_tile, w.vectors - 16 * at.logit_tile, -1, dot);
+    return true;
 }
 
 /* Logits of a tile of keys into sums.logit[in_chunk]. */
 DEVICE void add_logits(const Shared &sh, const Place &at, const Work &w, const u8 *tile, int in_chunk, int first,
                        Sums &sums TABLE_PARAMETERS) {
     float dot[logit_tiles][2][4] = {};
-    if (16 * at.logit_tile >= w.vectors)
-        return;
-    multiply_keys(at, w, tile + at.keys * row_bytes(ATT_K_DIM), dot);
+    if constexpr (KForm::packed) {
+        if (!share_packed_keys<KForm>(at, w, tile, dot))
+            return;
+    } else {
+        if (16 * at.logit_tile >= w.vectors)
+            return;
+        multiply_keys(at, w, tile + at.keys * row_bytes(ATT_K_DIM), dot);
+    }
 #pragma unroll
     for (int m = 0; m < logit_tiles; m++) {
         const int vector = 16 * (at.logit_tile + m * logit_warps);
@@ -253,7 +338,7 @@ DEVICE void weigh_chunk(Shared &sh, const Place &at, const Work &w, Sums &sums) 
                 const float low = none ? 0.0f : exp2_fast(sums.logit[j][m][2 * half] - most);
                 const float high = none ? 0.0f : exp2_fast(sums.logit[j][m][2 * half + 1] - most);
                 weight += low + high;
-                *(u32 *)(to + 2 * j * ATT_KEYS) = round_pair(low, high);
+                *(u32 *)(to + 2 * j * ATT_KEYS) = VForm::round_pair(low, high);
             }
             sums.weight[m][half] = multiply_add(sums.weight[m][half], shrink, weight);
             sums.most[m][half] = most;
@@ -272,7 +357,7 @@ DEVICE void shrink_sums(const Shared &sh, const Place &at, const Work &w, Sums &
 #pragma unroll
         for (int n = 0; n < sum_columns; n++)
 #pragma unroll
-            for (int i = 0; i < 8; i++)
+            for (int i = 0; i < 4 * group_tiles; i++)
                 sums.out[m][n][i / 4][i % 4] *= i % 4 < 2 ? low : high;
     }
 }
@@ -301,9 +386,59 @@ DEVICE void add_values(const Place &at, const Work &w, const u8 *tile, int in_ch
 #pragma unroll
             for (int m = 0; m < sum_tiles; m++)
                 if (16 * (at.sum_tile + m * sum_warps) < w.vectors) {
-                    multiply(sums.out[m][n][0], a[m], b[0], b[1]);
-                    multiply(sums.out[m][n][1], a[m], b[2], b[3]);
+                    VForm::multiply(sums.out[m][n][0], a[m], b[0], b[1]);
+                    VForm::multiply(sums.out[m][n][1], a[m], b[2], b[3]);
                 }
+        }
+    }
+}
+
+/* Scales of two neighbouring keys; 0 for those that the item does not see, whose scales may be anything. */
+DEVICE u32 value_scales(const u16 *scales, int key, bool whole, int low, int high) {
+    const u32 pair = *(const u32 *)(scales + key);
+    if (whole)
+        return pair;
+    return (key >= low && key < high ? pair & 0xffffu : 0) |
+           (key + 1 >= low && key + 1 < high ? pair & 0xffff0000u : 0);
+}
+
+/* The same of packed values: a lane has its unit of a span, of 4 keys for each 16. first: the tile's first key. */
+template <class Form>
+DEVICE void add_packed_values(const Place &at, const Work &w, const u8 *tile, int in_chunk, int first, Sums &sums) {
+    constexpr int stride = code_stride<Form, ATT_V_DIM>();
+    const u8 *weights = shared_bytes + ATT_WEIGHTS_AT, *values = tile + ((at.lane & 7) + (at.lane >> 4) * 8) * stride;
+    const u16 *scales = (const u16 *)(tile + ATT_KEYS * stride);
+    const int low = w.start - first, high = w.end - first;
+    const bool whole = low <= 0 && high >= ATT_KEYS;
+#pragma unroll
+    for (int k = 0; k < ATT_KEYS; k += 16) {
+        u32 a[sum_tiles][4];
+#pragma unroll
+        for (int m = 0; m < sum_tiles; m++) {
+            const int vector = 16 * (at.sum_tile + m * sum_warps);
+            if (vector < w.vectors)
+                load_matrices(a[m], matrix_a(weights + vector * row_bytes(ATT_CHUNK), row_bytes(ATT_CHUNK),
+                                             in_chunk * ATT_KEYS + k));
+        }
+#pragma unroll
+        for (int n = 0; n < sum_columns; n++) {
+            const int span = at.column + n * column_warps;
+            u32 r[4], near[4], far[4]; /* keys 0..7, keys 8..15 */
+            if (span >= columns)
+                continue;
+            load_matrices_transposed(r, values + k * stride +
+                                            Form::template value_piece<ATT_V_DIM>(span, at.lane >> 3 & 1));
+            Form::unpack(near, r[0], r[1], span);
+            Form::unpack(far, r[2], r[3], span);
+            const u16 *of_span = scales + span * 32 / Form::group * ATT_KEYS;
+            scale_pairs(near, value_scales(of_span, k + 2 * at.t, whole, low, high));
+            scale_pairs(far, value_scales(of_span, k + 8 + 2 * at.t, whole, low, high));
+#pragma unroll
+            for (int m = 0; m < sum_tiles; m++)
+                if (16 * (at.sum_tile + m * sum_warps) < w.vectors)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        Form::multiply(sums.out[m][n][i], a[m], near[i], far[i]);
         }
     }
 }
@@ -335,7 +470,7 @@ DEVICE void finish_weights(Shared &sh, const Tensors &on, const Place &at, const
         float weight = 0.0f;
         for (int i = 0; i < key_warps; i++)
             weight += sh.most[v][i];
-        if (range.splits() == 1) {
+        if (!range.merges()) {
             sh.shrink[v] = last_factor(sh.top[v], weight, of.head TABLE_ARGUMENTS);
             continue;
         }
@@ -353,7 +488,7 @@ DEVICE float *result_of(const Shared &sh, const Tensors &on, const Work &w, int 
     const Range &range = sh.plan.range[of.row];
     if (vector >= w.vectors || !range.has(w.split))
         return nullptr;
-    if (range.splits() == 1)
+    if (!range.merges())
         return on.out + ((u64)of.row * ATT_HEADS + of.head) * ATT_V_DIM;
     return partial_values(on.partials, partial_at(of.row, of.head, w.split - range.first_split()));
 }
@@ -373,11 +508,21 @@ DEVICE void finish_item(Shared &sh, const Tensors &on, const Place &at, const Wo
 #pragma unroll
             for (int n = 0; n < sum_columns; n++) {
                 const int column = at.column + n * column_warps;
+                if constexpr (VForm::packed) {
+                    /* A lane's columns of a span: units 2 t and 2 t + 1. */
+                    const auto &sum = sums.out[m][n];
 #pragma unroll
-                for (int i = 0; i < 2; i++)
-                    if (column < columns)
-                        *(float2 *)(to + 16 * column + 8 * i + 2 * at.t) =
-                            make_float2(sums.out[m][n][i][2 * half] * factor, sums.out[m][n][i][2 * half + 1] * factor);
+                    for (int i = 2 * half; i < 2 * half + 2; i++)
+                        if (column < columns)
+                            *(float4 *)(to + 32 * column + 8 * at.t + 4 * (i % 2)) = make_float4(
+                                sum[0][i] * factor, sum[1][i] * factor, sum[2][i] * factor, sum[3][i] * factor);
+                } else {
+#pragma unroll
+                    for (int i = 0; i < 2; i++)
+                        if (column < columns)
+                            *(float2 *)(to + 16 * column + 8 * i + 2 * at.t) = make_float2(
+                                sums.out[m][n][i][2 * half] * factor, sums.out[m][n][i][2 * half + 1] * factor);
+                }
             }
         }
     block_sync();
@@ -408,7 +553,10 @@ DEVICE void use_tile(Shared &sh, const Place &at, Progress &p, const u8 *tile TA
     } else {
         if (p.begins)
             shrink_sums(sh, at, w, p.sums);
-        add_values(at, w, tile, in_chunk, p.sums);
+        if constexpr (VForm::packed)
+            add_packed_values<VForm>(at, w, tile, in_chunk, first, p.sums);
+        else
+            add_values(at, w, tile, in_chunk, p.sums);
         p.begins = !p.cursor.at_values();
     }
 }
@@ -440,7 +588,7 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
             use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
         }
         const Work done = p.cursor.work;
-        item += gridDim.x;
+        item = next_item(item);
         if (item < sh.plan.items) {
             p.cursor.begin(sh.plan, item);
             fetch_first(next, sh, on, at, p.cursor.work);

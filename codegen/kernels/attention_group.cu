@@ -105,7 +105,7 @@ DEVICE void pack_weights(const Products &s, u32 (&weights)[ATT_TILE / 16][4]) {
     for (int k = 0; k < ATT_TILE / 16; k++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            weights[k][i] = round_pair(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
+            weights[k][i] = VForm::round_pair(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
 }
 
 /* Byte of a head's queries in q16 of a row of the block. */

@@ -1,5 +1,5 @@
 /* attention_heads.cu - prefill, first launch: head vectors are prepared; q is kept as 16-bit elements, k and v go to
- * the cache. One sequence or several; attention_prefill.cu follows.
+ * the cache, in its forms. One sequence or several; attention_prefill.cu follows.
  *
  * Contract
  *   ATT_NAME     the kernel's name; the macros of attention_layout.cu
@@ -36,9 +36,9 @@ KERNEL __launch_bounds__(32 * heads_warps)
         const int r = job / heads, head = job % heads;
         if (i < 2 * stored) {
             const bool values = i & 1;
-            u8 *cache = values ? cache_v : cache_k;
-            make_row(x, k, v, r, head, store_pos[r], values,
-                     cache + cache_at(slots[r], store_pos[r], head, values ? ATT_V_DIM : ATT_K_DIM) HEAD_ARGUMENTS);
+            const Target to = values ? cache_target<VForm, ATT_V_DIM>(cache_v, slots[r], store_pos[r], head)
+                                     : cache_target<KForm, ATT_K_DIM>(cache_k, slots[r], store_pos[r], head);
+            make_row(x, k, v, r, head, store_pos[r], values, to HEAD_ARGUMENTS);
             continue;
         }
         FetchedQ from;
@@ -46,6 +46,6 @@ KERNEL __launch_bounds__(32 * heads_warps)
         from.put(x);
         prepare_q(x, head, query_pos[r] HEAD_ARGUMENTS);
         warp_sync();
-        store_vector<ATT_K_DIM>((u8 *)(q16 + ((u64)r * ATT_HEADS + head) * ATT_K_DIM), x);
+        store_query((u8 *)(q16 + ((u64)r * ATT_HEADS + head) * ATT_K_DIM), x);
     }
 }

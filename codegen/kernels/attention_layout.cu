@@ -1,11 +1,12 @@
-/* attention_layout.cu - what the attention kernels share: their macros, where things lie, 16-bit elements, scores.
+/* attention_layout.cu - what the attention kernels share: their macros, where things lie, head vectors, scores.
  *
  *   ATT_HEADS, ATT_KV_HEADS   query heads, K/V heads (a divisor of them)
  *   ATT_K_DIM, ATT_V_DIM      elements of a head vector: multiples of 16 from 16 to 512
  *   ATT_SCALE                 of q . k
  *   ATT_Q_PLANES, ATT_Q_PLANE_STRIDE, ATT_Q_ROW_STRIDE, and the same with K and V:
  *                             the value is a sum of so many planes; strides in floats; a row is [heads][dim]
- *   ATT_TYPE                  elements of the cache, of q and of the softmax's weights: 0 f16, 1 bf16
+ *   ATT_K_FORM, ATT_V_FORM    elements of the cache: F16, .. of attention_forms.cu. Where those of K are bf16, so are
+ *                             queries, and with those of V the softmax's weights; else both are f16
  *   ATT_CAPACITY              positions of a sequence in the cache
  *   ATT_RING                  1: position p stands at place p % ATT_CAPACITY, 0: at place p
  *   ATT_LOOKBACK              largest q - k that is visible; -1: no bound
@@ -16,12 +17,15 @@
  *   heads.body                prepare_q(), prepare_k(), prepare_v() of calls of head_ops.cu and HEAD_PARAMETERS,
  *                             HEAD_ARGUMENTS; HEAD_REFERENCES: the parameters as references, and bring_heads(), which
  *                             makes them copies in HEAD_TABLE_BYTES of shared memory (bring_table())
- *   cache_k, cache_v          [sequence][ATT_CAPACITY][ATT_KV_HEADS][dim] of 16 bits, aligned to 16 bytes
+ *   cache_k, cache_v          planes of ir/kv.h, one sequence behind another, aligned to 16 bytes: head vectors
+ *                             [places][ATT_KV_HEADS], and of packed ones their scales [ATT_KV_HEADS][scales of a
+ *                             head][places]. There a ring has a multiple of 16 positions
  *
  * A body may define its lists itself or leave that to the text before it.
  */
 #ifndef LAP_ATTENTION_LAYOUT
 #define LAP_ATTENTION_LAYOUT
+#include "attention_encode.cu"
 #include "head_ops.cu"
 #include "prelude.cu"
 
@@ -53,8 +57,11 @@
 #define ATT_V_PLANE_STRIDE (8 * 16384)
 #define ATT_V_ROW_STRIDE   16384
 #endif
-#ifndef ATT_TYPE
-#define ATT_TYPE 0
+#ifndef ATT_K_FORM
+#define ATT_K_FORM F16
+#endif
+#ifndef ATT_V_FORM
+#define ATT_V_FORM ATT_K_FORM
 #endif
 #ifndef ATT_CAPACITY
 #define ATT_CAPACITY 1536
@@ -88,28 +95,32 @@ static_assert(ATT_K_DIM % 16 == 0 && ATT_V_DIM % 16 == 0, "whole steps of a matr
 #define TABLE_ARGUMENTS
 #endif
 
-/* ==== Elements of 16 bits ==== */
+/* ==== Elements ==== */
 
-DEVICE u32 round_pair(float low, float high) {
-#if ATT_TYPE
-    return f16_pair(bf16_round(low), bf16_round(high));
-#else
-    return f16_pair(f16_round(low), f16_round(high));
-#endif
-}
+#define ATT_FORM_NAMED(name) Form_##name
+#define ATT_FORM(name)       ATT_FORM_NAMED(name)
+typedef ATT_FORM(ATT_K_FORM) KForm;
+typedef ATT_FORM(ATT_V_FORM) VForm;
 
-/* c[16 x 8] += a[16 x 16] b[16 x 8], as prelude.cu's mma(). */
-DEVICE void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-#if ATT_TYPE
-    mma_bf16(c, a[0], a[1], a[2], a[3], b0, b1);
-#else
-    mma(c, a[0], a[1], a[2], a[3], b0, b1);
-#endif
-}
+static_assert(ATT_K_DIM % KForm::group == 0 && ATT_V_DIM % VForm::group == 0, "whole groups have a scale");
 
 /* Bytes of a row of so many elements in shared memory: rows of 8 at a time then lie in different banks. */
 DEVICE constexpr int row_bytes(int dim) {
     return 2 * dim + 16;
+}
+
+/* Of a packed head vector of D elements: in memory, and in shared memory, again in different banks. */
+template <class Form, int D> DEVICE constexpr int code_bytes() {
+    return D * Form::bits / 8;
+}
+
+template <class Form, int D> DEVICE constexpr int code_stride() {
+    return code_bytes<Form, D>() | 16;
+}
+
+/* A tile of `keys` packed head vectors: rows of codes, and behind them the scales, u16 [scales of a head][keys]. */
+template <class Form, int D> DEVICE constexpr int packed_bytes(int keys) {
+    return (keys * (code_stride<Form, D>() + 2 * (D / Form::group)) + 127) / 128 * 128;
 }
 
 /* What a lane of load_matrices() gives as its address to get 16 rows x 16 columns as an A operand. */
@@ -162,12 +173,6 @@ template <int D, int PLANES> struct Fetched {
     }
 };
 
-/* The vector as 16-bit elements, to shared or device memory; by a warp. */
-template <int D> DEVICE void store_vector(u8 *to, const float *x) {
-    for (int i = threadIdx.x & 31; i < D / 2; i += 32)
-        ((u32 *)to)[i] = round_pair(x[2 * i], x[2 * i + 1]);
-}
-
 DEVICE int place_of(int pos) {
 #if ATT_RING
     return pos % ATT_CAPACITY;
@@ -176,9 +181,26 @@ DEVICE int place_of(int pos) {
 #endif
 }
 
+/* Places of a sequence in a plane with scales: kv_places(). */
+#define ATT_PLACES ((ATT_CAPACITY + 15) / 16 * 16)
+
 /* Byte of a head vector in its plane of the cache. */
-DEVICE u64 cache_at(int slot, int pos, int kv_head, int dim) {
-    return (((u64)slot * ATT_CAPACITY + place_of(pos)) * ATT_KV_HEADS + kv_head) * (2 * dim);
+template <class Form, int D> DEVICE u64 cache_at(int slot, int pos, int kv_head) {
+    if constexpr (Form::packed) {
+        constexpr int head = code_bytes<Form, D>() + 2 * (D / Form::group);
+        return (u64)slot * ((u64)ATT_PLACES * ATT_KV_HEADS * head) +
+               ((u64)place_of(pos) * ATT_KV_HEADS + kv_head) * code_bytes<Form, D>();
+    } else {
+        return (((u64)slot * ATT_CAPACITY + place_of(pos)) * ATT_KV_HEADS + kv_head) * (2 * D);
+    }
+}
+
+/* Byte of the first scale of a head at a place; the head's further ones follow in steps of ATT_PLACES. */
+template <class Form, int D> DEVICE u64 scales_at(int slot, int place, int kv_head) {
+    constexpr int head = code_bytes<Form, D>() + 2 * (D / Form::group);
+    return (u64)slot * ((u64)ATT_PLACES * ATT_KV_HEADS * head) +
+           (u64)ATT_PLACES * ATT_KV_HEADS * code_bytes<Form, D>() +
+           2 * ((u64)kv_head * (D / Form::group) * ATT_PLACES + place);
 }
 
 typedef Fetched<ATT_K_DIM, ATT_Q_PLANES> FetchedQ;
@@ -201,19 +223,52 @@ template <int D, int PLANES> DEVICE void load_vector(float *x, const float *from
     warp_sync();
 }
 
-/* Row r of this call: a K or V vector, prepared in x by a warp, to shared or device memory. */
+/* A prepared query, as it meets the keys. */
+DEVICE void store_query(u8 *to, float *x) {
+    if constexpr (KForm::rotated)
+        turn_vector<ATT_K_DIM>(x);
+    if constexpr (KForm::packed)
+        store_permuted<ATT_K_DIM>(to, x);
+    else
+        store_elements<ATT_K_DIM, KForm>(to, x);
+}
+
+/* Where a K or V vector goes, in shared or device memory: its elements or codes, and its scales. */
+struct Target {
+    u8 *row;
+    u16 *scales;
+    int apart; /* scales, from one to the next */
+};
+
+template <class Form, int D> DEVICE Target cache_target(u8 *cache, int slot, int pos, int kv_head) {
+    Target to = {cache + cache_at<Form, D>(slot, pos, kv_head), nullptr, 0};
+    if constexpr (Form::packed) {
+        to.scales = (u16 *)(cache + scales_at<Form, D>(slot, place_of(pos), kv_head));
+        to.apart = ATT_PLACES;
+    }
+    return to;
+}
+
+template <class Form, int D> DEVICE void store_vector(const Target &to, const float *x) {
+    if constexpr (Form::packed)
+        Encoder<Form>::template encode<D>(to.row, to.scales, to.apart, x);
+    else
+        store_elements<D, Form>(to.row, x);
+}
+
+/* Row r of this call: a K or V vector, prepared in x by a warp, to where it goes. */
 DEVICE void make_row(float *x, const float *k, const float *v, int r, int head, int pos, bool values,
-                     u8 *to HEAD_PARAMETERS) {
+                     const Target &to HEAD_PARAMETERS) {
     if (values) {
         load_vector<ATT_V_DIM, ATT_V_PLANES>(x, v + (u64)r * ATT_V_ROW_STRIDE + head * ATT_V_DIM, ATT_V_PLANE_STRIDE);
         prepare_v(x, head, pos HEAD_ARGUMENTS);
         warp_sync();
-        store_vector<ATT_V_DIM>(to, x);
+        store_vector<VForm, ATT_V_DIM>(to, x);
     } else {
         load_vector<ATT_K_DIM, ATT_K_PLANES>(x, k + (u64)r * ATT_K_ROW_STRIDE + head * ATT_K_DIM, ATT_K_PLANE_STRIDE);
         prepare_k(x, head, pos HEAD_ARGUMENTS);
         warp_sync();
-        store_vector<ATT_K_DIM>(to, x);
+        store_vector<KForm, ATT_K_DIM>(to, x);
     }
 }
 
@@ -229,9 +284,9 @@ DEVICE float minus_infinity() {
  * compiler takes it into the subtraction that follows in one place and not in another. */
 DEVICE float logit([[maybe_unused]] int q, [[maybe_unused]] int k, [[maybe_unused]] int h, float dot TABLE_PARAMETERS) {
 #if ATT_SCORE
-    return multiply_add(score(multiply_add(dot, ATT_SCALE, 0.0f), q, k, h TABLE_ARGUMENTS), LOG2_E, 0.0f);
+    return multiply_add(score(multiply_add(dot, ATT_SCALE * KForm::unit, 0.0f), q, k, h TABLE_ARGUMENTS), LOG2_E, 0.0f);
 #else
-    return multiply_add(dot, ATT_SCALE * LOG2_E, 0.0f);
+    return multiply_add(dot, ATT_SCALE * LOG2_E * KForm::unit, 0.0f);
 #endif
 }
 
@@ -247,7 +302,7 @@ DEVICE float last_factor(float most, float sum, [[maybe_unused]] int h TABLE_PAR
     }
 #endif
     (void)most;
-    return sum == 0.0f ? 0.0f : keep / sum;
+    return sum == 0.0f ? 0.0f : keep / sum * VForm::unit;
 }
 
 #endif

@@ -8,9 +8,9 @@
  *                beside each other; block 256; no dynamic shared memory
  *
  * All blocks are read again by every call, so that nothing has to know which rows a call, a step or a rollback has
- * replaced. For 2 bytes of a key's element full attention computes 4 * ATT_GROUP FLOPs a row of the call, and reading is
- * the smaller part even at one head a group (docs/performance.md). Eight blocks of threads fit on a multiprocessor, each
- * thread with two pieces of 16 bytes and more under way: 64 KB.
+ * replaced. For 2 bytes of a key's element full attention computes 4 * ATT_GROUP FLOPs a row of the call, and reading
+ * is the smaller part even at one head a group (docs/performance.md). Eight blocks of threads fit on a multiprocessor,
+ * each thread with two pieces of 16 bytes and more under way: 64 KB.
  */
 #ifndef ATT_NAME
 #define ATT_NAME attention_means
@@ -21,13 +21,7 @@
 constexpr int means_threads = 256, means_pieces = ATT_K_DIM / 8; /* of 16 bytes, of a key */
 constexpr int means_keys = means_threads / means_pieces;         /* that are read at once */
 
-DEVICE float element(u32 bits) {
-#if ATT_TYPE
-    return bf16_value((u16)bits);
-#else
-    return f16_value((u16)bits);
-#endif
-}
+static_assert(!KForm::packed, "elements of 16 bits");
 
 struct Piece {
     float sum[8] = {};
@@ -36,14 +30,13 @@ struct Piece {
         const u32 pairs[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            sum[2 * i] += element(pairs[i]);
-            sum[2 * i + 1] += element(pairs[i] >> 16);
+            sum[2 * i] += KForm::value((u16)pairs[i]);
+            sum[2 * i + 1] += KForm::value((u16)(pairs[i] >> 16));
         }
     }
 };
 
-KERNEL __launch_bounds__(means_threads)
-    ATT_NAME(const u8 *cache_k, u16 *means, const int *slots, const int *lengths) {
+KERNEL __launch_bounds__(means_threads) ATT_NAME(const u8 *cache_k, u16 *means, const int *slots, const int *lengths) {
     SHARED float sums[means_keys][ATT_K_DIM];
     const int head = blockIdx.x, n = blockIdx.y, part = threadIdx.x / means_pieces, piece = threadIdx.x % means_pieces;
     next_kernel_release();
@@ -52,7 +45,7 @@ KERNEL __launch_bounds__(means_threads)
     if (n >= lengths[slot] / SPARSE_BLOCK)
         return;
     if (part < means_keys) {
-        const u8 *from = cache_k + cache_at(slot, n * SPARSE_BLOCK, head, ATT_K_DIM) + 16 * piece;
+        const u8 *from = cache_k + cache_at<KForm, ATT_K_DIM>(slot, n * SPARSE_BLOCK, head) + 16 * piece;
         Piece mine;
 #pragma unroll 8
         for (int j = part; j < SPARSE_BLOCK; j += means_keys)
@@ -68,6 +61,6 @@ KERNEL __launch_bounds__(means_threads)
             high += sums[i][d + 1];
         }
         u32 *to = (u32 *)(means + ((u64)n * ATT_KV_HEADS + head) * ATT_K_DIM + d);
-        *to = round_pair(low / SPARSE_BLOCK, high / SPARSE_BLOCK);
+        *to = KForm::round_pair(low / SPARSE_BLOCK, high / SPARSE_BLOCK);
     }
 }

@@ -4,7 +4,8 @@
  *              f32 [ATT_ROWS][ATT_HEADS][ATT_SPLITS]{largest logit, sum of weights}; a row's splits from its first on.
  *              ATT_PARTIALS floats in all
  *
- * A row that sees one split has no partial result: its item writes the output. For the others a merge item is 128
+ * A row that sees one split has no partial result, but for rotated values (Range::merges): its item writes the output.
+ * For the others a merge item is 128
  * columns of one head of one row: of eight sums, sum w adds the splits w, w + 8, .. of the row in order; then the sums
  * are added in order. So the order follows from the row's own splits, whether a block makes the eight sums, one a warp,
  * or a warp makes all of them.
@@ -78,6 +79,9 @@ struct Merge {
         weights = partial_weights(partials, at);
         own = lane < n ? weights[lane] : make_float2(minus_infinity(), 0.0f);
     }
+    DEVICE bool needed() const {
+        return VForm::rotated || n != 1;
+    }
     DEVICE float4 value(int split) const {
         return inside && split < n ? *(const float4 *)(values + (u64)split * ATT_V_DIM)
                                    : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -95,6 +99,11 @@ struct Merge {
             sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
         }
         const float factor = last_factor(total.x, total.y, head TABLE_ARGUMENTS);
+        if constexpr (VForm::rotated) {
+            float group[4] = {sum.x, sum.y, sum.z, sum.w};
+            turn_back(group);
+            sum = make_float4(group[0], group[1], group[2], group[3]);
+        }
         if (inside)
             *(float4 *)(out + ((u64)row * ATT_HEADS + head) * ATT_V_DIM + column) =
                 make_float4(sum.x * factor, sum.y * factor, sum.z * factor, sum.w * factor);
@@ -105,7 +114,7 @@ struct Merge {
 DEVICE void merge_by_block(const Plan &plan, float *partials, float *out, int item, u8 *shared TABLE_PARAMETERS) {
     enum { AHEAD = 4 };
     const Merge m(plan, partials, item);
-    if (m.n == 1)
+    if (!m.needed())
         return;
     const int warp = threadIdx.x >> 5;
     float4 v[AHEAD], sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -130,7 +139,7 @@ DEVICE void merge_by_block(const Plan &plan, float *partials, float *out, int it
 /* The same sums in the same order by a warp alone: its eight sums are what the warps of a block would have. */
 DEVICE void merge_by_warp(const Plan &plan, float *partials, float *out, int item TABLE_PARAMETERS) {
     const Merge m(plan, partials, item);
-    if (m.n == 1)
+    if (!m.needed())
         return;
     float4 sums[ATT_WARPS], v[ATT_WARPS];
 #pragma unroll

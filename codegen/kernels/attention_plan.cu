@@ -62,6 +62,11 @@ struct Range {
     DEVICE int splits() const {
         return high > low ? split_of(high - 1) - split_of(low) + 1 : 0;
     }
+    /* Whether it has partial results, which become its output in the merge. With one split the item writes the output,
+     * but for values in another basis: it is in the merge that they turn back. */
+    DEVICE bool merges() const {
+        return VForm::rotated || splits() != 1;
+    }
     DEVICE bool has(int split) const {
         return split >= first_split() && split < first_split() + splits();
     }
@@ -79,7 +84,7 @@ struct Sequence {
 struct Plan {
     int queries, stored; /* live rows */
     int sequences, items;
-    int merges; /* whether a row has partial results of several splits, or none */
+    int merges; /* whether a row has partial results, or no split */
     int pos[ATT_ROWS], slot[ATT_ROWS], order[ATT_ROWS];
     Range range[ATT_ROWS];
     int store_pos[ATT_ROWS], store_slot[ATT_ROWS];
@@ -154,7 +159,7 @@ DEVICE void make_plan(Plan &plan, const Rows &rows) {
         s = sequence_of(plan, r, leader, place);
     const bool leads = live && leader == r;
     const int items = leads ? s.range.splits() * ATT_KV_HEADS * vector_tiles(s) : 0;
-    const int several = live && plan.range[r].splits() != 1;
+    const int several = live && plan.range[r].merges();
     int index = 0, first = 0, sequences = 0, all_items = 0, merges = 0;
     for (int j = 0; j < plan.queries; j++) {
         const int other = lane_from((int)leads, j), other_rows = lane_from(s.rows, j);

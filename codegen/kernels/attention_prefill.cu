@@ -15,8 +15,9 @@
  *                  (ATT_QUERIES / 32) * column groups, which are 1 for ATT_V_DIM up to 128, 2 up to 256, else 4.
  *                  Dynamic shared memory ATT_SHARED, the sum of
  *                    queries    ATT_QUERIES * row(ATT_K_DIM)
- *                    keys       ATT_TILE * row(ATT_K_DIM)
- *                    values     ATT_TILE * row(ATT_V_DIM)
+ *                    keys       ATT_TILE * row(ATT_K_DIM), or packed: ATT_TILE * ((bytes of the codes | 16) + 2 for
+ *                               each scale), rounded up to 128
+ *                    values     the same with ATT_V_DIM
  *                    weights    ATT_QUERIES * row(ATT_TILE)           with several column groups
  *                    maxima     4 * column groups * ATT_QUERIES      with several column groups
  *                    positions  4 * ATT_QUERIES
@@ -40,6 +41,9 @@
  * Per tile of 64 keys, dims 256, 128 rows: 2048 products of 16 x 8 x 16, which take 1.6 clocks of a multiprocessor of
  * sm_90 each: 3280. Shared memory gives 128 bytes a clock: logits load 2 + 2 fragments of 512 bytes for 8 products,
  * weighted sums 2 + 8 for 32: 416 KB, 3330 clocks. Dims 512, 64 rows: logits 2 + 1 for 4, 544 KB, 4350 clocks.
+ *
+ * Packed keys and values stay so until they are fragments in registers (attention_forms.cu), in each row group anew:
+ * with four of them, as above, 512 spans of a warp for each tile of keys and its values.
  *
  * Tiles of which no row sees a key are left out by tile_class(), and those of which all rows see all keys have no mask.
  */
@@ -65,7 +69,8 @@ constexpr int key_tiles = warp_keys / 8, column_tiles = warp_columns / 8;
 #define ATT_THREADS (32 * row_groups * column_groups)
 
 static_assert(ATT_QUERIES % 32 == 0 && ATT_TILE % 16 == 0 && warp_keys % 8 == 0, "tiles");
-static_assert(ATT_V_DIM % (16 * column_groups) == 0, "a warp's columns");
+static_assert(ATT_V_DIM % ((VForm::packed ? 32 : 16) * column_groups) == 0, "a warp's columns");
+static_assert(!VForm::rotated || warp_columns == 128, "a warp has whole groups of the rotation");
 
 /* ==== Shared memory ==== */
 
@@ -85,17 +90,27 @@ template <int D> struct Lines {
     }
 };
 
-typedef Lines<ATT_K_DIM> KeyLines;
+typedef Lines<ATT_K_DIM> KeyLines; /* of queries, too */
 typedef Lines<ATT_V_DIM> ValueLines;
 typedef Lines<ATT_TILE> WeightLines;
 
+template <class Form, int D> DEVICE constexpr int tile_bytes() {
+    if constexpr (Form::packed)
+        return packed_bytes<Form, D>(ATT_TILE);
+    else
+        return ATT_TILE * Lines<D>::stride;
+}
+constexpr int k_tile_bytes = tile_bytes<KForm, ATT_K_DIM>(), v_tile_bytes = tile_bytes<VForm, ATT_V_DIM>();
+
 #define ATT_KEYS_AT      (ATT_QUERIES * KeyLines::stride)
-#define ATT_VALUES_AT    (ATT_KEYS_AT + ATT_TILE * KeyLines::stride)
-#define ATT_WEIGHTS_AT   (ATT_VALUES_AT + ATT_TILE * ValueLines::stride)
+#define ATT_VALUES_AT    (ATT_KEYS_AT + k_tile_bytes)
+#define ATT_WEIGHTS_AT   (ATT_VALUES_AT + v_tile_bytes)
 #define ATT_MAXIMA_AT    (ATT_WEIGHTS_AT + (column_groups > 1 ? ATT_QUERIES * WeightLines::stride : 0))
 #define ATT_POSITIONS_AT (ATT_MAXIMA_AT + (column_groups > 1 ? 4 * column_groups * ATT_QUERIES : 0))
 #define ATT_KEPT_AT      (ATT_POSITIONS_AT + 4 * ATT_QUERIES)
 #define ATT_SHARED       (ATT_KEPT_AT + KEPT_BYTES)
+
+static_assert(ATT_VALUES_AT % 128 == 0 && ATT_WEIGHTS_AT % 128 == 0, "Lines::step() adds by exclusive or");
 
 DYNAMIC_SHARED u8 shared_bytes[];
 
@@ -122,7 +137,7 @@ DEVICE void copy_queries(const Block &b, const u16 *q16) {
 }
 
 /* A tile's rows of keys or values; zeros where nobody looks. */
-template <int D> DEVICE void copy_tile(const Block &b, const u8 *cache, int at, int tile) {
+template <int D> DEVICE void copy_elements(const Block &b, const u8 *cache, int at, int tile) {
     constexpr int pieces = D / 8, all = ATT_TILE * pieces;
     const int first = tile * ATT_TILE, start = place_of(first);
     const u8 *from = cache + (u64)b.slot * ((u64)ATT_CAPACITY * ATT_KV_HEADS * 2 * D) + b.kv_head * 2 * D;
@@ -139,6 +154,37 @@ template <int D> DEVICE void copy_tile(const Block &b, const u8 *cache, int at, 
         copy16_async(shared_bytes + at + Lines<D>::at(key, piece),
                      from + (u64)place * (ATT_KV_HEADS * 2 * D) + 16 * piece, inside);
     }
+}
+
+/* The same of packed ones. Of the scales come those of 8 neighbouring keys at a time, of which one at least is looked
+ * at; what the others get is anything. */
+template <class Form, int D> DEVICE void copy_packed(const Block &b, const u8 *cache, int at, int tile) {
+    constexpr int pieces = code_bytes<Form, D>() / 16, all = ATT_TILE * pieces;
+    constexpr int eights = ATT_TILE / 8, all_scales = D / Form::group * eights;
+    const int first = tile * ATT_TILE, start = place_of(first);
+    const u8 *codes = cache + cache_at<Form, D>(b.slot, 0, b.kv_head);
+    const u8 *scales = cache + scales_at<Form, D>(b.slot, 0, b.kv_head);
+#pragma unroll 1
+    for (int i = threadIdx.x; i < all + all_scales; i += ATT_THREADS) {
+        const bool of_codes = i < all;
+        const int key = of_codes ? i / pieces : (i - all) % eights * 8, keys = of_codes ? 1 : 8;
+        const bool inside = first + key + keys > b.low && first + key < b.high;
+        int place = inside ? start + key : 0;
+        if (ATT_RING && place >= ATT_CAPACITY)
+            place -= ATT_CAPACITY;
+        const u8 *from = of_codes ? codes + (u64)place * (ATT_KV_HEADS * code_bytes<Form, D>()) + i % pieces * 16
+                                  : scales + 2 * ((u64)((i - all) / eights) * ATT_PLACES + place);
+        const int to = of_codes ? key * code_stride<Form, D>() + i % pieces * 16
+                                : ATT_TILE * code_stride<Form, D>() + 16 * (i - all);
+        copy16_async(shared_bytes + at + to, from, inside);
+    }
+}
+
+template <class Form, int D> DEVICE void copy_tile(const Block &b, const u8 *cache, int at, int tile) {
+    if constexpr (Form::packed)
+        copy_packed<Form, D>(b, cache, at, tile);
+    else
+        copy_elements<D>(b, cache, at, tile);
 }
 
 /* ==== A warp's tile ==== */
@@ -185,9 +231,9 @@ DEVICE void add_logits(const Place &at, float (&s)[2][key_tiles][4]) {
                 load_matrices(b, shared_bytes + KeyLines::step(keys + n * 8 * KeyLines::stride, 2 * k));
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
-                    multiply(s[m][n], a[m], b[0], b[1]);
+                    KForm::multiply(s[m][n], a[m], b[0], b[1]);
                     if (n + 1 < key_tiles)
-                        multiply(s[m][n + 1], a[m], b[2], b[3]);
+                        KForm::multiply(s[m][n + 1], a[m], b[2], b[3]);
                 }
             }
         } else {
@@ -195,7 +241,44 @@ DEVICE void add_logits(const Place &at, float (&s)[2][key_tiles][4]) {
                 load_matrices(b, shared_bytes + KeyLines::step(keys, 2 * k));
 #pragma unroll
             for (int m = 0; m < 2; m++)
-                multiply(s[m][0], a[m], b[k % 2 * 2], b[k % 2 * 2 + 1]);
+                KForm::multiply(s[m][0], a[m], b[k % 2 * 2], b[k % 2 * 2 + 1]);
+        }
+    }
+}
+
+/* The same of packed keys, by spans of 32 elements: of each 8 keys a lane has those of key g. */
+template <class Form> DEVICE void add_packed_logits(const Place &at, float (&s)[2][key_tiles][4]) {
+    constexpr int stride = code_stride<Form, ATT_K_DIM>(), spans = ATT_K_DIM / 32;
+    const int queries = KeyLines::at(at.row + (at.lane & 15), at.lane >> 4), keys = at.group * warp_keys;
+    const u8 *codes = shared_bytes + ATT_KEYS_AT + (keys + (at.lane & 7)) * stride;
+    const u16 *scales = (const u16 *)(shared_bytes + ATT_KEYS_AT + ATT_TILE * stride) + keys + at.g;
+#pragma unroll 1
+    for (int first = 0; first < spans; first += Form::at_once) {
+        u32 r[key_tiles][4];
+#pragma unroll
+        for (int n = 0; n < key_tiles; n++)
+            load_matrices(r[n], codes + n * 8 * stride + Form::template key_piece<ATT_K_DIM>(first, at.lane >> 3));
+#pragma unroll
+        for (int i = 0; i < Form::at_once; i++) {
+            const int span = first + i;
+            u32 a[2][2][4]; /* [step of 16 elements][16 rows] */
+            if (spans % Form::at_once != 0 && span >= spans)
+                continue;
+#pragma unroll
+            for (int m = 0; m < 4; m++)
+                load_matrices(a[m / 2][m % 2], shared_bytes + KeyLines::step(queries + m % 2 * 16 * KeyLines::stride,
+                                                                             4 * span + m / 2 * 2));
+#pragma unroll
+            for (int n = 0; n < key_tiles; n++) {
+                u32 words[2], b[4];
+                Form::key_words(r[n], i, words[0], words[1]);
+                Form::unpack(b, words[0], words[1], i);
+                const u16 scale = scales[span * 32 / Form::group * ATT_TILE + 8 * n];
+                scale_pairs(b, f16_pair(scale, scale));
+#pragma unroll
+                for (int m = 0; m < 4; m++)
+                    Form::multiply(s[m % 2][n], a[m / 2][m % 2], b[m / 2 * 2], b[m / 2 * 2 + 1]);
+            }
         }
     }
 }
@@ -298,8 +381,21 @@ DEVICE void share_weights(const Place &at, const float (&s)[2][key_tiles][4]) {
             for (int half = 0; half < 2; half++) {
                 const int row = at.row + 16 * m + 8 * half + at.g, piece = at.group * key_tiles + n;
                 *(u32 *)(shared_bytes + ATT_WEIGHTS_AT + WeightLines::at(row, piece) + 4 * at.t) =
-                    round_pair(s[m][n][2 * half], s[m][n][2 * half + 1]);
+                    VForm::round_pair(s[m][n][2 * half], s[m][n][2 * half + 1]);
             }
+}
+
+/* Weights of 16 keys, step k of the tile, as operands: from where the groups share them, or the warp's own. */
+DEVICE void load_weights(int weights, int k, const float (&s)[2][key_tiles][4], u32 (&a)[2][4]) {
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+        if constexpr (column_groups > 1) {
+            load_matrices(a[m], shared_bytes + WeightLines::step(weights + m * 16 * WeightLines::stride, 2 * k));
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                a[m][i] = VForm::round_pair(s[m][2 * k + i / 2][i % 2 * 2], s[m][2 * k + i / 2][i % 2 * 2 + 1]);
+        }
 }
 
 /* out += weights x values, over the warp's rows and columns. */
@@ -309,26 +405,102 @@ DEVICE void add_values(const Place &at, const float (&s)[2][key_tiles][4], Sums 
 #pragma unroll
     for (int k = 0; k < ATT_TILE / 16; k++) {
         u32 a[2][4];
-#pragma unroll
-        for (int m = 0; m < 2; m++)
-            if constexpr (column_groups > 1) {
-                load_matrices(a[m], shared_bytes + WeightLines::step(weights + m * 16 * WeightLines::stride, 2 * k));
-            } else {
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    a[m][i] = round_pair(s[m][2 * k + i / 2][i % 2 * 2], s[m][2 * k + i / 2][i % 2 * 2 + 1]);
-            }
+        load_weights(weights, k, s, a);
 #pragma unroll
         for (int n = 0; n < column_tiles; n += 2) {
             u32 b[4];
             load_matrices_transposed(b, shared_bytes + ValueLines::step(values + k * 16 * ValueLines::stride, n));
 #pragma unroll
             for (int m = 0; m < 2; m++) {
-                multiply(sums.out[m][n], a[m], b[0], b[1]);
-                multiply(sums.out[m][n + 1], a[m], b[2], b[3]);
+                VForm::multiply(sums.out[m][n], a[m], b[0], b[1]);
+                VForm::multiply(sums.out[m][n + 1], a[m], b[2], b[3]);
             }
         }
     }
+}
+
+/* Scales of two neighbouring keys; 0 for those that nobody looks at, whose scales may be anything. */
+DEVICE u32 value_scales(const Block &b, const u16 *scales, int first, int key, bool masked) {
+    u32 pair = *(const u32 *)(scales + key);
+    if (masked)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (first + key + i < b.low || first + key + i >= b.high)
+                pair &= i ? 0xffffu : 0xffff0000u;
+    return pair;
+}
+
+/* The same of packed values, by spans of 32 columns: of each 8 keys a lane has its unit of 4 columns of two. first: the
+ * tile's first key; masked: some of its keys may be out of bounds. */
+template <class Form>
+DEVICE void add_packed_values(const Block &b, const Place &at, int first, bool masked,
+                              const float (&s)[2][key_tiles][4], Sums &sums) {
+    constexpr int stride = code_stride<Form, ATT_V_DIM>();
+    const int weights = ATT_WEIGHTS_AT + WeightLines::at(at.row + (at.lane & 15), at.lane >> 4);
+    const u8 *values = shared_bytes + ATT_VALUES_AT + ((at.lane & 7) + (at.lane >> 4) * 8) * stride;
+    const u16 *scales = (const u16 *)(shared_bytes + ATT_VALUES_AT + ATT_TILE * stride);
+#pragma unroll
+    for (int k = 0; k < ATT_TILE; k += 16) {
+        u32 a[2][4];
+        load_weights(weights, k / 16, s, a);
+#pragma unroll
+        for (int n = 0; n < warp_columns / 32; n++) {
+            const int span = at.group * (warp_columns / 32) + n;
+            const u16 *of_span = scales + span * 32 / Form::group * ATT_TILE;
+            u32 r[4], near[4], far[4]; /* keys 0..7, keys 8..15 */
+            load_matrices_transposed(r, values + k * stride +
+                                            Form::template value_piece<ATT_V_DIM>(span, at.lane >> 3 & 1));
+            Form::unpack(near, r[0], r[1], span);
+            Form::unpack(far, r[2], r[3], span);
+            scale_pairs(near, value_scales(b, of_span, first, k + 2 * at.t, masked));
+            scale_pairs(far, value_scales(b, of_span, first, k + 8 + 2 * at.t, masked));
+#pragma unroll
+            for (int m = 0; m < 2; m++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    Form::multiply(sums.out[m][4 * n + i], a[m], near[i], far[i]);
+        }
+    }
+}
+
+/* ==== The end ==== */
+
+/* Row 16 m + 8 half of the warp's, in the lanes of a quad, back from the basis of its 128 values: element 32 n + 8 t +
+ * 4 d + i stands in sums.out[m][4 n + i][2 half + d]. turn_back() of attention_encode.cu in another place. */
+DEVICE void turn_row_back(const Place &at, int m, int half, Sums &sums) {
+    const float size = 0.08838834764831845f; /* 1 / sqrt(128) */
+    float v[32];                             /* [n][d][i] */
+#pragma unroll
+    for (int j = 0; j < 32; j++)
+        v[j] = signed_by(sums.out[m][j / 8 * 4 + j % 4][2 * half + j / 4 % 2], turn_signs<2>(j / 8) >> 8 * at.t, j % 8);
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2)
+#pragma unroll
+        for (int j = 0; j < 32; j++)
+            if (!(j & step))
+                add_and_subtract(v[j], v[j + step]);
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2)
+#pragma unroll
+        for (int j = 0; j < 32; j++) {
+            const float other = lane_swap(v[j], step);
+            v[j] = at.t & step ? other - v[j] : v[j] + other;
+        }
+#pragma unroll
+    for (int j = 0; j < 32; j++)
+        sums.out[m][j / 8 * 4 + j % 4][2 * half + j / 4 % 2] =
+            signed_by(v[j] * size, turn_signs<1>(j / 8) >> 8 * at.t, j % 8);
+}
+
+/* A lane's columns of packed values: units 2 t and 2 t + 1 of each span. */
+DEVICE void write_spans(const Place &at, int m, int half, float factor, const Sums &sums, float *to) {
+#pragma unroll
+    for (int n = 0; n < column_tiles; n += 4)
+#pragma unroll
+        for (int i = 2 * half; i < 2 * half + 2; i++)
+            *(float4 *)(to + 8 * n + 8 * at.t + 4 * (i % 2)) =
+                make_float4(sums.out[m][n][i] * factor, sums.out[m][n + 1][i] * factor, sums.out[m][n + 2][i] * factor,
+                            sums.out[m][n + 3][i] * factor);
 }
 
 /* Sums of weights over quads and groups, then the rows to memory. */
@@ -355,12 +527,18 @@ DEVICE void finish(const Block &b, const Place &at, float *out, Sums &sums TABLE
                 weight += maxima(j)[row];
         }
         const float factor = last_factor(sums.most[m][half], weight, b.head TABLE_ARGUMENTS);
-        float *to = out + ((u64)(b.first + row) * ATT_HEADS + b.head) * ATT_V_DIM + at.group * warp_columns + 2 * at.t;
-        if (row < b.rows)
+        if constexpr (VForm::rotated)
+            turn_row_back(at, m, half, sums);
+        float *to = out + ((u64)(b.first + row) * ATT_HEADS + b.head) * ATT_V_DIM + at.group * warp_columns;
+        if constexpr (VForm::packed) {
+            if (row < b.rows)
+                write_spans(at, m, half, factor, sums, to);
+        } else if (row < b.rows) {
 #pragma unroll
             for (int n = 0; n < column_tiles; n++)
-                *(float2 *)(to + 8 * n) =
+                *(float2 *)(to + 8 * n + 2 * at.t) =
                     make_float2(sums.out[m][n][2 * half] * factor, sums.out[m][n][2 * half + 1] * factor);
+        }
     }
 }
 
@@ -382,7 +560,7 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     int tile = b.low / ATT_TILE, kind = next_tile(b, tile);
     copy_queries(b, q16);
     if (kind)
-        copy_tile<ATT_K_DIM>(b, cache_k, ATT_KEYS_AT, tile);
+        copy_tile<KForm, ATT_K_DIM>(b, cache_k, ATT_KEYS_AT, tile);
     copies_close();
     Sums sums = {};
 #pragma unroll
@@ -392,26 +570,34 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
         float s[2][key_tiles][4] = {}, most[2][2];
         copies_wait<0>();
         block_sync(); /* the keys are there; the values before are done with */
-        copy_tile<ATT_V_DIM>(b, cache_v, ATT_VALUES_AT, tile);
+        copy_tile<VForm, ATT_V_DIM>(b, cache_v, ATT_VALUES_AT, tile);
         copies_close();
-        add_logits(at, s);
-        make_logits(b, at, tile * ATT_TILE, kind != 2, s TABLE_ARGUMENTS);
+        if constexpr (KForm::packed)
+            add_packed_logits<KForm>(at, s);
+        else
+            add_logits(at, s);
+        const int first = tile * ATT_TILE;
+        const bool masked = kind != 2;
+        make_logits(b, at, first, masked, s TABLE_ARGUMENTS);
 #if ATT_SPARSE
         if (kind & KEPT_IN_PART)
-            leave_out(b, at, tile * ATT_TILE, kept, s);
+            leave_out(b, at, first, kept, s);
 #endif
         find_most(at, s, most);
         block_sync(); /* all maxima; the keys are done with */
         kind = next_tile(b, ++tile);
         if (kind)
-            copy_tile<ATT_K_DIM>(b, cache_k, ATT_KEYS_AT, tile);
+            copy_tile<KForm, ATT_K_DIM>(b, cache_k, ATT_KEYS_AT, tile);
         copies_close();
         weigh(at, s, most, sums);
         if (column_groups > 1)
             share_weights(at, s);
         copies_wait<1>();
         block_sync(); /* all weights, and the values */
-        add_values(at, s, sums);
+        if constexpr (VForm::packed)
+            add_packed_values<VForm>(b, at, first, masked, s, sums);
+        else
+            add_values(at, s, sums);
     }
     finish(b, at, out, sums TABLE_ARGUMENTS);
 }

@@ -9,8 +9,31 @@
 
 /* ==== Shared memory ==== */
 
+template <class A, class B> constexpr bool same_type = false;
+template <class A> constexpr bool same_type<A, A> = true;
+
+/* Keys and values lie alike, so that one function does for both. */
+constexpr bool alike = ATT_K_DIM == ATT_V_DIM && same_type<KForm, VForm>;
+
+/* Rows of a tile, and all of it. */
+template <class Form, int D> DEVICE constexpr int tile_stride() {
+    if constexpr (Form::packed)
+        return code_stride<Form, D>();
+    else
+        return row_bytes(D);
+}
+
+template <class Form, int D> DEVICE constexpr int tile_bytes() {
+    if constexpr (Form::packed)
+        return packed_bytes<Form, D>(ATT_KEYS);
+    else
+        return ATT_KEYS * row_bytes(D);
+}
+
+constexpr int k_tile_bytes = tile_bytes<KForm, ATT_K_DIM>(), v_tile_bytes = tile_bytes<VForm, ATT_V_DIM>();
+
 #define ATT_WIDE        (ATT_K_DIM > ATT_V_DIM ? ATT_K_DIM : ATT_V_DIM)
-#define ATT_STAGE_BYTES (ATT_KEYS * row_bytes(ATT_WIDE))
+#define ATT_STAGE_BYTES (k_tile_bytes > v_tile_bytes ? k_tile_bytes : v_tile_bytes)
 #define ATT_QUERIES_AT  (ATT_STAGES * ATT_STAGE_BYTES)
 #define ATT_WEIGHTS_AT  (ATT_QUERIES_AT + ATT_VECTORS * row_bytes(ATT_K_DIM))
 #define ATT_SCRATCH_AT  (ATT_WEIGHTS_AT + ATT_VECTORS * row_bytes(ATT_CHUNK))
@@ -26,8 +49,13 @@ constexpr int vector_rows = ATT_VECTORS / 16; /* tiles of 16 vectors */
 constexpr int key_warps = ATT_KEYS / 8, logit_warps = ATT_WARPS / key_warps;
 constexpr int logit_tiles = (vector_rows + logit_warps - 1) / logit_warps;
 constexpr int logit_unroll = logit_tiles > 1 ? 2 : 4; /* as registers allow */
-/* And the output: by 16 columns, then by 16 vectors. */
-constexpr int columns = ATT_V_DIM / 16;
+/* The first spans of packed keys, whose products are added up apart from those of the last: whole loads. */
+template <class Form> DEVICE constexpr int packed_half() {
+    return (ATT_K_DIM / 32 + 2 * Form::at_once - 1) / (2 * Form::at_once) * Form::at_once;
+}
+/* And the output: by groups of columns, 16 or a span of packed values, then by 16 vectors. */
+constexpr int group_columns = VForm::packed ? 32 : 16, group_tiles = group_columns / 8;
+constexpr int columns = ATT_V_DIM / group_columns;
 constexpr int column_warps = columns >= 8 ? 8 : columns >= 4 ? 4 : columns >= 2 ? 2 : 1;
 constexpr int sum_warps = ATT_WARPS / column_warps;
 constexpr int sum_tiles = (vector_rows + sum_warps - 1) / sum_warps;
@@ -63,7 +91,7 @@ struct Tensors {
 struct Place {
     int warp, lane, g, t;
     int keys, logit_tile; /* first key of its 8 in a tile; first of its tiles of vectors */
-    int column, sum_tile; /* first of its groups of 16 columns; first of its tiles of vectors */
+    int column, sum_tile; /* first of its groups of columns; first of its tiles of vectors */
 
     DEVICE Place() {
         warp = threadIdx.x >> 5;
@@ -97,11 +125,12 @@ DEVICE u64 fresh_keys(const Plan &plan, const Work &w, int first) {
 }
 
 /* Keys that the item does not see become zeros. */
-template <int D> DEVICE void copy_tile(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
+template <class Form, int D>
+DEVICE void copy_elements(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
     constexpr int pieces = D / 8, at_once = ATT_THREADS / pieces; /* pieces of 16 bytes; keys of a step */
     constexpr u32 stride = ATT_KV_HEADS * 2 * D;
     const int begin = place_of(first);
-    const u8 *from = cache + cache_at(slot, 0, w.kv_head, D);
+    const u8 *from = cache + cache_at<Form, D>(slot, 0, w.kv_head);
     if (ATT_THREADS % pieces == 0 && ATT_KEYS % at_once == 0 && !fresh && first >= w.start &&
         first + ATT_KEYS <= w.end && (!ATT_RING || begin + ATT_KEYS <= ATT_CAPACITY)) {
         const int key = threadIdx.x / pieces, piece = threadIdx.x % pieces;
@@ -123,6 +152,81 @@ template <int D> DEVICE void copy_tile(u8 *to, const u8 *cache, int slot, const 
     }
 }
 
+DEVICE int wrapped(int place) {
+    return ATT_RING && place >= ATT_CAPACITY ? place - ATT_CAPACITY : place;
+}
+
+/* The scales of a tile, to [scales of a head][ATT_KEYS]: 8 neighbouring keys at a time, of which one at least is
+ * inside; what the others get is anything. With rows of this call, all but theirs, key by key: by the warps that make
+ * rows last. */
+template <class Form, int D>
+DEVICE void copy_scales(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
+    constexpr int scales = D / Form::group, pieces = ATT_KEYS / 8;
+    const int begin = place_of(first);
+    const u8 *from = cache + scales_at<Form, D>(slot, 0, w.kv_head);
+    if (!fresh) {
+#pragma unroll 1
+        for (int i = threadIdx.x; i < scales * pieces; i += ATT_THREADS) {
+            const int key = i % pieces * 8, pos = first + key;
+            const bool inside = pos + 8 > w.start && pos < w.end;
+            copy16_async(to + 16 * i, from + 2 * ((u64)(i / pieces) * ATT_PLACES + (inside ? wrapped(begin + key) : 0)),
+                         inside);
+        }
+        return;
+    }
+    for (int i = threadIdx.x; i < scales * ATT_KEYS && threadIdx.x < ATT_THREADS / 2; i += ATT_THREADS / 2) {
+        const int key = i % ATT_KEYS, pos = first + key;
+        const bool inside = pos >= w.start && pos < w.end;
+        if (!(fresh >> key & 1))
+            ((u16 *)to)[i] = inside ? ((const u16 *)from)[(u64)(i / ATT_KEYS) * ATT_PLACES + wrapped(begin + key)] : 0;
+    }
+}
+
+/* Codes and scales; codes of keys that the item does not see become zeros. */
+template <class Form, int D>
+DEVICE void copy_packed(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
+    constexpr int pieces = code_bytes<Form, D>() / 16,
+                  fit = ATT_THREADS / pieces; /* keys of a step, but a power of 2: */
+    constexpr int at_once = fit >= 64   ? 64
+                            : fit >= 32 ? 32
+                            : fit >= 16 ? 16
+                                        : 8,
+                  steps = (ATT_KEYS + at_once - 1) / at_once;
+    constexpr u32 stride = ATT_KV_HEADS * code_bytes<Form, D>();
+    const int begin = place_of(first), of_step = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+    const u8 *from = cache + cache_at<Form, D>(slot, 0, w.kv_head) + 16 * piece;
+    const bool whole = !fresh && first >= w.start && first + ATT_KEYS <= w.end;
+#pragma unroll 1
+    for (int i = 0; i < steps; i++) {
+        const int key = i * at_once + of_step, pos = first + key;
+        if (of_step >= at_once || (ATT_KEYS % at_once != 0 && key >= ATT_KEYS) || fresh >> (key & 63) & 1)
+            continue;
+        const bool inside = whole || (pos >= w.start && pos < w.end);
+        copy16_async(to + key * code_stride<Form, D>() + 16 * piece,
+                     from + (u64)(u32)(inside ? wrapped(begin + key) : 0) * stride, inside);
+    }
+    copy_scales<Form, D>(to + ATT_KEYS * code_stride<Form, D>(), cache, slot, w, first, fresh);
+}
+
+template <class Form, int D>
+DEVICE void copy_tile(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
+    if constexpr (Form::packed)
+        copy_packed<Form, D>(to, cache, slot, w, first, fresh);
+    else
+        copy_elements<Form, D>(to, cache, slot, w, first, fresh);
+}
+
+/* The block's item behind `item`. With packed tiles blocks take the items of every other round from the last block to
+ * the first: items come largest first, so who has a large one of a round has a small one of the next. */
+DEVICE int next_item(int item) {
+    if constexpr (KForm::packed || VForm::packed) {
+        const int blocks = gridDim.x, round_end = (item / blocks + 1) * blocks;
+        return 2 * round_end - 1 - item;
+    } else {
+        return item + gridDim.x;
+    }
+}
+
 /* The next tile that is to come, over all items of the block. */
 struct Ahead {
     Cursor cursor;
@@ -141,7 +245,7 @@ struct Ahead {
     /* Over items without a tile left. */
     DEVICE void skip(const Plan &plan) {
         while (item < plan.items && cursor.done()) {
-            item += gridDim.x;
+            item = next_item(item);
             if (item < plan.items)
                 cursor.begin(plan, item);
         }
@@ -157,14 +261,24 @@ DEVICE Asked ask_tile(const Plan &plan, const Tensors &on, Ahead &ahead, int sta
         const int first = ahead.cursor.tile() * ATT_KEYS, slot = plan.of[w.sequence].slot;
         const bool values = ahead.cursor.at_values();
         asked = {fresh_keys(plan, w, first), stage, first, slot, w.kv_head, values};
-        if (ATT_K_DIM == ATT_V_DIM || !values)
-            copy_tile<ATT_K_DIM>(to, values ? on.cache_v : on.cache_k, slot, w, first, asked.fresh);
+        if (alike || !values)
+            copy_tile<KForm, ATT_K_DIM>(to, values ? on.cache_v : on.cache_k, slot, w, first, asked.fresh);
         else
-            copy_tile<ATT_V_DIM>(to, on.cache_v, slot, w, first, asked.fresh);
+            copy_tile<VForm, ATT_V_DIM>(to, on.cache_v, slot, w, first, asked.fresh);
         ahead.next(plan);
     }
     copies_close();
     return asked;
+}
+
+/* Where key number `key` of the tile of a stage goes. */
+template <class Form, int D> DEVICE Target tile_target(int stage, int key) {
+    Target to = {shared_bytes + stage * ATT_STAGE_BYTES + key * tile_stride<Form, D>(), nullptr, 0};
+    if constexpr (Form::packed) {
+        to.scales = (u16 *)(shared_bytes + stage * ATT_STAGE_BYTES + ATT_KEYS * tile_stride<Form, D>()) + key;
+        to.apart = ATT_KEYS;
+    }
+    return to;
 }
 
 /* Rows of this call by the block's warps, the last ones first: into the tile that was asked for or, at the beginning,
@@ -181,7 +295,7 @@ DEVICE void make_rows(const Shared &sh, const Tensors &on, const Place &at, cons
     for (;;) {
         int row, head;
         bool of_v;
-        u8 *to;
+        Target to;
         if (t < tile_rows) {
             const Asked asked = beginning ? sh.asked[t / stored] : last;
             row = t % stored;
@@ -192,14 +306,16 @@ DEVICE void make_rows(const Shared &sh, const Tensors &on, const Place &at, cons
                 continue;
             head = asked.kv_head;
             of_v = asked.values;
-            to = shared_bytes + asked.stage * ATT_STAGE_BYTES + key * row_bytes(of_v ? ATT_V_DIM : ATT_K_DIM);
+            to = of_v && !alike ? tile_target<VForm, ATT_V_DIM>(asked.stage, key)
+                                : tile_target<KForm, ATT_K_DIM>(asked.stage, key);
         } else if (job < stores) {
             row = job / (2 * ATT_KV_HEADS);
             head = job / 2 % ATT_KV_HEADS;
             of_v = job & 1;
             job += ATT_WARPS * blocks;
-            to = (of_v ? on.cache_v : on.cache_k) +
-                 cache_at(plan.store_slot[row], plan.store_pos[row], head, of_v ? ATT_V_DIM : ATT_K_DIM);
+            const int slot = plan.store_slot[row], pos = plan.store_pos[row];
+            to = of_v && !alike ? cache_target<VForm, ATT_V_DIM>(on.cache_v, slot, pos, head)
+                                : cache_target<KForm, ATT_K_DIM>(of_v ? on.cache_v : on.cache_k, slot, pos, head);
         } else {
             break;
         }

@@ -32,6 +32,7 @@
 #define ATT_STAGES  2
 
 static_assert(ATT_K_DIM == ATT_V_DIM && (ATT_K_DIM == 64 || ATT_K_DIM == 128 || ATT_K_DIM == 256), "dims");
+static_assert(!KForm::packed && !VForm::packed, "elements of 16 bits");
 
 /* ==== Shared memory ==== */
 
@@ -124,7 +125,7 @@ DEVICE void ask_logits(Products &s, const u8 *keys) {
     group_mma_begin();
 #pragma unroll
     for (int k = 0; k < ATT_K_DIM / 16; k++)
-        group_mma_rows<ATT_TILE, ATT_TYPE>(s, queries + k / 4 * ATT_ROWS_BLOCK + k % 4 * 32,
+        group_mma_rows<ATT_TILE, KForm::bf16>(s, queries + k / 4 * ATT_ROWS_BLOCK + k % 4 * 32,
                                            keys + k / 4 * ATT_TILE_BLOCK + k % 4 * 32, k > 0);
     group_mma_close();
 }
@@ -134,7 +135,7 @@ DEVICE void ask_values(Sums &sums, const u32 (&weights)[ATT_TILE / 16][4], const
     group_mma_begin();
 #pragma unroll
     for (int k = 0; k < ATT_TILE / 16; k++)
-        group_mma_columns<ATT_V_DIM, ATT_TYPE>(sums.out, weights[k], values + k * 2048, ATT_TILE_BLOCK);
+        group_mma_columns<ATT_V_DIM, VForm::bf16>(sums.out, weights[k], values + k * 2048, ATT_TILE_BLOCK);
     group_mma_close();
 }
 

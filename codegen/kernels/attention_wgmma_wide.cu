@@ -29,6 +29,7 @@
 #define ATT_CHUNKS  8
 
 static_assert(ATT_K_DIM == 512 && ATT_V_DIM == 512, "dims");
+static_assert(!KForm::packed && !VForm::packed, "elements of 16 bits");
 
 /* ==== Shared memory ==== */
 
@@ -167,7 +168,7 @@ struct Group {
             group_mma_begin();
 #pragma unroll
             for (int k = 0; k < 8; k++)
-                group_mma_rows<ATT_TILE, ATT_TYPE>(
+                group_mma_rows<ATT_TILE, KForm::bf16>(
                     s, shared_bytes + (2 * part + k / 4) * ATT_ROWS_BLOCK + k % 4 * 32,
                     keys + k / 4 * ATT_KEYS_BLOCK + k % 4 * 32, part > 0 || k > 0);
         }
@@ -179,7 +180,7 @@ struct Group {
         for (int part = 0; part < 4; part++) {
             const u8 *values = wait_chunk(chunk + part) + number * 4 * ATT_VALUE_BLOCK;
             group_mma_begin();
-            group_mma_columns<256, ATT_TYPE>(sums.out, weights[part], values, ATT_VALUE_BLOCK);
+            group_mma_columns<256, VForm::bf16>(sums.out, weights[part], values, ATT_VALUE_BLOCK);
         }
         group_mma_close();
     }

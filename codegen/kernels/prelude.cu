@@ -171,6 +171,11 @@ DEVICE u32 pick_bytes(u32 a, u32 b, u32 pick) {
     return d;
 }
 
+/* The bits turned by so many places towards the higher ones, modulo 32. */
+DEVICE u32 rotate_left(u32 v, int by) {
+    return __funnelshift_l(v, v, by);
+}
+
 /* ==== Tensor cores ==== */
 
 /* c[16 x 8] += a[16 x 16] b[16 x 8] over a warp, f16 products exact, f32 sums. With g = lane / 4, t = lane % 4:

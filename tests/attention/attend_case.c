@@ -1,7 +1,6 @@
 /* attend_case.c - see attend_case.h. */
 #include "tests/attention/attend_case.h"
 
-#include "ir/dtype.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,10 +37,30 @@ static int stages_of(const AttendCase *c, int rows) {
     return c->stages ? c->stages : wide(c) > 256 || (c->k_dim > 128 && vectors_of(c, rows) > 16) ? 3 : 4;
 }
 
+Plane case_plane(const AttendCase *c, bool values) {
+    const DType t = values ? c->v_type : c->k_type;
+    return (Plane){t == DT_F32 ? DT_F16 : t, c->kv_heads, values ? c->v_dim : c->k_dim, c->capacity, c->ring};
+}
+
+/* A tile of `keys` of them, of `row` bytes each where they are not packed. */
+static int64_t tile_bytes(const Plane *p, int64_t keys, int64_t row) {
+    const int64_t scales = kv_group(p->type) ? p->dim / kv_group(p->type) * 2 : 0;
+    if (!scales)
+        return keys * row;
+    return (keys * (((kv_gpu_head_bytes(p->type, p->dim) - scales) | 16) + scales) + 127) / 128 * 128;
+}
+
+static int64_t stage_bytes(const AttendCase *c) {
+    const Plane k = case_plane(c, false), v = case_plane(c, true);
+    const int64_t of_k = tile_bytes(&k, keys_of(c), padded(c->k_dim));
+    const int64_t of_v = tile_bytes(&v, keys_of(c), padded(c->v_dim));
+    return of_k > of_v ? of_k : of_v;
+}
+
 int64_t case_shared(const AttendCase *c, int rows) {
     const int64_t vectors = vectors_of(c, rows);
-    return stages_of(c, rows) * keys_of(c) * (int64_t)padded(wide(c)) + vectors * padded(c->k_dim) +
-           vectors * padded(chunk_of(c)) + 32 * (int64_t)wide(c) + 6 * c->k_dim;
+    return stages_of(c, rows) * stage_bytes(c) + vectors * padded(c->k_dim) + vectors * padded(chunk_of(c)) +
+           32 * (int64_t)wide(c) + 6 * c->k_dim;
 }
 
 /* Keys of the split that begins with a position. */
@@ -66,7 +85,8 @@ int64_t case_partials(const AttendCase *c, int rows) {
 enum { WGMMA_QUERIES = 128, WIDE_QUERIES = 64, WGMMA_TILE = 64, WGMMA_THREADS = 384 };
 
 bool case_wgmma(const AttendCase *c) {
-    return c->k_dim == c->v_dim && (c->k_dim == 64 || c->k_dim == 128 || c->k_dim == 256 || c->k_dim == 512);
+    return !kv_group(c->k_type) && !kv_group(c->v_type) && c->k_dim == c->v_dim &&
+           (c->k_dim == 64 || c->k_dim == 128 || c->k_dim == 256 || c->k_dim == 512);
 }
 
 const char *case_prefill_file(const AttendCase *c) {
@@ -100,7 +120,9 @@ int64_t case_prefill_shared(const AttendCase *c) {
     if (c->wgmma)
         return (WGMMA_QUERIES + 4 * WGMMA_TILE) * 2 * (int64_t)c->k_dim + 4 * WGMMA_QUERIES + 128 + 8 * case_words(c);
     const int64_t exchanged = column_groups(c) > 1 ? line((int)tile) + 4 * column_groups(c) : 0;
-    return queries * (line(c->k_dim) + exchanged + 4) + tile * (line(c->k_dim) + line(c->v_dim)) + 8 * case_words(c);
+    const Plane k = case_plane(c, false), v = case_plane(c, true);
+    return queries * (line(c->k_dim) + exchanged + 4) + tile_bytes(&k, tile, line(c->k_dim)) +
+           tile_bytes(&v, tile, line(c->v_dim)) + 8 * case_words(c);
 }
 
 int case_words(const AttendCase *c) {
@@ -132,7 +154,8 @@ int case_stride(const AttendCase *c) {
 static void put_layout(FILE *to, const AttendCase *c, int planes, int rows) {
     fprintf(to, "#define ATT_HEADS %d\n#define ATT_KV_HEADS %d\n#define ATT_K_DIM %d\n#define ATT_V_DIM %d\n", c->heads,
             c->kv_heads, c->k_dim, c->v_dim);
-    fprintf(to, "#define ATT_SCALE %.9ef\n#define ATT_TYPE %d\n", 3 / sqrt(c->k_dim), c->bf16);
+    fprintf(to, "#define ATT_SCALE %.9ef\n#define ATT_K_FORM %s\n#define ATT_V_FORM %s\n", 3 / sqrt(c->k_dim),
+            kv_form(case_plane(c, false).type), kv_form(case_plane(c, true).type));
     for (int i = 0; i < 3; i++)
         fprintf(to, "#define ATT_%c_PLANES %d\n#define ATT_%c_PLANE_STRIDE %d\n#define ATT_%c_ROW_STRIDE %d\n",
                 "QKV"[i], planes, "QKV"[i], rows * case_stride(c), "QKV"[i], case_stride(c));
@@ -194,9 +217,16 @@ char *case_prefill_defines(const AttendCase *c) {
 
 /* ==== Numbers ==== */
 
+static uint64_t numbers;
+
+void case_seed(uint64_t seed) {
+    numbers = seed * 0x9e3779b97f4a7c15u;
+}
+
 /* About normal, by what it is of. */
 static float number(uint64_t sequence, uint64_t pos, uint64_t plane, uint64_t i) {
     uint64_t x = (((sequence + 1) << 40) ^ (pos << 22) ^ (plane << 18)) * 0x9e3779b97f4a7c15u + i * 0xd1342543de82ef95u;
+    x ^= numbers;
     float sum = -2;
     for (int n = 0; n < 4; n++) {
         x = (x ^ x >> 31) * 0xbf58476d1ce4e5b9u;
@@ -245,62 +275,76 @@ static void prepared(const AttendCase *c, const double *row, int kind, int head,
 }
 
 static void planes_sum(const AttendCase *c, int sequence, int pos, double *row) {
-    float *plane = malloc((size_t)case_stride(c) * sizeof *plane);
-    memset(row, 0, (size_t)case_stride(c) * sizeof *row);
+    const size_t n = (size_t)case_stride(c);
+    float *plane = malloc(n * sizeof *plane), *sum = malloc(n * sizeof *sum);
     for (int p = 0; p < c->planes; p++) {
         case_row(c, sequence, pos, p, plane);
-        for (int i = 0; i < case_stride(c); i++)
-            row[i] += plane[i];
+        for (size_t i = 0; i < n; i++)
+            sum[i] = p ? sum[i] + plane[i] : plane[i];
     }
+    for (size_t i = 0; i < n; i++)
+        row[i] = (double)sum[i];
     free(plane);
+    free(sum);
 }
 
-static uint16_t round16(const AttendCase *c, double x) {
-    return c->bf16 ? f32_to_bf16((float)x) : f32_to_f16((float)x);
-}
-
-static float value16(const AttendCase *c, uint16_t h) {
-    return c->bf16 ? bf16_to_f32(h) : f16_to_f32(h);
-}
-
-/* K and V of a position, rounded: [kv_heads][dim]. */
-static void stored_row(const AttendCase *c, int sequence, int pos, uint16_t *k, uint16_t *v) {
-    double *row = malloc((size_t)case_stride(c) * sizeof *row), x[512];
-    planes_sum(c, sequence, pos, row);
-    for (int h = 0; h < c->kv_heads; h++) {
-        prepared(c, row, 1, h, pos, x);
-        for (int i = 0; i < c->k_dim; i++)
-            k[h * c->k_dim + i] = round16(c, x[i]);
-        prepared(c, row, 2, h, pos, x);
-        for (int i = 0; i < c->v_dim; i++)
-            v[h * c->v_dim + i] = round16(c, x[i]);
+/* K or V of a position as stored, and decoded: [kv_heads][dim]. */
+static void stored_row(const AttendCase *c, int pos, bool values, const double *row, uint8_t *stored, float *number) {
+    const Plane p = case_plane(c, values);
+    double x[512];
+    for (int h = 0; h < p.heads; h++) {
+        prepared(c, row, values ? 2 : 1, h, pos, x);
+        for (int i = 0; i < p.dim; i++)
+            number[h * p.dim + i] = (float)x[i];
     }
-    free(row);
+    plane_encode(&p, number, stored);
+    plane_decode(&p, stored, number);
 }
 
 History history_new(const AttendCase *c, int sequence, int length) {
-    const size_t nk = (size_t)(c->kv_heads * c->k_dim), nv = (size_t)(c->kv_heads * c->v_dim);
-    History h = {c, sequence, length, malloc(((size_t)length + 1) * nk * 2), malloc(((size_t)length + 1) * nv * 2)};
-    for (int pos = 0; pos < length; pos++)
-        stored_row(c, sequence, pos, h.k + (size_t)pos * nk, h.v + (size_t)pos * nv);
+    const Plane pk = case_plane(c, false), pv = case_plane(c, true);
+    const size_t nk = (size_t)(pk.heads * pk.dim), nv = (size_t)(pv.heads * pv.dim), n = (size_t)length + 1;
+    History h = {c,
+                 sequence,
+                 length,
+                 malloc(n * plane_row_bytes(&pk)),
+                 malloc(n * plane_row_bytes(&pv)),
+                 malloc(n * nk * sizeof *h.k_number),
+                 malloc(n * nv * sizeof *h.v_number)};
+    double *row = malloc((size_t)case_stride(c) * sizeof *row);
+    for (int pos = 0; pos < length; pos++) {
+        const size_t at = (size_t)pos;
+        planes_sum(c, sequence, pos, row);
+        stored_row(c, pos, false, row, h.k + at * plane_row_bytes(&pk), h.k_number + at * nk);
+        stored_row(c, pos, true, row, h.v + at * plane_row_bytes(&pv), h.v_number + at * nv);
+    }
+    free(row);
     return h;
 }
 
 void history_free(History *h) {
     free(h->k);
     free(h->v);
+    free(h->k_number);
+    free(h->v_number);
 }
 
-void history_cache(const History *h, int length, uint16_t *k, uint16_t *v) {
-    const AttendCase *c = h->of;
-    const size_t nk = (size_t)(c->kv_heads * c->k_dim), nv = (size_t)(c->kv_heads * c->v_dim);
-    memset(k, 0xff, (size_t)c->capacity * nk * sizeof *k);
-    memset(v, 0xff, (size_t)c->capacity * nv * sizeof *v);
-    for (int pos = length > c->capacity ? length - c->capacity : 0; pos < length; pos++) {
-        const size_t place = (size_t)(c->ring ? pos % c->capacity : pos);
-        memcpy(k + place * nk, h->k + (size_t)pos * nk, nk * sizeof *k);
-        memcpy(v + place * nv, h->v + (size_t)pos * nv, nv * sizeof *v);
-    }
+const uint8_t *history_row(const History *h, bool values, int pos) {
+    const Plane p = case_plane(h->of, values);
+    return (values ? h->v : h->k) + (size_t)pos * plane_row_bytes(&p);
+}
+
+void history_take(History *h, bool values, int pos, const uint8_t *row) {
+    const Plane p = case_plane(h->of, values);
+    memcpy((values ? h->v : h->k) + (size_t)pos * plane_row_bytes(&p), row, plane_row_bytes(&p));
+    plane_decode(&p, row, (values ? h->v_number : h->k_number) + (size_t)pos * (size_t)(p.heads * p.dim));
+}
+
+void history_cache(const History *h, bool values, int length, uint8_t *plane) {
+    const Plane p = case_plane(h->of, values);
+    memset(plane, 0xff, plane_bytes(&p));
+    for (int pos = length > p.capacity ? length - p.capacity : 0; pos < length; pos++)
+        plane_put(&p, plane, pos, history_row(h, values, pos));
 }
 
 static bool sees(const AttendCase *c, int q, int k) {
@@ -315,20 +359,20 @@ static double scored(const AttendCase *c, double s, int q, int k, int h) {
 }
 
 /* Adds a key to the running sums of every head: out is the weighted sum, most and weight as in the kernels. */
-static void add_key(const AttendCase *c, const double *q, int pos, int key, const uint16_t *k, const uint16_t *v,
+static void add_key(const AttendCase *c, const double *q, int pos, int key, const float *k, const float *v,
                     double *most, double *weight, double *out) {
     const double scale = (float)(3 / sqrt(c->k_dim));
     for (int h = 0; h < c->heads; h++) {
         const int kv = h / (c->heads / c->kv_heads);
         double s = 0;
         for (int i = 0; i < c->k_dim; i++)
-            s += q[h * c->k_dim + i] * value16(c, k[kv * c->k_dim + i]);
+            s += q[h * c->k_dim + i] * (double)k[kv * c->k_dim + i];
         s = scored(c, s * scale, pos, key, h);
         const double top = s > most[h] ? s : most[h], keep = exp(most[h] - top), p = exp(s - top);
         most[h] = top;
         weight[h] = weight[h] * keep + p;
         for (int i = 0; i < c->v_dim; i++)
-            out[h * c->v_dim + i] = out[h * c->v_dim + i] * keep + p * value16(c, v[kv * c->v_dim + i]);
+            out[h * c->v_dim + i] = out[h * c->v_dim + i] * keep + p * (double)v[kv * c->v_dim + i];
     }
 }
 
@@ -345,8 +389,8 @@ void history_wanted(const History *of, int pos, int length, double *out) {
     }
     for (int key = 0; key < length; key++)
         if (sees(c, pos, key))
-            add_key(c, q, pos, key, of->k + (size_t)key * (size_t)(c->kv_heads * c->k_dim),
-                    of->v + (size_t)key * (size_t)(c->kv_heads * c->v_dim), most, weight, out);
+            add_key(c, q, pos, key, of->k_number + (size_t)key * (size_t)(c->kv_heads * c->k_dim),
+                    of->v_number + (size_t)key * (size_t)(c->kv_heads * c->v_dim), most, weight, out);
     for (int i = 0; i < c->heads * c->v_dim; i++)
         out[i] = weight[i / c->v_dim] > 0 ? out[i] / weight[i / c->v_dim] : 0;
     free(row);

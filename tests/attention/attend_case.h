@@ -2,8 +2,7 @@
 #ifndef LAP_TESTS_ATTENTION_ATTEND_CASE_H
 #define LAP_TESTS_ATTENTION_ATTEND_CASE_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "tests/attention/plane.h"
 
 enum { SEQUENCES = 3, ROWS = 16 };
 
@@ -16,7 +15,7 @@ typedef struct SparseCase {
 typedef struct AttendCase {
     const char *name;
     int heads, kv_heads, k_dim, v_dim;
-    int bf16;
+    DType k_type, v_type; /* f32: f16 */
     int capacity, ring, lookback;
     int variant, score, sink, prepare; /* TEST_* of the bodies here */
     int planes;
@@ -29,6 +28,9 @@ typedef struct AttendCase {
     int wgmma;                 /* prefill by attention_wgmma.cu, whose block and tile have one size */
     SparseCase sparse;         /* prefill; block 0: dense */
 } AttendCase;
+
+/* The numbers of all cases from now on. */
+void case_seed(uint64_t seed);
 
 bool case_causal(const AttendCase *c);
 /* #define lines for decode of 8 or 16 rows, with ATT_STORE and ATT_QUERY_ROWS, or for prefill. malloc. */
@@ -59,18 +61,24 @@ float case_weight(int i);                     /* of the norms */
 double case_turn(const AttendCase *c, int i); /* of RoPE */
 float case_slope(int head);                   /* the table */
 
-/* Keys and values of a sequence's first positions as a cache holds them: [length][kv_heads][dim]. */
+Plane case_plane(const AttendCase *c, bool values);
+
+/* Keys and values of a sequence's first positions: as a cache holds them, and decoded, [length][kv_heads][dim]. */
 typedef struct History {
     const AttendCase *of;
     int sequence, length;
-    uint16_t *k, *v;
+    uint8_t *k, *v;
+    float *k_number, *v_number;
 } History;
 
 History history_new(const AttendCase *c, int sequence, int length);
 void history_free(History *h);
 
-/* The cache after `length` positions, [capacity][kv_heads][dim] each, NaN where nothing was stored. */
-void history_cache(const History *h, int length, uint16_t *k, uint16_t *v);
+/* The row of a position; a plane after `length` positions, all bits set where nothing was stored. */
+const uint8_t *history_row(const History *h, bool values, int pos);
+/* The row of a position becomes another. */
+void history_take(History *h, bool values, int pos, const uint8_t *row);
+void history_cache(const History *h, bool values, int length, uint8_t *plane);
 /* What the query at `pos` should give when the sequence has `length` positions: double [heads][v_dim]. */
 void history_wanted(const History *h, int pos, int length, double *out);
 

@@ -1,15 +1,18 @@
 /* attention_gpu.c - the attention kernels on a GPU, a real or an emulated one, against double-precision attention.
  *
  * attention_gpu [--driver PATH] [--nvrtc DIR] check [NAME]   the cases, or those whose name begins so
+ * attention_gpu .. pairs [MANY [SEED]]                       random cases of so many pairs of types, default all
  * attention_gpu rates | decode-rates | prefill-rates         times of the shapes of real models
  * Exit 77 without a GPU.
  */
 #include "tests/attention/check.h"
+#include "tests/attention/pairs.h"
 #include "tests/attention/rates.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const AttendCase cases[] = {
     {.name = "64, group 8, full",
@@ -42,7 +45,8 @@ static const AttendCase cases[] = {
      .kv_heads = 1,
      .k_dim = 512,
      .v_dim = 512,
-     .bf16 = 1,
+     .k_type = DT_BF16,
+     .v_type = DT_BF16,
      .capacity = 352,
      .lookback = -1,
      .prepare = 1,
@@ -124,7 +128,8 @@ static const AttendCase cases[] = {
      .kv_heads = 1,
      .k_dim = 80,
      .v_dim = 96,
-     .bf16 = 1,
+     .k_type = DT_BF16,
+     .v_type = DT_BF16,
      .capacity = 720,
      .ring = 1,
      .lookback = 600,
@@ -134,6 +139,100 @@ static const AttendCase cases[] = {
      .planes = 1,
      .start = 900,
      .chunk = 90},
+    {.name = "q8_0, 256, group 2, window in a ring",
+     .heads = 4,
+     .kv_heads = 2,
+     .k_dim = 256,
+     .v_dim = 256,
+     .k_type = DT_Q8_0,
+     .v_type = DT_Q8_0,
+     .capacity = 336,
+     .ring = 1,
+     .lookback = 255,
+     .prepare = 1,
+     .planes = 2,
+     .start = 960,
+     .wanted = 1,
+     .stores = 1,
+     .chunk = 64},
+    {.name = "tq3_0, 128, group 16, soft-cap, sink",
+     .heads = 16,
+     .kv_heads = 1,
+     .k_dim = 128,
+     .v_dim = 128,
+     .k_type = DT_TQ3_0,
+     .v_type = DT_TQ3_0,
+     .capacity = 413,
+     .lookback = -1,
+     .score = 1,
+     .sink = 1,
+     .planes = 2,
+     .start = 150,
+     .early = 1,
+     .stores = 1,
+     .chunk = 128},
+    {.name = "q4_0, 96 and 32, 2 heads, not causal",
+     .heads = 4,
+     .kv_heads = 2,
+     .k_dim = 96,
+     .v_dim = 32,
+     .k_type = DT_Q4_0,
+     .v_type = DT_Q4_0,
+     .capacity = 285,
+     .lookback = -1,
+     .variant = 1,
+     .planes = 1,
+     .start = 130,
+     .wanted = 1,
+     .chunk = 70,
+     .tile = 32},
+    {.name = "q8_0 and tq3_0, 512, 32 vectors",
+     .heads = 8,
+     .kv_heads = 2,
+     .k_dim = 512,
+     .v_dim = 512,
+     .k_type = DT_Q8_0,
+     .v_type = DT_TQ3_0,
+     .capacity = 352,
+     .lookback = -1,
+     .prepare = 1,
+     .planes = 1,
+     .start = 250,
+     .keys = 32,
+     .vectors = 32,
+     .stages = 5,
+     .chunk = 40,
+     .queries = 64,
+     .tile = 64},
+    {.name = "tq3_0 and bf16, 256 and 80, ring",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 256,
+     .v_dim = 80,
+     .k_type = DT_TQ3_0,
+     .v_type = DT_BF16,
+     .capacity = 720,
+     .ring = 1,
+     .lookback = 600,
+     .variant = 2,
+     .sink = 1,
+     .prepare = 1,
+     .planes = 1,
+     .start = 900,
+     .chunk = 90},
+    {.name = "bf16 and q4_0, 64 and 192, long",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 64,
+     .v_dim = 192,
+     .k_type = DT_BF16,
+     .v_type = DT_Q4_0,
+     .capacity = 4100,
+     .lookback = -1,
+     .score = 2,
+     .planes = 1,
+     .start = 3800,
+     .chunk = 50},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 
@@ -176,6 +275,9 @@ int main(int argc, char **argv) {
             decode_rates(&l);
         if (strcmp(what, "decode-rates") != 0)
             prefill_rates(&l);
+    } else if (strcmp(what, "pairs") == 0) {
+        const uint64_t seed = i + 2 < argc ? strtoull(argv[i + 2], NULL, 10) : (uint64_t)time(NULL);
+        ok = pairs_check(&l, seed, i + 1 < argc ? atoi(argv[i + 1]) : 25);
     } else {
         ok = check(&l, i + 1 < argc ? argv[i + 1] : "");
     }

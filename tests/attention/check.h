@@ -24,9 +24,14 @@ typedef struct Trial {
 void trial_open(Trial *t, Lab *l, const AttendCase *c, int rows);
 void trial_close(Trial *t);
 void trial_fail(Trial *t, const char *what);
-size_t trial_cache_bytes(const Trial *t, int dim); /* all sequences */
+size_t trial_cache_bytes(const Trial *t, bool values); /* all sequences */
 /* All sequences back to their start, with fresh caches. */
 void trial_rewind(Trial *t);
+/* The caches of a sequence are what it should have, and nothing else was written: the same numbers, but for how those
+ * of rows from `first` on are rounded, which the device may prepare a little otherwise. What it stored is what
+ * attention is compared with from now on: of a row that sees few keys a code that is off by one is more than the
+ * tolerance. */
+void trial_check_caches(Trial *t, int sequence, int first);
 /* Compares one row's output with what it should be. */
 void trial_compare(Trial *t, RowOf row, const float *out);
 /* Prints the case's line; true if all was well. */
@@ -37,6 +42,8 @@ int decode_wishes(const AttendCase *c, Wish *to);
 bool decode_check(Lab *l, const AttendCase *c, const Wish *built);
 int prefill_wishes(const AttendCase *c, Wish *to);
 bool prefill_check(Lab *l, const AttendCase *c, const Wish *built);
+/* Rows of any numbers are stored as the evaluator stores them. */
+bool store_check(Lab *l);
 enum { MOST_WISHES = 8, PREFILL_WISHES = 2 };
 
 #endif

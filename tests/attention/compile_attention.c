@@ -23,30 +23,40 @@ typedef struct Compilation {
 #define FULL(h, kv, dim)                                                                                               \
     .heads = (h), .kv_heads = (kv), .k_dim = (dim), .v_dim = (dim), .lookback = -1, .capacity = 65536, .prepare = 1,   \
     .planes = 3, .chunk = 4096
-#define SPARSE  .sparse = {.block = 128, .sink = 2, .local = 4, .tail = 2, .alpha = 0.12}
-#define KEYS(n) .keys = (n), .stages = 4, .early = 1
+#define BF16        .k_type = DT_BF16, .v_type = DT_BF16
+#define TYPES(k, v) .k_type = DT_##k, .v_type = DT_##v
+#define SPARSE      .sparse = {.block = 128, .sink = 2, .local = 4, .tail = 2, .alpha = 0.12}
+#define KEYS(n)     .keys = (n), .stages = 4, .early = 1
 static const Compilation all[] = {
-    {"256, bf16", DECODE8, {SLIDING(32, 16), KEYS(64), .bf16 = 1}, true},
-    {"512, bf16, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, .bf16 = 1}, true},
+    {"256, bf16", DECODE8, {SLIDING(32, 16), KEYS(64), BF16}, true},
+    {"512, bf16, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, BF16}, true},
     {"64, soft-cap, sink", DECODE8, {FULL(32, 8, 64), KEYS(64), .score = 1, .sink = 1}, true},
-    {"32, bf16", DECODE16, {FULL(8, 8, 32), KEYS(64), .bf16 = 1}, true},
-    {"heads, bf16", HEADS, {SLIDING(32, 16), .bf16 = 1}, false},
-    {"prefill 256, bf16", PREFILL, {SLIDING(32, 16), .queries = 128, .tile = 64, .bf16 = 1}, true},
-    {"wgmma 256, bf16", WGMMA, {SLIDING(32, 16), .wgmma = 1, .bf16 = 1}, true},
+    {"32, bf16", DECODE16, {FULL(8, 8, 32), KEYS(64), BF16}, true},
+    {"256, q8_0", DECODE8, {SLIDING(32, 16), KEYS(64), TYPES(Q8_0, Q8_0)}, true},
+    {"512, q8_0, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, TYPES(Q8_0, Q8_0)}, true},
+    {"512, tq3_0, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, TYPES(TQ3_0, TQ3_0)}, true},
+    {"512, bf16 and q4_0", DECODE8, {FULL(32, 4, 512), KEYS(32), TYPES(BF16, Q4_0)}, true},
+    {"heads, q8_0 and tq3_0", HEADS, {SLIDING(32, 16), TYPES(Q8_0, TQ3_0)}, false},
+    {"heads, bf16", HEADS, {SLIDING(32, 16), BF16}, false},
+    {"prefill 256, bf16", PREFILL, {SLIDING(32, 16), .queries = 128, .tile = 64, BF16}, true},
+    {"prefill 512, bf16", PREFILL, {FULL(32, 4, 512), .queries = 64, .tile = 64, BF16}, true},
+    {"prefill 256, q4_0 and f16", PREFILL, {SLIDING(32, 16), .queries = 128, .tile = 64, TYPES(Q4_0, F16)}, true},
+    {"prefill 256, tq3_0", PREFILL, {SLIDING(32, 16), .queries = 128, .tile = 64, TYPES(TQ3_0, TQ3_0)}, true},
+    {"prefill 512, q8_0 and tq3_0", PREFILL, {FULL(32, 4, 512), .queries = 64, .tile = 64, TYPES(Q8_0, TQ3_0)}, true},
+    {"wgmma 256, bf16", WGMMA, {SLIDING(32, 16), .wgmma = 1, BF16}, true},
     {"wgmma 256", WGMMA, {FULL(32, 4, 256), .wgmma = 1}, true},
     {"wgmma 128, soft-cap, sink", WGMMA, {FULL(32, 8, 128), .wgmma = 1, .score = 1, .sink = 1}, true},
     {"wgmma 64, ALiBi", WGMMA, {FULL(32, 8, 64), .wgmma = 1, .score = 2}, true},
     {"wgmma 512", WGMMA, {FULL(32, 4, 512), .wgmma = 1}, true},
-    {"wgmma, sparse 512, bf16", WGMMA, {FULL(32, 4, 512), SPARSE, .wgmma = 1, .bf16 = 1}, true},
+    {"wgmma, sparse 512, bf16", WGMMA, {FULL(32, 4, 512), SPARSE, .wgmma = 1, BF16}, true},
     {"wgmma, sparse 256", WGMMA, {FULL(16, 8, 256), SPARSE, .wgmma = 1}, true},
-    {"prefill 512, bf16", PREFILL, {FULL(32, 4, 512), .queries = 64, .tile = 64, .bf16 = 1}, true},
     {"prefill 64, soft-cap, sink", PREFILL, {FULL(32, 8, 64), .score = 1, .sink = 1}, true},
-    {"prefill 64, ALiBi, bf16", PREFILL, {FULL(32, 8, 64), .score = 2, .bf16 = 1}, true},
+    {"prefill 64, ALiBi, bf16", PREFILL, {FULL(32, 8, 64), .score = 2, BF16}, true},
     {"sparse 64", PREFILL, {FULL(32, 8, 64), SPARSE}, true},
-    {"sparse 256, bf16", PREFILL, {FULL(16, 8, 256), SPARSE, .queries = 128, .tile = 64, .bf16 = 1}, true},
+    {"sparse 256, bf16", PREFILL, {FULL(16, 8, 256), SPARSE, .queries = 128, .tile = 64, BF16}, true},
     {"sparse 64, blocks of 16, ALiBi", PREFILL, {FULL(32, 8, 64), .score = 2, .sparse = {16, 1, 1, 1, 0, 0.5}}, true},
-    {"means 64, bf16", MEANS, {FULL(32, 8, 64), SPARSE, .bf16 = 1}, true},
-    {"choose 64, bf16", CHOOSE, {FULL(32, 8, 64), SPARSE, .bf16 = 1}, true},
+    {"means 64, bf16", MEANS, {FULL(32, 8, 64), SPARSE, BF16}, true},
+    {"choose 64, bf16", CHOOSE, {FULL(32, 8, 64), SPARSE, BF16}, true},
     {"choose 256, soft-cap", CHOOSE, {FULL(16, 8, 256), SPARSE, .score = 1}, true},
     {"choose 512, blocks of 16, ALiBi", CHOOSE, {FULL(16, 2, 512), .score = 2, .sparse = {16, 1, 1, 1, 0, 0.5}}, true},
 };

@@ -12,6 +12,7 @@ enum { MOST_COPIES = 32, MOST_WAYS = 4 };
 #define SLIDING(h, kv) .heads = (h), .kv_heads = (kv), .k_dim = 256, .v_dim = 256, .ring = 1, .lookback = 1023
 #define FULL(h, kv)    .heads = (h), .kv_heads = (kv), .k_dim = 512, .v_dim = 512, .lookback = -1
 #define COMMON         .prepare = 1, .planes = 3
+#define TYPES(t)       .k_type = DT_##t, .v_type = DT_##t
 
 /* The same numbers for all. */
 typedef struct Memory {
@@ -64,13 +65,21 @@ static const DecodeRate decode_cases[] = {
     {"26B sliding", {SLIDING(16, 8), COMMON}, {512, 1024}},
     {"31B full", {FULL(32, 4), COMMON}, {512, 8192, 32768, 65536}},
     {"12B full", {FULL(16, 1), COMMON}, {8192, 32768}},
+    {"31B full, q8", {FULL(32, 4), COMMON, TYPES(Q8_0)}, {512, 8192, 32768, 65536}},
+    {"31B full, q4", {FULL(32, 4), COMMON, TYPES(Q4_0)}, {32768, 65536}},
+    {"31B full, tq3", {FULL(32, 4), COMMON, TYPES(TQ3_0)}, {512, 8192, 32768, 65536}},
+    {"31B slide, q8", {SLIDING(32, 16), COMMON, TYPES(Q8_0)}, {512, 1024}},
+    {"31B slide, tq3", {SLIDING(32, 16), COMMON, TYPES(TQ3_0)}, {512, 1024}},
 };
 enum { N_DECODE = sizeof decode_cases / sizeof decode_cases[0] };
 
-/* ATT_KEYS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS; 0: the default. */
-static const int decode_ways[2][MOST_WAYS][4] = {
+/* ATT_KEYS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS; 0: the default. By head dim up to 256 and more, then the same packed.
+ */
+static const int decode_ways[4][MOST_WAYS][4] = {
     {{0, 0, 0, 0}, {64, 16, 5, 1}, {32, 16, 8, 1}, {64, 32, 5, 1}},
     {{0, 0, 0, 0}, {32, 16, 5, 1}, {32, 32, 5, 1}, {32, 64, 4, 1}},
+    {{64, 16, 8, 1}, {64, 32, 8, 1}, {64, 32, 5, 1}, {32, 32, 9, 1}},
+    {{32, 16, 9, 1}, {32, 32, 9, 1}, {32, 32, 5, 1}, {16, 32, 9, 1}},
 };
 
 /* Rows of one sequence, or a row each of as many. */
@@ -83,13 +92,16 @@ enum { N_LOADS = sizeof loads / sizeof loads[0] };
 /* Bytes of keys and values that the rows see. */
 static double visible_bytes(const AttendCase *c, int keys, int rows, int sequences) {
     const int back = c->lookback < 0 ? keys : c->lookback + (sequences > 1 ? 1 : rows);
-    return (double)sequences * (back < keys ? back : keys) * c->kv_heads * (c->k_dim + c->v_dim) * 2.0;
+    const Plane k = case_plane(c, false), v = case_plane(c, true);
+    const double bytes = (double)(kv_gpu_head_bytes(k.type, k.dim) + kv_gpu_head_bytes(v.type, v.dim));
+    return (double)sequences * (back < keys ? back : keys) * c->kv_heads * bytes;
 }
 
 static void decode_rate(Lab *l, const Memory *m, const AttendCase *c, const char *label, const Wish *w, int keys,
                         int load, double roof) {
     const int rows = loads[load].rows, sequences = loads[load].sequences;
-    const size_t plane = (size_t)c->capacity * (size_t)(c->kv_heads * c->k_dim) * 2;
+    const Plane planes = case_plane(c, false); /* those of values are as large */
+    const size_t plane = plane_bytes(&planes);
     int slots_held = (int)(((size_t)1 << 30) / plane), copies = slots_held / sequences;
     if (copies < 1)
         return;
@@ -121,7 +133,7 @@ static void decode_rate(Lab *l, const Memory *m, const AttendCase *c, const char
     }
     const double seconds = lab_time(l, launches, copies), bytes = visible_bytes(c, keys, rows, sequences);
     char text[100];
-    printf("%-12s %5d keys %-11s tiles %2d x %2d x %d  %s %8.2f us %5.0f GB/s %5.1f %%\n", label, keys,
+    printf("%-14s %5d keys %-11s tiles %2d x %2d x %d  %s %8.2f us %5.0f GB/s %5.1f %%\n", label, keys,
            loads[load].label, c->keys, c->vectors, c->stages, spills(w, text), seconds * 1e6, bytes / seconds / 1e9,
            bytes / seconds / 1e7 / roof);
     for (int i = 0; i < copies; i++)
@@ -133,7 +145,7 @@ static void decode_rate(Lab *l, const Memory *m, const AttendCase *c, const char
 
 static AttendCase decode_way(const DecodeRate *r, int way, int keys) {
     AttendCase c = r->of;
-    const int *w = decode_ways[c.k_dim > 256][way];
+    const int *w = decode_ways[(c.k_dim > 256) + (kv_group(c.k_type) ? 2 : 0)][way];
     c.keys = w[0];
     c.vectors = w[1];
     c.stages = w[2];
@@ -181,6 +193,10 @@ typedef struct PrefillRate {
 } PrefillRate;
 
 static const PrefillRate prefill_cases[] = {
+    {"256 causal, q8", {.heads = 16, .kv_heads = 8, .k_dim = 256, .v_dim = 256, .lookback = -1, COMMON, TYPES(Q8_0)}},
+    {"256 causal, tq3", {.heads = 16, .kv_heads = 8, .k_dim = 256, .v_dim = 256, .lookback = -1, COMMON, TYPES(TQ3_0)}},
+    {"512 causal, q8", {FULL(16, 2), COMMON, TYPES(Q8_0)}},
+    {"512 causal, tq3", {FULL(16, 2), COMMON, TYPES(TQ3_0)}},
     {"256 window", {SLIDING(16, 8), COMMON}},
     {"256 causal", {.heads = 16, .kv_heads = 8, .k_dim = 256, .v_dim = 256, .lookback = -1, COMMON}},
     {"512 causal", {FULL(16, 2), COMMON}},
@@ -241,7 +257,7 @@ static void prefill_rate(Lab *l, const Memory *m, const PrefillRate *r, int rows
                                   .shared_bytes = (uint32_t)wishes[way].shared,
                                   .arguments = (void **)arguments};
         const double seconds = lab_time(l, (const DevLaunch[]){launch, launch, launch}, 3);
-        printf("%-12s %5d rows, %s %3d x %2d, %d blocks  %s %9.1f us %5.0f TF\n", r->label, rows,
+        printf("%-15s %5d rows, %s %3d x %2d, %d blocks  %s %9.1f us %5.0f TF\n", r->label, rows,
                c[way].wgmma ? "wgmma" : "mma  ", queries, c[way].tile, c[way].blocks, spills(&wishes[way], text),
                seconds * 1e6, flops / seconds / 1e12);
     }
@@ -251,7 +267,7 @@ static void prefill_rate(Lab *l, const Memory *m, const PrefillRate *r, int rows
                              .arguments = (void **)heads_arguments};
     const double bytes = (double)rows * (6.0 * case_v_at(&c[0]) + 6.0 * c[0].kv_heads * c[0].v_dim);
     const double seconds = lab_time(l, (const DevLaunch[]){heads, heads, heads}, 3);
-    printf("%-12s %5d rows, heads %9.1f us %5.0f GB/s\n", r->label, rows, seconds * 1e6, bytes / seconds / 1e9);
+    printf("%-15s %5d rows, heads %9.1f us %5.0f GB/s\n", r->label, rows, seconds * 1e6, bytes / seconds / 1e9);
     const DevPtr memory[] = {at, slots, length, count};
     for (int i = 0; i < 4; i++)
         dev_free(l->device, memory[i]);

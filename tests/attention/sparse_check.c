@@ -60,12 +60,12 @@ static float real(double size) {
 }
 
 static uint16_t round16(const AttendCase *c, float x) {
-    return c->bf16 ? f32_to_bf16(x) : f32_to_f16(x);
+    return c->k_type == DT_BF16 ? f32_to_bf16(x) : f32_to_f16(x);
 }
 
 static void hold(const AttendCase *c, float *x, size_t n) {
     for (size_t i = 0; i < n; i++)
-        x[i] = c->bf16 ? bf16_to_f32(round16(c, x[i])) : f16_to_f32(round16(c, x[i]));
+        x[i] = c->k_type == DT_BF16 ? bf16_to_f32(round16(c, x[i])) : f16_to_f32(round16(c, x[i]));
 }
 
 /* Neighbouring keys have something in common, which some queries look for: else all blocks would score alike. */
@@ -283,7 +283,7 @@ static double near_of(const Trial *t, const SparseOracle *o, int from, int to, i
         }
     }
     free(mean);
-    const double u = c->bf16 ? 0x1p-8 : 0x1p-11, deviation = u / sqrt(3) * sqrt(most) * o->scale * 1.4427;
+    const double u = c->k_type == DT_BF16 ? 0x1p-8 : 0x1p-11, deviation = u / sqrt(3) * sqrt(most) * o->scale * 1.4427;
     return 2 * 6 * deviation + 1e-4;
 }
 
@@ -332,7 +332,7 @@ static void check_results(Trial *t, const Call *at) {
     const AttendCase *c = t->of;
     const SparseOracle o = oracle_of(t, at);
     /* As in check.c, but for q, which is 16 bits already. */
-    const double tolerance = c->bf16 ? 1e-2 : 1.2e-3;
+    const double tolerance = c->k_type == DT_BF16 ? 1e-2 : 1.2e-3;
     double *want = malloc((size_t)c->v_dim * sizeof *want), all_error = 0, all_size = 0;
     bool *keep = malloc((size_t)(c->capacity / c->sparse.block + 1) * sizeof *keep);
     for (int i = 0; i < at->rows; i++)

@@ -131,8 +131,7 @@ class Tests:
             options = ["--greedy"] if i % 3 else ["--temp", "0.8", "-s", str(self.rng.randrange(1000)), "--repeat-penalty", "1.1"]
             options += ["--chunk", str(self.rng.choice([16, 33, 512]))]
             types = [[], ["--kv-k", "f16", "--kv-v", "f16"], ["--kv-v", "bf16", "--kv-k", "bf16"]]
-            if self.device == "cpu":
-                types += [["--kv-k", "f16"], ["--kv-k", "q8_0", "--kv-v", "q4_0"], ["--kv-k", "q4_0"]]
+            types += [["--kv-k", "f16"], ["--kv-k", "q8_0", "--kv-v", "q4_0"], ["--kv-k", "q4_0"]]
             self.one_prompt(*kinds[i % len(kinds)], options + self.rng.choice(types))
 
     def refused(self, options, message, code=1, target="dense"):

@@ -106,9 +106,9 @@ static const struct {
     {"decode split \"at most 16 rows\"", "", "a GPU attends split in decode; for group g5 the choice is none"},
     {"prefill dense \"every key so far\"", "",
      "a GPU attends dense or sparse in prefill; for group g5 the choice is none"},
-    {"f16[16] v f16[16]", "f16[16] v bf16[16]",
-     "error: a GPU reads keys and values both as f16 or both as bf16, cache 'kv' "
-     "holds f16 and bf16: change --kv-k"},
+    {"f16[16] linear capacity 4096 lookback -1 row 32 32 bytes 262144",
+     "f32[16] linear capacity 4096 lookback -1 row 32 64 bytes 393216",
+     "error: a GPU reads no f32, cache 'kv' holds f16 and f32: change --kv-k"},
     {" 1 x 64", "", "error: nothing chose by how many warps group g3 is computed"},
 };
 

@@ -2,7 +2,7 @@
  *
  * feed [OPTION VALUE].. WEIGHTS IDS CALLS=OUT..
  *   --device, --driver, --nvrtc, --kernel-cache, --model, --context, --chunk   as of `lap run`
- *   --kv TYPE              of keys and values: f32, f16, bf16
+ *   --kv TYPE, --kv K,V    of keys and values
  *   --check-launches yes   no graphs, one kernel after another
  *   --sparse on|off, --alpha X
  *   --apart N              of each call the rows 0, N, 2 N .. are wanted, not all
@@ -53,6 +53,14 @@ static const char **text_option(SessionOptions *o, const char *name) {
     return NULL;
 }
 
+/* "K,V", or one for both */
+static void set_types(SessionOptions *o, const char *value) {
+    const size_t first = strcspn(value, ",");
+    const char *second = value[first] ? value + first + 1 : value;
+    o->kv_k = dtype_from_name((Str){value, first});
+    o->kv_v = dtype_from_name((Str){second, strlen(second)});
+}
+
 static bool set_option(Feed *f, const char *name, const char *value) {
     SessionOptions *o = &f->session;
     const char **text = strcmp(name, "--tap") == 0 ? &f->tap : text_option(o, name);
@@ -72,7 +80,7 @@ static bool set_option(Feed *f, const char *name, const char *value) {
     } else if (strcmp(name, "--check-launches") == 0) {
         o->gpu.check_launches = strcmp(value, "yes") == 0;
     } else if (strcmp(name, "--kv") == 0) {
-        o->kv_k = o->kv_v = dtype_from_name((Str){value, strlen(value)});
+        set_types(o, value);
     } else {
         return false;
     }

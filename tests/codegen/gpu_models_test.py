@@ -10,11 +10,13 @@ dense, moe, ple, odd: logits of a prompt fed whole, in calls of 20 and of few ro
 the evaluator with keys and values in f16; 16 greedy tokens; a longer text in rings that wrap within calls of few and of
 many rows; every tap, alone, with the logits of every second row. tiny: the same of Gemma 3 with Q8_0 weights. experts:
 weights in Q4_K, Q5_0 and Q6_K. variants: variants.lap. sparse: sparse.lap. bf16: odd and ple with keys and values in bf16,
-in the evaluator too.
+in the evaluator too. packed: odd and ple with keys and values in codes.
 
 Relative RMS must be at most 6e-3, the most probable token the same wherever the evaluator's is ahead by more than 0.05;
-with bf16, in which attention then has queries and weights of keys too, 2e-2 and 0.2. Calls of up to 16 rows give the same
-bytes whatever their sizes.
+with bf16, in which attention then has queries and weights of keys too, 2e-2 and 0.2. Where keys and values are packed, the
+f16 activations of a GPU move some codes by one, which is as much as the type itself is off by: outputs of these models of
+random weights are as far from the evaluator's as MOST_RMS says, twice what was found and half of what the type does to
+them (tests/cli/fixtures_test.py), and tokens are not compared. Calls of up to 16 rows give the same bytes whatever their sizes.
 """
 import argparse
 import json
@@ -30,7 +32,7 @@ from array import array
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
-MOST_RMS = {"f16": 6e-3, "bf16": 2e-2}
+MOST_RMS = {"f16": 6e-3, "bf16": 2e-2, "q8_0": 0.05, "q4_0": 0.2, "tq3_0": 0.45}
 LEAST_MARGIN = {"f16": 0.05, "bf16": 0.2}
 CPU = ["--device", "cpu"]
 CONTEXT = 512
@@ -105,6 +107,9 @@ class Case:
         self.failed = True
         print("%-8s %s  FAILED" % (self.name, text), flush=True)
 
+    def most_rms(self):
+        return max(MOST_RMS[t] for t in self.kv.split(","))
+
     def compare(self, what, got, want, width=0):
         """want: what the evaluator gives, or nearly. width: of a row; 0: these are logits."""
         v = width or self.vocab
@@ -112,7 +117,7 @@ class Case:
             self.fail("%s: %d values, not %d" % (what, len(got), len(want)))
             return
         errors = [row_error(got, want, at, v) for at in range(0, len(want), v)]
-        bad = [i for i, e in enumerate(errors) if not e <= 4 * MOST_RMS[self.kv]]  # a NaN is bad
+        bad = [i for i, e in enumerate(errors) if not e <= 4 * self.most_rms()]  # a NaN is bad
         rest = bad[:self.odd_rows] if len(bad) <= self.odd_rows else []
         rows = [i for i in range(len(errors)) if i not in rest]
         x = array("f", (a for i in rows for a in got[i * v:i * v + v]))
@@ -123,12 +128,14 @@ class Case:
             what, rms, worst, "  but for rows %s" % rest if rest else "")
         if others:
             text += "  another token in rows %s" % others
-        if rms <= MOST_RMS[self.kv] and not others:
+        if rms <= self.most_rms() and not others:
             print("%-8s %s" % (self.name, text), flush=True)
         else:
             self.fail(text)
 
     def other_token(self, got, want):
+        if self.kv not in LEAST_MARGIN:
+            return False
         first, second = sorted(want, reverse=True)[:2]
         return first - second > LEAST_MARGIN[self.kv] and got.index(max(got)) != want.index(first)
 
@@ -239,6 +246,14 @@ class Case:
             self.prompt()
             self.rings()
 
+    def packed(self):
+        """Heads of 32, 64, 256 and 512, rings, and K/V that layers share."""
+        for name, kv in ("odd", "q8_0,q4_0"), ("ple", "tq3_0,tq3_0"):
+            self.kv, self.name = kv, "%s %s" % (name, kv)
+            self.load_recorded(name)
+            self.prompt()
+            self.rings()
+
     def variants(self):
         self.make_tiny()
         self.model = os.path.join(HERE, "variants.lap")
@@ -292,8 +307,8 @@ class Case:
 
 
 CASES = {"dense": Case.recorded_model, "moe": Case.recorded_model, "ple": Case.recorded_model,
-         "odd": Case.recorded_model, "bf16": Case.bf16, "tiny": Case.tiny, "experts": Case.experts, "variants": Case.variants,
-         "sparse": Case.sparse}
+         "odd": Case.recorded_model, "bf16": Case.bf16, "packed": Case.packed, "tiny": Case.tiny, "experts": Case.experts,
+         "variants": Case.variants, "sparse": Case.sparse}
 
 
 def main():

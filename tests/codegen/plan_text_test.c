@@ -340,7 +340,8 @@ static const struct {
      "buffer 'emb.weight' has 1023 bytes, weight 'emb.weight' of "
      "f32[64, 4] needs 1024"},
     {"4352 of 1", "4351 of 1", "needs 4352"},
-    {"v kv.0 4096 of 0", "v kv.0 4095 of 0", "buffer 'kv.0' has 4095 bytes, cache 'kv.0' has 64 positions of 64"},
+    {"v kv.0 4096 of 0", "v kv.0 4095 of 0",
+     "buffer 'kv.0' has 4095 bytes, cache 'kv.0' has 64 positions and needs 4096"},
     {"v kv.0 4096 of 0", "v kv.0 4096 of 1", "buffer 'kv.0' is of cache 1, of 1"},
     {"phase prefill of step", "phase prefill of draft", "is of 'draft', which the model does not have"},
     {"emit logits : f32[R, 64]", "emit logits : f32[R, 32]",

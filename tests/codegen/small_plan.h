@@ -61,7 +61,7 @@ static const char small_module_text[] =
     "module tiny arch \"tiny\" file \"tiny.gguf\"\n"
     "weight @emb.weight : f32[64, 4]\n"
     "weight @\"odd \\\"name\\\"\" : q8_0[64, 32]\n"
-    "cache kv.0 : heads 1 k f32[16] v f32[16] linear capacity 64 lookback -1 row 64 64 bytes 8192\n"
+    "cache kv.0 : heads 1 k f16[32] v f16[32] linear capacity 64 lookback -1 row 64 64 bytes 8192\n"
     "graph step(tokens: i32[T], pos: i32[T], rows: i32[R]) {\n"
     "  %h = embed tokens, @emb.weight : f32[T, 4]\n"
     "  %last = rows %h, rows : f32[R, 4]\n"

@@ -245,6 +245,10 @@ inline u32 pick_bytes(u32 a, u32 b, u32 pick) {
     return d;
 }
 
+inline u32 rotate_left(u32 v, int by) {
+    return v << (by & 31) | v >> (-by & 31);
+}
+
 /* ==== Tensor cores ==== */
 
 inline void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {

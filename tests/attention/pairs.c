@@ -1,0 +1,83 @@
+/* pairs.c - see pairs.h. */
+#include "tests/attention/pairs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const DType types[] = {DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_TQ3_0};
+enum { TYPES = sizeof types / sizeof types[0], PAIRS = TYPES * TYPES };
+
+/* ==== Cases by chance ==== */
+
+static uint64_t state;
+
+static int below(int n) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (int)((state >> 33) % (uint64_t)n);
+}
+
+static int of(const int *list, int n) {
+    return list[below(n)];
+}
+#define OF(...) of((const int[]){__VA_ARGS__}, (int)(sizeof(const int[]){__VA_ARGS__} / sizeof(int)))
+
+/* Names are of static memory. */
+static AttendCase random_case(DType k, DType v, char *name) {
+    AttendCase c = {.name = name,
+                    .kv_heads = OF(1, 1, 2, 3),
+                    .k_dim = OF(128, 128, 256),
+                    .v_dim = OF(128, 128, 256),
+                    .k_type = k,
+                    .v_type = v,
+                    .planes = OF(1, 2),
+                    .prepare = below(2),
+                    .score = below(3),
+                    .sink = below(2),
+                    .early = below(2),
+                    .stores = below(4) == 0,
+                    .wanted = below(4) == 0,
+                    .chunk = 17 + below(50)};
+    c.heads = c.kv_heads * OF(1, 2, 5, 8);
+    c.ring = below(2);
+    c.lookback = c.ring ? 20 + below(150) : -1;
+    c.variant = c.ring ? OF(0, 2) : OF(0, 1);
+    c.start = (c.variant == 1 ? 40 : 0) + below(c.ring ? 500 : 250); /* before, rows see others that come later */
+    c.capacity = c.ring ? (c.lookback + 1 + c.chunk + 15) / 16 * 16 : c.start + 2 * c.chunk + 9 + below(40);
+    snprintf(name, PAIR_NAME, "%s %s, %d/%d, %d of %d heads", dtype_name(k), dtype_name(v), c.k_dim, c.v_dim, c.heads,
+             c.kv_heads);
+    return c;
+}
+
+/* ==== Checks ==== */
+
+static bool check_pair(Lab *l, const AttendCase *c) {
+    Wish wishes[MOST_WISHES] = {0};
+    int n = prefill_wishes(c, wishes);
+    n += decode_wishes(c, wishes + n);
+    wishes_build(l, wishes, n);
+    bool ok = prefill_check(l, c, wishes);
+    ok &= decode_check(l, c, wishes + PREFILL_WISHES);
+    for (int i = 0; i < n; i++)
+        dev_module_free(wishes[i].module);
+    return ok;
+}
+
+bool pairs_check(Lab *l, uint64_t seed, int many) {
+    bool ok;
+    int left = PAIRS, order[PAIRS];
+    state = seed;
+    case_seed(seed);
+    printf("seed %llu\n", (unsigned long long)seed);
+    ok = store_check(l);
+    for (int i = 0; i < PAIRS; i++)
+        order[i] = i;
+    for (int i = 0; i < many && left > 0; i++) {
+        char name[PAIR_NAME];
+        const int at = below(left), pair = order[at];
+        order[at] = order[--left];
+        const AttendCase c = random_case(types[pair / TYPES], types[pair % TYPES], name);
+        ok &= check_pair(l, &c);
+        fflush(stdout);
+    }
+    return ok;
+}

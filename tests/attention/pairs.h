@@ -1,0 +1,13 @@
+/* pairs.h - attention by chance: pairs of types of keys and values, shapes, variants and numbers. */
+#ifndef LAP_TESTS_ATTENTION_PAIRS_H
+#define LAP_TESTS_ATTENTION_PAIRS_H
+
+#include "tests/attention/check.h"
+
+enum { PAIR_NAME = 80 };
+
+/* Checks what is stored of any numbers, and then `many` pairs of types, each once, drawn; 25 and more: all there are.
+ */
+bool pairs_check(Lab *l, uint64_t seed, int many);
+
+#endif
