@@ -11,7 +11,8 @@ Usage: ./quickstart.sh [--offline]
 Installs what is missing (with apt, where it can), builds build/release/lap, fetches Gemma 3 270M
 (253 MB, once, into ~/.cache/lapidary) and lets it continue a sentence.
 
-  --offline  fetch nothing: use the model if it is already there, else a tiny one with random weights
+  --offline  fetch nothing: use the model if it is already there, and the small trained one with its drafters
+             (examples/small/models) where its files are; else a tiny one with random weights
   --help     this
 END
 }
@@ -36,13 +37,27 @@ cmake --build --preset release --target lap
 
 lap=build/release/lap
 model=$HOME/.cache/lapidary/gemma-3-270m-q4_k_m.gguf
+small=examples/small/models
+shown=no
 check=
 [ $offline = no ] || check=--check
 if python3 scripts/fetch_model.py $check; then
     echo "== Gemma 3 270M continues \"The three primary colors are\""
     $lap run "$model" -p "The three primary colors are" -n 64 --echo
     echo "== Now try: $lap run $model -p \"Once upon a time\"      (lap --help shows everything)"
-else
+    shown=yes
+fi
+if [ $shown = no ] || [ $offline = yes ]; then
+    for draft in mtp dflash; do
+        if [ ! -f $small/dense.gguf ] || [ ! -f $small/dense-$draft.gguf ]; then
+            continue
+        fi
+        echo "== A small trained model (examples/small) and its drafter, $draft; the last line says how often it guessed right"
+        $lap run $small/dense.gguf --draft $small/dense-$draft.gguf -p "And it came to pass in those days, that" -n 64 --echo
+        shown=yes
+    done
+fi
+if [ $shown = no ]; then
     echo "== The model cannot be had now. A tiny one with random weights takes its place: every part of the"
     echo "   program runs, but the text is noise. Run ./quickstart.sh again to get the real one."
     python3 examples/tiny/make_tiny.py build/tiny.gguf

@@ -24,7 +24,7 @@ static bool plain_inputs(const Graph *g) {
 typedef struct Picking {
     NodeId logits;
     PlanArg states, ids, next;        /* next: where the call behind it reads tokens; or null */
-    PlanArg guesses, own, own_recent; /* null: rows are of different sequences */
+    PlanArg guesses, own, own_recent; /* null: each row is of another sequence */
 } Picking;
 
 static void sample_launch(Gen *g, PlanSampler *s, const Picking *p) {
@@ -70,8 +70,8 @@ static void settle_launch(Gen *g, PlanSampler *s, const Picking *p) {
         "#define SETTLE_ROWS %lld\n#define SETTLE_RING %d\n#define SETTLE_THREADS %d\n#define SAMPLE_VOCAB %lld\n",
         (long long)s->rows, PLAN_RING, SAMPLE_THREADS, (long long)s->vocab);
     const int kernel = gen_kernel(g, "settle.cu", "SETTLE_NAME", "settle", defines, NULL, 0, SAMPLE_THREADS, 0, 1);
-    PlanLaunch *l =
-        gen_launch(g, &s->launches, kernel, (PlanGrid){.x = 1, .y = 1, .z = 1}, "settle", ir_get(g->g, p->logits)->loc);
+    const PlanGrid grid = {.x = 1, .y = 1, .z = 1, .rows = gen_count(DIM_R), .axis = 0, .per = 1};
+    PlanLaunch *l = gen_launch(g, &s->launches, kernel, grid, "settle", ir_get(g->g, p->logits)->loc);
     launch_arg(g, l, arg_count(g, DIM_R));
     launch_arg(g, l, p->guesses);
     launch_arg(g, l, arg_slots(g));

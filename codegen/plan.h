@@ -157,8 +157,8 @@ typedef enum PickWay {
      * is of the same sequence as row r of the call, and no two are of the same: the last row of a prefill, or rows of
      * different sequences from row 0 on. */
     PICK_NEXT,
-    /* All rows are wanted and of one sequence, its newest token and guesses: what it will pick if they are right, and
-     * it goes on from the first that is not (kernels/settle.cu). The call block stays. */
+    /* All rows are wanted; of each sequence, behind each other, its newest token and guesses: what it will pick if they
+     * are right, and it goes on from the first that is not (kernels/settle.cu). The call block stays. */
     PICK_CHECK,
     /* Of a drafter: the best token of each wanted row, put behind the first token of the call block, where the call
      * that checks them reads it. Of a chain, whose calls have one row and emit a vector g, token and g of the call

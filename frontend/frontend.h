@@ -35,14 +35,17 @@ bool fe_check(Arena *arena, Diag *diag, const char *name, const char *text, size
 
 typedef VEC(const char *) ArchList;
 
-/* model NAME from FORMAT "ARCH" or "ARCH" uses target: NAME */
+/* model NAME from FORMAT "ARCH" or "ARCH" uses target: NAME; and of what is behind it, for one with a target, drafts
+ * WAY
+ */
 typedef struct FeHead {
     const char *name;
     ArchList archs;     /* none: no `from` */
     const char *target; /* NULL: works for none */
+    const char *drafts; /* "chain"; NULL: there is no such line */
 } FeHead;
 
-/* Reads only the head, into the arena; false when the text has none (nothing is reported). */
+/* Reads only that, into the arena; false when the text has none (nothing is reported). */
 bool fe_head(Arena *arena, const char *text, size_t len, FeHead *out);
 /* Names that architecture; case, and - or _, make no difference: files of the same kind write them differently. */
 bool fe_archs_have(const ArchList *archs, const char *arch);

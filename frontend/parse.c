@@ -74,12 +74,24 @@ static bool read_head(Arena *arena, Lexer *l, FeHead *out) {
     return true;
 }
 
+/* Behind the head. The word is a keyword, so it stands nowhere else. */
+static void read_drafts(Lexer *l, FeHead *out) {
+    Token t;
+    do
+        fe_lex(l, &t);
+    while (t.kind != TK_END && t.kind != TK_DRAFTS);
+    if (t.kind == TK_DRAFTS && read_name(l, &t))
+        out->drafts = t.val.name.s;
+}
+
 bool fe_head(Arena *arena, const char *text, size_t len, FeHead *out) {
     *out = (FeHead){0};
     if (len > MAX_TEXT)
         return false;
     Lexer *l = fe_lexer_new(arena, 0, text, len, false);
     const bool found = read_head(arena, l, out);
+    if (found && out->target)
+        read_drafts(l, out);
     fe_lexer_free(l);
     return found;
 }

@@ -12,9 +12,10 @@
  *   rows             how many rows are live, in device memory; the others are left alone
  *   ids              [r] the token, -1 if its logit is NaN or infinite: the model gave nothing usable
  *   next_tokens      null, or [r] the token again, where the next step reads it; 0 for -1
- *   guesses          null, or [rows] the tokens of the rows of one sequence: its newest token, then guesses. Row r picks
- *                    as the sequence will when it has picked the guesses up to row r's: with the state own[r], which is
- *                    made of the sequence's by as many draws and tokens. states are only read then
+ *   guesses          null, or [rows] the tokens of the rows: of each sequence its newest token, then guesses, in rows
+ *                    behind each other with one slot. Row r picks as its sequence will when it has picked the guesses
+ *                    up to row r's: with the state own[r], which is made of the sequence's by as many draws and tokens.
+ *                    states are only read then
  *   own, own_recent  [rows] Sampling, and [rows][recent_words] for their recent tokens; null without guesses
  *   launch           block SAMPLE_THREADS, grid: the most rows; no dynamic shared memory
  * The token is accepted (it counts for the penalty from now on), -1 is not. Tokens of the prompt are put into the state
@@ -319,7 +320,8 @@ DEVICE void accept(Scratch &s, int id) {
 
 /* ==== Guesses ==== */
 
-/* The state of row r is made, in its own memory: that of the sequence behind r more picks. By all threads. */
+/* The state of row r of a sequence is made, in its own memory: that of the sequence behind r more picks. By all
+ * threads. */
 DEVICE void foresee(Scratch &s, const Sampling &sequence, const int *guesses, int r, Sampling *own, u32 *recent) {
     const u32 *const from = (const u32 *)sequence.recent;
     if (threadIdx.x == 0) {
@@ -356,8 +358,12 @@ KERNEL __launch_bounds__(SAMPLE_THREADS, 1)
     if (r >= *rows)
         return;
     Sampling *const state = states ? &states[slots ? slots[r] : r] : nullptr;
-    if (guesses)
-        foresee(s, *state, guesses, r, own + r, own_recent + (u64)r * recent_words);
+    if (guesses) {
+        int first = r; /* row of the sequence */
+        while (first > 0 && slots[first - 1] == slots[r])
+            first--;
+        foresee(s, *state, guesses + first, r - first, own + r, own_recent + (u64)r * recent_words);
+    }
     if (threadIdx.x == 0) {
         if (!guesses) {
             s.state = state;

@@ -32,11 +32,9 @@ static int check_options(const Bench *b) {
     static const struct {
         OptionId id;
         const char *name;
-    } others[] = {{OPT_pp, "--pp"},
-                  {OPT_depth, "--depth"},
-                  {OPT_row_counts, "--rows"},
-                  {OPT_draft, "--draft"},
-                  {OPT_draft_method, "--draft-method"}};
+    } others[] = {{OPT_pp, "--pp"},       {OPT_bench_tokens, "--tokens-file"},
+                  {OPT_depth, "--depth"}, {OPT_row_counts, "--rows"},
+                  {OPT_draft, "--draft"}, {OPT_draft_method, "--draft-method"}};
     for (size_t i = 0; i < COUNTOF(others); i++)
         if (b->c->o.given[others[i].id])
             return cli_fail(b->c, EXIT_USAGE, "--contexts and %s exclude each other", others[i].name);

@@ -1,9 +1,10 @@
 /* bench_draft.c - what a drafter costs and gains: rounds of a fixed number of guesses, as if a given number of them had
- * been right.
+ * been right; and generation behind a prompt of real tokens.
  *
  * Random weights guess nothing right, and real ones depend on the text; so the guesses and their check are computed as
  * in generation, and then as many are kept as make `--accept` tokens a round on average. What is left between guessing
- * and checking is the host's.
+ * and checking is the host's. Behind the tokens of --tokens-file those are kept that are right, and how many are
+ * guessed is chosen as in generation.
  */
 #include "runtime/cli/bench_int.h"
 #include "runtime/engine/clock.h"
@@ -94,6 +95,26 @@ StepResult bench_drafts(Bench *b) {
     return r;
 }
 
+static bool go_on(void *ctx, int32_t id, Str text) {
+    (void)ctx, (void)id, (void)text;
+    return true;
+}
+
+bool bench_generate(Bench *b) {
+    const GenerateOptions o = {.sample = {.top_p = 1, .repeat_penalty = 1},
+                               .max_tokens = b->c->o.tg + 1, /* the first comes with the prompt */
+                               .ignore_stop = true,
+                               .drafts = (int)b->c->o.draft_max,
+                               .cancel = &cli_interrupted,
+                               .token = go_on};
+    StopReason reason = STOP_COUNT;
+    for (int i = 0; i < 2 && reason == STOP_COUNT; i++) { /* the first is not counted */
+        session_rewind(b->s, 0);
+        reason = generate(b->s, b->ids, b->tokens, &o, b->c->diag, &b->generated);
+    }
+    return reason == STOP_COUNT;
+}
+
 /* Of a round. */
 static double ms(const Rounds *r, double seconds) {
     return 1e3 * seconds / (double)r->rounds;
@@ -101,6 +122,20 @@ static double ms(const Rounds *r, double seconds) {
 
 static double host_share(const Rounds *r) {
     return 1 - (r->draft + r->verify) / r->all;
+}
+
+static double generated_rate(const GenerateStats *g) {
+    return (double)(g->new_tokens - 1) / g->decode_seconds;
+}
+
+static void print_generated(const Bench *b) {
+    const GenerateStats *g = &b->generated;
+    const DraftStats *d = &g->drafts;
+    printf("text   %7lld %-6s %12.2f  %9.3f  %9.3f  %9.2f  %5.1f %%  right", (long long)g->new_tokens - 1, "tokens",
+           generated_rate(g), 1e3 * d->draft_seconds / (double)d->rounds, 1e3 * d->verify_seconds / (double)d->rounds,
+           cli_tokens_a_round(d), 100 * cli_host_seconds(g) / g->decode_seconds);
+    cli_print_right(stdout, d);
+    printf("%s\n", d->left_off ? "; it did not pay, and was left off" : "");
 }
 
 void bench_print_drafts(const Bench *b) {
@@ -114,6 +149,16 @@ void bench_print_drafts(const Bench *b) {
                (double)r->tokens / r->all, ms(r, r->draft), ms(r, r->verify), (double)r->tokens / (double)r->rounds,
                100 * host_share(r));
     }
+    if (b->generated.drafts.rounds)
+        print_generated(b);
+}
+
+json_t *bench_generated_json(const Bench *b) {
+    const GenerateStats *g = &b->generated;
+    json_t *j = cli_json_drafts(b->s, g);
+    json_object_update_new(j, json_pack("{s:I, s:f, s:f}", "tokens", (json_int_t)g->new_tokens - 1, "seconds",
+                                        g->decode_seconds, "tokens_per_second", generated_rate(g)));
+    return j;
 }
 
 json_t *bench_drafts_json(const Bench *b) {

@@ -3,6 +3,7 @@
 #define LAP_CLI_BENCH_INT_H
 
 #include "runtime/cli/measure.h"
+#include "runtime/engine/generate.h"
 
 enum { MOST_ROWS = 16, CPU_REPEAT = 3, GPU_REPEAT = 5, MOST_CONTEXTS = 32 };
 
@@ -18,6 +19,7 @@ typedef struct Bench {
     Session *s;
     Gpu *gpu;                      /* NULL: the processor */
     int64_t tokens, depth, repeat; /* of the prompt; in front of decoding */
+    TokenList file;                /* --tokens-file */
     int32_t *ids;                  /* as many as the longest sequence has */
     float *logits;
     double pp, tg;          /* median seconds */
@@ -30,6 +32,7 @@ typedef struct Bench {
     int n_rows;
     struct Rounds *drafts; /* with a drafter */
     int n_drafts;
+    GenerateStats generated; /* with a drafter, behind the tokens of a file */
 } Bench;
 
 /* A prompt of b->tokens, and decoding behind b->depth of them where `decode` is set: medians into b->pp and b->tg.
@@ -64,7 +67,10 @@ int bench_draw(const Bench *b, const Curve *k);
 
 /* Rounds of 1, 2, 4 .. guesses, when the session has a drafter. */
 StepResult bench_drafts(Bench *b);
+/* Generation behind the prompt, with the guesses that are right there. False after an error, or when interrupted. */
+bool bench_generate(Bench *b);
 void bench_print_drafts(const Bench *b);
 json_t *bench_drafts_json(const Bench *b);
+json_t *bench_generated_json(const Bench *b);
 
 #endif

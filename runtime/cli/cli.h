@@ -54,6 +54,9 @@ int cli_flush_error(void);
 bool cli_read(Cli *c, const char *path, Buf *out);
 /* Ids separated by commas or white space; `from` names the text in messages. */
 bool cli_parse_ids(Cli *c, const char *from, const char *text, size_t n, TokenList *out);
+bool cli_read_ids(Cli *c, const char *path, TokenList *out);
+/* False after an error: one is not in the vocabulary. */
+bool cli_check_ids(Cli *c, const char *from, const TokenList *ids, int vocab);
 
 /* ==== Sessions ==== */
 
@@ -101,6 +104,11 @@ bool cli_check_method(Cli *c, const Session *s);
 void cli_draft_generate(const Cli *c, GenerateOptions *g);
 /* A line on stderr: rounds, how often guesses were right, where the time went. Nothing without a drafter. */
 void cli_print_drafts(const Session *s, const GenerateStats *g);
+/* " 61 40 % of each guess" */
+void cli_print_right(FILE *f, const DraftStats *d);
+double cli_tokens_a_round(const DraftStats *d);
+/* Of generation, what was neither guessing nor the model. */
+double cli_host_seconds(const GenerateStats *g);
 json_t *cli_json_drafts(const Session *s, const GenerateStats *g);
 
 /* ==== Interrupt ==== */

@@ -177,6 +177,8 @@ static void print_json(Bench *b) {
                           (json_int_t)session_cache_bytes(b->s), "peak_resident_bytes", (json_int_t)peak_memory());
     if (b->n_drafts)
         json_object_set_new(j, "drafts", bench_drafts_json(b));
+    if (b->generated.drafts.rounds)
+        json_object_set_new(j, "generated", bench_generated_json(b));
     if (b->gpu) {
         json_t *prompt = json_object();
         measure_call_json(prompt, b->prompt.seconds, &b->prompt.work, b->prompt.floor, b->limits);
@@ -281,6 +283,35 @@ static int check_rows(Bench *b) {
     return EXIT_FINE;
 }
 
+/* --tokens-file, before there is a session: the prompt is as long as that. */
+static int read_tokens(Bench *b) {
+    Cli *c = b->c;
+    if (!c->o.bench_tokens)
+        return EXIT_FINE;
+    if (c->o.given[OPT_pp])
+        return cli_fail(c, EXIT_USAGE, "--tokens-file and --pp exclude each other");
+    if (!cli_read_ids(c, c->o.bench_tokens, &b->file))
+        return EXIT_INPUT;
+    if (b->file.n == 0) {
+        diag_error(c->diag, NO_LOC, "%s: there are no token ids", c->o.bench_tokens);
+        return EXIT_INPUT;
+    }
+    b->tokens = b->file.n;
+    b->depth = c->o.depth ? c->o.depth : b->tokens;
+    return EXIT_FINE;
+}
+
+/* Those of the file, over and over, or random ones. */
+static bool make_ids(Bench *b) {
+    const int64_t n = (b->tokens > b->depth ? b->tokens : b->depth) + MOST_ROWS;
+    b->ids = measure_ids(b->c, b->s, n);
+    if (b->file.n == 0)
+        return true;
+    for (int64_t i = 0; i < n; i++)
+        b->ids[i] = b->file.v[i % b->file.n];
+    return cli_check_ids(b->c, b->c->o.bench_tokens, &b->file, session_vocab(b->s));
+}
+
 static int bench(Bench *b) {
     const Options *o = &b->c->o;
     b->gpu = session_gpu(b->s);
@@ -288,12 +319,15 @@ static int bench(Bench *b) {
     if (code != EXIT_FINE)
         return code;
     b->repeat = o->repeat ? o->repeat : b->gpu ? GPU_REPEAT : CPU_REPEAT;
-    b->ids = measure_ids(b->c, b->s, (b->tokens > b->depth ? b->tokens : b->depth) + MOST_ROWS);
+    if (!make_ids(b))
+        return EXIT_INPUT;
     b->logits = arena_array(b->c->arena, (size_t)session_vocab(b->s) * (size_t)(session_drafts(b->s)->most + 1),
                             sizeof *b->logits);
     StepResult r = b->gpu ? time_all(b) : bench_whole(b, true, true);
     if (r == STEP_OK && session_drafts(b->s)->way)
         r = bench_drafts(b);
+    if (r == STEP_OK && session_drafts(b->s)->way && b->file.n && !bench_generate(b))
+        r = STEP_ERROR;
     if (cli_interrupted) {
         fprintf(stderr, "interrupted\n");
         return EXIT_INTERRUPTED;
@@ -316,9 +350,12 @@ int cmd_bench(Cli *c) {
         return cli_fail(c, EXIT_USAGE, "%s has a meaning only with --contexts", c->o.svg ? "--svg" : "--file");
     if (!read_rows(&b))
         return EXIT_USAGE;
-    const int64_t longest = b.depth + (c->o.tg > MOST_ROWS ? c->o.tg : MOST_ROWS) +
+    int code = read_tokens(&b);
+    if (code != EXIT_FINE)
+        return code;
+    const int64_t longest = (b.file.n > b.depth ? b.file.n : b.depth) + (c->o.tg > MOST_ROWS ? c->o.tg : MOST_ROWS) +
                             (c->o.draft || c->o.given[OPT_draft_method] ? 2 * MOST_ROWS : 0);
-    int code = cli_session(c, longest > b.tokens ? longest : b.tokens, NULL, 0, &b.s);
+    code = cli_session(c, longest > b.tokens ? longest : b.tokens, NULL, 0, &b.s);
     if (code == EXIT_FINE)
         code = bench(&b);
     session_close(b.s);

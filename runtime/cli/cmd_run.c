@@ -145,19 +145,9 @@ static int check_prompt_options(const Cli *c) {
     return EXIT_FINE;
 }
 
-static bool read_ids(Run *r, Buf *text) {
-    Cli *c = r->c;
-    if (!cli_read(c, c->o.tokens_file, text) ||
-        !cli_parse_ids(c, c->o.tokens_file, text->n ? text->s : "", text->n, &r->prompt))
-        return false;
-    for (int i = 0; i < r->prompt.n; i++) {
-        if (r->prompt.v[i] < session_vocab(r->s))
-            continue;
-        diag_error(c->diag, NO_LOC, "%s: token %d is not in the vocabulary of %d", c->o.tokens_file, r->prompt.v[i],
-                   session_vocab(r->s));
-        return false;
-    }
-    return true;
+static bool read_ids(Run *r) {
+    return cli_read_ids(r->c, r->c->o.tokens_file, &r->prompt) &&
+           cli_check_ids(r->c, r->c->o.tokens_file, &r->prompt, session_vocab(r->s));
 }
 
 static bool read_text(Run *r, Buf *text) {
@@ -176,7 +166,7 @@ static bool read_text(Run *r, Buf *text) {
 
 /* The ids; the text too where there is one. */
 static bool read_prompt(Run *r, Buf *text) {
-    if (!(r->c->o.tokens_file ? read_ids(r, text) : read_text(r, text)))
+    if (!(r->c->o.tokens_file ? read_ids(r) : read_text(r, text)))
         return false;
     r->show_ids = !session_tokenizer(r->s, false);
     if (r->prompt.n == 0)

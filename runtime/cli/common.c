@@ -98,6 +98,23 @@ bool cli_parse_ids(Cli *c, const char *from, const char *text, size_t n, TokenLi
     return true;
 }
 
+bool cli_read_ids(Cli *c, const char *path, TokenList *out) {
+    Buf text = {0};
+    const bool ok = cli_read(c, path, &text) && cli_parse_ids(c, path, text.n ? text.s : "", text.n, out);
+    buf_free(&text);
+    return ok;
+}
+
+bool cli_check_ids(Cli *c, const char *from, const TokenList *ids, int vocab) {
+    for (int i = 0; i < ids->n; i++) {
+        if (ids->v[i] < vocab)
+            continue;
+        diag_error(c->diag, NO_LOC, "%s: token %d is not in the vocabulary of %d", from, ids->v[i], vocab);
+        return false;
+    }
+    return true;
+}
+
 /* ==== Sessions ==== */
 
 bool cli_parse_settings(Cli *c, const char *option, const TextList *given, FeSetting **out, int *n) {

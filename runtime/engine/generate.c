@@ -101,18 +101,22 @@ static StepResult step_one(Loop *l, int32_t id) {
     return STEP_OK;
 }
 
+bool loop_goes_on(Loop *l, int32_t newest, StopReason *stop) {
+    *stop = STOP_CANCELLED;
+    if (loop_cancelled(l) || !loop_take(l, newest, stop))
+        return false;
+    *stop = STOP_CONTEXT;
+    return session_length(l->s) < session_context(l->s);
+}
+
 static StopReason decode(Loop *l) {
     for (;;) {
-        if (loop_cancelled(l))
-            return STOP_CANCELLED;
         int32_t id;
         StopReason stop;
         if (!loop_pick_next(l, &id))
             return STOP_ERROR;
-        if (!loop_take(l, id, &stop))
+        if (!loop_goes_on(l, id, &stop))
             return stop;
-        if (session_length(l->s) >= session_context(l->s))
-            return STOP_CONTEXT;
         StepResult r = step_one(l, id);
         if (r != STEP_OK)
             return loop_stop(r);
@@ -120,61 +124,80 @@ static StopReason decode(Loop *l) {
 }
 
 /* The prompt, of which `kept` tokens are there. */
-static StepResult read_prompt(Loop *l, const int32_t *prompt, int64_t n, int64_t kept) {
+static StepResult feed_prompt(Loop *l, const int32_t *prompt, int64_t n, int64_t kept, int64_t picks) {
     const FeedOptions feed = {.progress = l->o->progress, .rows = l->o->rows, .ctx = l->o->ctx, .cancel = l->o->cancel};
-    const int64_t all = l->o->max_tokens < 0 ? INT64_MAX : l->o->max_tokens;
-    const int64_t most = session_drafts(l->s)->way ? 1 : all; /* the others are picked when they are checked */
     if (l->on_device)
-        return session_pick_start(l->s, prompt + kept, n - kept, &feed, &l->o->sample, most);
+        return session_pick_start(l->s, prompt + kept, n - kept, &feed, &l->o->sample, picks);
     for (int64_t i = 0; i < n; i++)
         sampler_accept(l->sampler, prompt[i]);
     return session_feed(l->s, prompt + kept, n - kept, &feed, l->logits);
 }
 
-static StopReason run(Loop *l, const int32_t *prompt, int64_t n) {
-    int64_t kept = session_reuse(l->s, prompt, n);
+StepResult loop_read_prompt(Loop *l, const int32_t *prompt, int64_t n, int64_t picks) {
+    const int64_t kept = session_reuse(l->s, prompt, n);
+    const double start = clock_seconds();
+    const StepResult r = feed_prompt(l, prompt, n, kept, picks);
     l->stats->reused_tokens = kept;
-    double start = clock_seconds();
-    StepResult r = read_prompt(l, prompt, n, kept);
-    double prefilled = clock_seconds();
-    l->stats->prompt_seconds = prefilled - start;
-    if (r != STEP_OK) {
+    l->stats->prompt_seconds = clock_seconds() - start;
+    if (r != STEP_OK)
         l->stats->prompt_tokens = session_length(l->s); /* as far as it came */
-        return loop_stop(r);
+    return r;
+}
+
+StopReason loop_end(Loop *l, StopReason reason) {
+    const bool more = reason != STOP_CALLER && reason != STOP_ERROR;
+    return more && !deliver(l, -1) ? STOP_CALLER : reason;
+}
+
+bool loop_open(Loop *l, Session *s, int64_t prompt, const GenerateOptions *o, Diag *diag, GenerateStats *stats) {
+    *stats = (GenerateStats){.prompt_tokens = prompt, .reason = STOP_ERROR};
+    *l = (Loop){.s = s, .o = o, .diag = diag, .stats = stats, .tokenizer = session_tokenizer(s, false)};
+    if (prompt > session_context(s)) {
+        diag_error(diag, NO_LOC, "the prompt has %lld tokens, the context only %lld positions (see --context)",
+                   (long long)prompt, (long long)session_context(s));
+        return false;
     }
+    l->detok = (Detokenizer){.t = l->tokenizer, .show_control = o->show_control};
+    l->on_device = (session_drafts(s)->way ? session_checks(s) : session_picks(s)) && !o->rows && o->max_tokens != 0;
+    if (!l->on_device)
+        l->sampler = sampler_new(&o->sample, session_vocab(s));
+    return true;
+}
+
+void loop_close(Loop *l) {
+    sampler_free(l->sampler);
+    buf_free(&l->text);
+}
+
+static StopReason run(Loop *l, const int32_t *prompt, int64_t n) {
+    const int64_t all = l->o->max_tokens < 0 ? INT64_MAX : l->o->max_tokens;
+    const int64_t picks = session_drafts(l->s)->way ? 1 : all; /* the others are picked when they are checked */
+    const StepResult r = loop_read_prompt(l, prompt, n, picks);
+    if (r != STEP_OK)
+        return loop_stop(r);
+    const double start = clock_seconds();
     StopReason reason = STOP_COUNT;
     if (l->o->max_tokens != 0)
         reason = session_drafts(l->s)->way ? speculate(l) : decode(l);
-    l->stats->decode_seconds = clock_seconds() - prefilled;
+    l->stats->decode_seconds = clock_seconds() - start;
     if (l->on_device)
         session_pick_end(l->s);
-    if (reason != STOP_CALLER && reason != STOP_ERROR && !deliver(l, -1))
-        reason = STOP_CALLER;
-    return reason;
+    return loop_end(l, reason);
 }
 
 StopReason generate(Session *s, const int32_t *prompt, int64_t n, const GenerateOptions *o, Diag *diag,
                     GenerateStats *stats) {
-    *stats = (GenerateStats){.prompt_tokens = n, .reason = STOP_ERROR};
-    if (n > session_context(s)) {
-        diag_error(diag, NO_LOC, "the prompt has %lld tokens, the context only %lld positions (see --context)",
-                   (long long)n, (long long)session_context(s));
+    const int rows = session_drafts(s)->most + 1;
+    Loop l;
+    if (!loop_open(&l, s, n, o, diag, stats))
         return STOP_ERROR;
-    }
-    Loop l = {.s = s, .o = o, .diag = diag, .stats = stats, .tokenizer = session_tokenizer(s, false)};
-    l.detok = (Detokenizer){.t = l.tokenizer, .show_control = o->show_control};
-    const int drafts = session_drafts(s)->most;
-    l.on_device = (drafts ? session_checks(s) : session_picks(s)) && !o->rows && o->max_tokens != 0;
-    if (!l.on_device) {
-        l.sampler = sampler_new(&o->sample, session_vocab(s));
-        l.logits = malloc((size_t)session_vocab(s) * (size_t)(drafts + 1) * sizeof *l.logits);
-    }
+    if (!l.on_device)
+        l.logits = malloc((size_t)session_vocab(s) * (size_t)rows * sizeof *l.logits);
     if (l.on_device || l.logits)
         stats->reason = run(&l, prompt, n);
     else
-        diag_error(diag, NO_LOC, "out of memory for the logits of %d rows", drafts + 1);
+        diag_error(diag, NO_LOC, "out of memory for the logits of %d rows", rows);
     free(l.logits);
-    sampler_free(l.sampler);
-    buf_free(&l.text);
+    loop_close(&l);
     return stats->reason;
 }

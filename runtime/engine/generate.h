@@ -40,7 +40,8 @@ typedef struct GenerateOptions {
     bool (*rows)(void *ctx, int64_t pos, int64_t n, const float *logits, float *const *taps);
 } GenerateOptions;
 
-/* Of a drafter. A round is a call of the target that checks guesses, or that had none to check. */
+/* Of a drafter. Seconds of sequences that generate together are of the calls that they share. A round is a call of the
+ * target that checks guesses, or that had none to check. */
 typedef struct DraftStats {
     int64_t rounds;
     int64_t guessed[MAX_DRAFTS], right[MAX_DRAFTS]; /* guess i: checked by the target, kept */
@@ -61,5 +62,18 @@ typedef struct GenerateStats {
 /* n >= 1 prompt tokens. */
 StopReason generate(Session *s, const int32_t *prompt, int64_t n, const GenerateOptions *o, Diag *diag,
                     GenerateStats *stats);
+
+/* One of several generations at once. */
+typedef struct Stream {
+    const int32_t *prompt; /* [n] */
+    int64_t n;
+    GenerateOptions o; /* without rows; cancel is looked at between calls */
+    GenerateStats stats;
+} Stream;
+
+/* Stream i is sequence i of the session, which has at least n; n up to session_part_rows(). Prompts are read one behind
+ * the other, then all go on together: the newest token and the guesses of each are rows of one call. The tokens of each
+ * are those that generate() gives. */
+void generate_together(Session *s, Stream *streams, int n, Diag *diag);
 
 #endif

@@ -1,6 +1,5 @@
 /* modeltext.c - reading model texts from files, choosing a built-in one by architecture. */
 #include "runtime/engine/modeltext.h"
-#include "frontend/frontend.h"
 #include "models/models.h"
 #include <errno.h>
 #include <stdio.h>
@@ -60,13 +59,10 @@ bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *o
     return false;
 }
 
-bool text_drafts_for(Arena *a, const char *arch) {
-    for (int i = 0; i < n_model_texts; i++) {
-        FeHead head;
-        if (fe_head(a, model_texts[i].text, model_texts[i].len, &head) && head.target &&
-            fe_archs_have(&head.archs, arch))
+bool text_head(Arena *a, const char *arch, FeHead *out) {
+    for (int i = 0; i < n_model_texts; i++)
+        if (fe_head(a, model_texts[i].text, model_texts[i].len, out) && fe_archs_have(&out->archs, arch))
             return true;
-    }
     return false;
 }
 

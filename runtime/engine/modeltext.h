@@ -6,6 +6,7 @@
 #ifndef LAP_ENGINE_MODELTEXT_H
 #define LAP_ENGINE_MODELTEXT_H
 
+#include "frontend/frontend.h"
 #include "ir/diag.h"
 #include "ir/modelfile.h"
 
@@ -21,8 +22,8 @@ bool text_read(Arena *a, Diag *diag, const char *path, TextSource *out);
 /* The built-in text for file->arch; when there is none the message names the option to give one with. */
 bool text_for_weights(Arena *a, Diag *diag, const ModelFile *file, const char *option, TextSource *out);
 
-/* A built-in text for weights of that architecture works for a target. */
-bool text_drafts_for(Arena *a, const char *arch);
+/* The head of the built-in text for weights of that architecture; false: there is none. */
+bool text_head(Arena *a, const char *arch, FeHead *out);
 /* text_read when path is given, else text_for_weights. */
 bool text_choose(Arena *a, Diag *diag, const char *path, const ModelFile *file, const char *option, TextSource *out);
 

@@ -68,11 +68,27 @@ const Tokenizer *session_tokenizer(Session *s, bool report) {
 }
 
 int64_t session_length(const Session *s) {
-    return s->length;
+    return s->now->length;
 }
 
 const int32_t *session_tokens(const Session *s) {
-    return s->tokens;
+    return s->now->tokens;
+}
+
+/* ==== Sequences ==== */
+
+int session_sequences(const Session *s) {
+    return s->o.sequences;
+}
+
+int32_t session_slot(const Session *s) {
+    return (int32_t)(s->now - s->sequences);
+}
+
+void session_turn(Session *s, int sequence) {
+    if (sequence < 0 || sequence >= s->o.sequences)
+        ICE("sequence %d of %d", sequence, s->o.sequences);
+    s->now = &s->sequences[sequence];
 }
 
 /* ==== Stepping ==== */
@@ -82,16 +98,16 @@ int64_t session_step_rows(const Session *s) {
 }
 
 bool session_fits(Session *s, int64_t n) {
-    if (s->length + n > s->o.context) {
+    if (s->now->length + n > s->o.context) {
         diag_error(s->diag, NO_LOC, "%lld tokens do not fit in a context of %lld (see --context)",
-                   (long long)(s->length + n), (long long)s->o.context);
+                   (long long)(s->now->length + n), (long long)s->o.context);
         return false;
     }
     return true;
 }
 
 int64_t session_next_rows(const Session *s, int64_t n, int64_t most) {
-    const int64_t now = n < most ? n : most, over = (s->length + now) % s->grid;
+    const int64_t now = n < most ? n : most, over = (s->now->length + now) % s->grid;
     return now < n && over < now ? now - over : now;
 }
 
@@ -104,29 +120,32 @@ static bool check_call(Session *s, const StepCall *c) {
 bool session_make_call(Session *s, const StepCall *c, StepInputs *in, EvalCall *call) {
     if (!check_call(s, c))
         return false;
-    for (int64_t i = 0; i < c->n; i++)
-        s->pos[i] = (int32_t)(s->length + i);
+    for (int64_t i = 0; i < c->n; i++) {
+        s->pos[i] = (int32_t)(s->now->length + i);
+        s->slots[i] = session_slot(s);
+    }
     *in = (StepInputs){{{"tokens", c->tokens}, {"pos", s->pos}, {"rows", c->rows}}};
     *call = (EvalCall){.graph = s->step,
                        .T = c->n,
                        .R = c->n_rows,
                        .ahead = c->ahead,
+                       .slots = s->slots,
                        .inputs = in->v,
                        .n_inputs = COUNTOF(in->v),
                        .cancel = c->cancel};
     /* A failed call may have stored some of its rows: they count as overwritten in a ring. */
-    const int64_t end = s->length + c->n;
-    s->high = end > s->high ? end : s->high;
+    const int64_t end = s->now->length + c->n;
+    s->now->high = end > s->now->high ? end : s->now->high;
     return true;
 }
 
 StepResult session_called(Session *s, const StepCall *c, bool ok, int errors) {
     if (!ok) {
-        session_rewind(s, s->length);
+        session_rewind(s, s->now->length);
         return diag_errors(s->diag) > errors ? STEP_ERROR : STEP_CANCELLED;
     }
-    memmove(s->tokens + s->length, c->tokens, (size_t)c->n * sizeof *c->tokens);
-    s->length += c->n;
+    memmove(s->now->tokens + s->now->length, c->tokens, (size_t)c->n * sizeof *c->tokens);
+    s->now->length += c->n;
     return STEP_OK;
 }
 
@@ -195,7 +214,7 @@ static StepResult feed_chunk(Session *s, const int32_t *tokens, int64_t n, int64
         c.logits = r->logits;
         c.taps = r->taps;
     }
-    int64_t pos = s->length;
+    int64_t pos = s->now->length;
     StepResult result = session_step(s, &c);
     if (result != STEP_OK || !r)
         return result;
@@ -231,25 +250,25 @@ static bool caches_reach(const Session *s, int64_t pos) {
         if (!l->ring)
             continue;
         int64_t needed = l->lookback < 0 || l->lookback > pos ? 0 : pos - l->lookback;
-        if (kv_oldest(l, s->high - 1) > needed)
+        if (kv_oldest(l, s->now->high - 1) > needed)
             return false;
     }
     return true;
 }
 
 int64_t session_rewind(Session *s, int64_t pos) {
-    if (s->high > pos && !caches_reach(s, pos))
+    if (s->now->high > pos && !caches_reach(s, pos))
         pos = 0;
     if (pos == 0)
-        s->high = 0;
-    s->backend->truncate(s->state, 0, pos);
-    s->length = pos < s->length ? pos : s->length;
-    return s->length;
+        s->now->high = 0;
+    s->backend->truncate(s->state, session_slot(s), pos);
+    s->now->length = pos < s->now->length ? pos : s->now->length;
+    return s->now->length;
 }
 
 int64_t session_reuse(Session *s, const int32_t *tokens, int64_t n) {
     int64_t same = 0;
-    while (same < s->length && same < n - 1 && s->tokens[same] == tokens[same])
+    while (same < s->now->length && same < n - 1 && s->now->tokens[same] == tokens[same])
         same++;
-    return same < s->length ? session_rewind(s, same) : same;
+    return same < s->now->length ? session_rewind(s, same) : same;
 }

@@ -3,9 +3,9 @@
  *   weights_open -> model text by architecture -> fe_compile -> pipeline ─┬─> back end
  *             \---> bundle, for these weights, compiled before ─────────────┘
  *
- * A session holds one sequence. Its state is the list of tokens whose K/V rows are stored: stepping
- * appends, rewinding forgets. Positions are absolute and start at 0. Errors go to the Diag given at
- * the start; nothing here prints or exits.
+ * A session holds one sequence, or several of which functions mean one at a time. The state of a sequence is the list
+ * of tokens whose K/V rows are stored: stepping appends, rewinding forgets. Positions are absolute and start at 0.
+ * Errors go to the Diag given at the start; nothing here prints or exits.
  */
 #ifndef LAP_ENGINE_SESSION_H
 #define LAP_ENGINE_SESSION_H
@@ -25,7 +25,8 @@ typedef struct SessionOptions {
     const char *facet;         /* path of a bundle: nothing is compiled; what it fixes may be left: NULL, 0, DT_COUNT */
     const FeSetting *settings; /* --set */
     int n_settings;
-    int64_t context;         /* most positions of the sequence */
+    int64_t context;         /* most positions of a sequence */
+    int sequences;           /* held at once, each with K/V of its own; 0: 1, of a bundle as many as it has */
     int64_t chunk;           /* most rows of a call */
     DType kv_k, kv_v;        /* element types of stored keys and values; DT_COUNT: as the back end prefers */
     SparseUse sparse;        /* attention that leaves out keys of long prompts */
@@ -154,6 +155,31 @@ bool session_rounds(const Session *s);
  */
 StepResult session_round(Session *s, int32_t *tokens, int *n, int32_t *ids, double *guessed,
                          const volatile bool *cancel);
+
+/* ==== Several sequences ====
+ *
+ * Everything above and below is about one sequence, at first sequence 0. A call reads the weights once for all of its
+ * rows, so rows of several sequences belong into one. */
+
+int session_sequences(const Session *s);
+/* Functions mean sequence 0 .. session_sequences() - 1 from now on. */
+void session_turn(Session *s, int sequence);
+
+/* Rows of one sequence in a call of several. */
+typedef struct StepPart {
+    int sequence;
+    const int32_t *tokens; /* [n] that it appends */
+    int n;                 /* at least 1 */
+} StepPart;
+
+/* Most rows of the parts of a call together. */
+int session_part_rows(const Session *s);
+/* One call for parts of different sequences. logits [all rows][vocab], in the order of the parts. When it does not
+ * return STEP_OK all sequences are as before. */
+StepResult session_step_parts(Session *s, const StepPart *parts, int n, float *logits, const volatile bool *cancel);
+/* The same, and rows are picked on the device, for each sequence as session_check() has it: ids [all rows]. Each has
+ * been behind session_pick_start(). Without a drafter, parts of one row. */
+StepResult session_check_parts(Session *s, const StepPart *parts, int n, int32_t *ids, const volatile bool *cancel);
 
 /* ==== Going back ==== */
 

@@ -143,17 +143,32 @@ static bool guesses_there(const Session *s) {
     return gpu && gpu_samples(gpu, s->draft.draft->name, PICK_GUESS);
 }
 
+static bool hold_vectors(Session *s) {
+    SessionDraft *d = &s->draft;
+    const int64_t rows = session_step_rows(s);
+    d->vectors = arena_array(s->arena, (size_t)s->o.sequences + 1, sizeof *d->vectors);
+    for (int i = 0; i <= s->o.sequences; i++) {
+        DraftVectors *v = &d->vectors[i];
+        v->slots = arena_array(s->arena, (size_t)rows, sizeof *v->slots);
+        v->pos = arena_array(s->arena, (size_t)rows, sizeof *v->pos);
+        v->data = hold(s, NULL, rows, s->tap_width[s->o.n_taps]);
+        if (!v->data)
+            return false;
+    }
+    return true;
+}
+
 bool draft_open(Session *s) {
     SessionDraft *d = &s->draft;
-    const int64_t rows = d->absorb ? s->o.chunk : session_step_rows(s);
     bool ok = true;
     if (!d->weights)
         return true;
-    for (int i = 0; i < d->n_taps && ok; i++)
-        ok = (d->taps[i] = hold(s, d->tap_input[i], rows, s->tap_width[s->o.n_taps + i]));
-    d->at = arena_array(s->arena, (size_t)rows, sizeof *d->at);
-    if (!ok || guesses_there(s))
-        return ok;
+    for (int i = 0; d->absorb && i < d->n_taps && ok; i++)
+        ok = (d->taps[i] = hold(s, d->tap_input[i], s->o.chunk, s->tap_width[s->o.n_taps + i]));
+    if (!ok || (!d->absorb && !hold_vectors(s)))
+        return false;
+    if (guesses_there(s))
+        return true;
     if (!d->absorb && !(d->g = hold(s, NULL, 2, s->tap_width[s->o.n_taps])))
         return false;
     d->logits = malloc((size_t)s->vocab * (size_t)s->module->drafts.most * sizeof *d->logits);
@@ -166,6 +181,8 @@ void draft_close(Session *s) {
     SessionDraft *d = &s->draft;
     for (int i = 0; i < d->n_taps && s->state; i++)
         s->backend->let_go(s->state, d->taps[i]);
+    for (int i = 0; d->vectors && i <= s->o.sequences; i++)
+        s->backend->let_go(s->state, d->vectors[i].data);
     if (s->state)
         s->backend->let_go(s->state, d->g);
     free(d->logits);
@@ -175,22 +192,49 @@ void draft_close(Session *s) {
 
 /* ==== Reading along ==== */
 
+/* Vectors that no sequence needs. */
+static DraftVectors *free_vectors(const Session *s) {
+    for (int i = 0; i <= s->o.sequences; i++) {
+        bool needed = false;
+        for (int k = 0; k < s->o.sequences; k++)
+            needed |= s->sequences[k].vectors == &s->draft.vectors[i];
+        if (!needed)
+            return &s->draft.vectors[i];
+    }
+    ICE("every place of vectors is needed");
+}
+
 void draft_outputs(Session *s, EvalCall *call, EvalOutput *out) {
-    for (int i = 0; i < s->draft.n_taps; i++)
-        out[call->n_outputs++] = (EvalOutput){s->taps[s->o.n_taps + i], s->draft.taps[i]};
-    call->held_outputs = s->draft.n_taps;
+    SessionDraft *d = &s->draft;
+    if (d->weights && !d->absorb)
+        d->next = free_vectors(s);
+    for (int i = 0; i < d->n_taps; i++)
+        out[call->n_outputs++] = (EvalOutput){s->taps[s->o.n_taps + i], d->next ? d->next->data : d->taps[i]};
+    call->held_outputs = d->n_taps;
+}
+
+static void keep_vectors(Session *s, const StepCall *c) {
+    DraftVectors *v = s->draft.next;
+    v->n = c->n_rows;
+    for (int64_t i = 0; i < c->n; i++)
+        s->sequences[s->slots[i]].vectors = v;
+    for (int64_t i = 0; i < c->n_rows; i++) {
+        v->slots[i] = s->slots[c->rows[i]];
+        v->pos[i] = s->pos[c->rows[i]];
+    }
 }
 
 bool draft_saw(Session *s, const StepCall *c) {
     SessionDraft *d = &s->draft;
-    for (d->n_at = 0; d->weights && !d->absorb && d->n_at < c->n_rows; d->n_at++)
-        d->at[d->n_at] = (int32_t)s->length + c->rows[d->n_at];
+    if (d->weights && !d->absorb)
+        keep_vectors(s, c);
     if (!d->absorb)
         return true;
     EvalInput in[MAX_TAPS + 2] = {{"pos", s->pos}, {"rows", s->rows}};
     EvalCall call = {.graph = d->absorb,
                      .T = c->n,
                      .R = 1,
+                     .slots = s->slots,
                      .inputs = in,
                      .n_inputs = 2,
                      .held_inputs = d->n_taps,
@@ -214,7 +258,7 @@ const char *session_drafter_name(const Session *s) {
 
 /* A call of entry `draft`: a chain's for one guess, a block's for all. */
 typedef struct DraftCall {
-    int32_t tokens[1 + MAX_DRAFTS], pos[1 + MAX_DRAFTS];
+    int32_t tokens[1 + MAX_DRAFTS], pos[1 + MAX_DRAFTS], slots[1 + MAX_DRAFTS];
     EvalInput in[4];
     EvalOutput out[2];
     EvalCall call;
@@ -224,9 +268,12 @@ typedef struct DraftCall {
 static void draft_call(const Session *s, DraftCall *c, int64_t T, int64_t R, const int32_t *rows, const float *g) {
     const EvalInput in[] = {{"tokens", c->tokens}, {"pos", c->pos}, {"rows", rows}, {"g", g}};
     memcpy(c->in, in, sizeof in);
+    for (int64_t i = 0; i < T; i++)
+        c->slots[i] = session_slot(s);
     c->call = (EvalCall){.graph = s->draft.draft,
                          .T = T,
                          .R = R,
+                         .slots = c->slots,
                          .inputs = c->in,
                          .n_inputs = g ? 4 : 3,
                          .held_inputs = g != NULL,
@@ -235,17 +282,17 @@ static void draft_call(const Session *s, DraftCall *c, int64_t T, int64_t R, con
 
 /* The target's vector of the newest row that was read; NULL: it is gone, or no wanted one. */
 static const float *first_vector(const Session *s) {
-    const SessionDraft *d = &s->draft;
-    for (int64_t i = 0; i < d->n_at; i++)
-        if (d->at[i] == s->length - 1)
-            return d->taps[0] + i * s->tap_width[s->o.n_taps];
+    const DraftVectors *v = s->now->vectors;
+    for (int64_t i = 0; v && i < v->n; i++)
+        if (v->slots[i] == session_slot(s) && v->pos[i] == s->now->length - 1)
+            return v->data + i * s->tap_width[s->o.n_taps];
     return NULL;
 }
 
 static bool chain_call(const Session *s, DraftCall *c, int32_t newest) {
     const float *g = first_vector(s);
     c->tokens[0] = newest;
-    c->pos[0] = (int32_t)s->length;
+    c->pos[0] = (int32_t)s->now->length;
     draft_call(s, c, 1, 1, s->rows, g);
     return g;
 }
@@ -255,7 +302,7 @@ static void block_call(const Session *s, DraftCall *c, int32_t newest, int n) {
     const Drafts *how = &s->module->drafts;
     for (int i = 0; i <= how->most; i++) {
         c->tokens[i] = i ? how->mask : newest;
-        c->pos[i] = (int32_t)(s->length + i);
+        c->pos[i] = (int32_t)(s->now->length + i);
     }
     draft_call(s, c, how->most + 1, n, s->rows + 1, NULL);
 }
@@ -264,7 +311,7 @@ static void block_call(const Session *s, DraftCall *c, int32_t newest, int n) {
 static int first_call(const Session *s, DraftCall *c, int32_t newest, int n, const volatile bool *cancel) {
     const Drafts *how = session_drafts(s);
     n = n < how->most ? n : how->most;
-    if (n < 1 || s->length + how->most + 1 > s->o.context)
+    if (n < 1 || s->now->length + how->most + 1 > s->o.context)
         return 0;
     if (how->way == DRAFT_BLOCK)
         block_call(s, c, newest, n);

@@ -3,6 +3,7 @@
  * session_open.c  from a text or a bundle to a session
  * session.c       steps, going back
  * session_pick.c  tokens picked on the device
+ * session_parts.c several sequences in one call
  * session_draft.c a drafter beside the model
  */
 #ifndef LAP_ENGINE_SESSION_INT_H
@@ -20,6 +21,21 @@ typedef struct Picks {
     bool held;  /* and not given out yet */
 } Picks;
 
+/* DRAFT_CHAIN: the target's vectors of a call's wanted rows. */
+typedef struct DraftVectors {
+    float *data; /* [n][width], held by the back end */
+    int64_t n;
+    int32_t *slots, *pos; /* [n] of each row: its sequence and position */
+} DraftVectors;
+
+/* A sequence: the tokens whose rows stand in its slot of the caches. */
+typedef struct Sequence {
+    int32_t *tokens; /* [context] */
+    int64_t length;
+    int64_t high;                /* positions stored since position 0 last was: what rings may have overwritten */
+    const DraftVectors *vectors; /* of its last call; NULL: none */
+} Sequence;
+
 /* A drafter. What it needs of the target's last call is in the session's taps behind those of the options. */
 typedef struct SessionDraft {
     Weights *weights; /* NULL: there is none */
@@ -27,10 +43,9 @@ typedef struct SessionDraft {
     const Graph *draft, *absorb; /* absorb: of DRAFT_BLOCK */
     int n_taps;
     const char *tap_input[MAX_TAPS]; /* of absorb: "target.layer.3" */
-    /* Held by the back end (Backend.hold): DRAFT_BLOCK [chunk][width], DRAFT_CHAIN [wanted rows][width]. */
-    float *taps[MAX_TAPS];
-    int32_t *at; /* DRAFT_CHAIN: [n_at] positions that the vectors are of, ascending */
-    int64_t n_at;
+    float *taps[MAX_TAPS];           /* DRAFT_BLOCK: [chunk][width], held by the back end (Backend.hold) */
+    /* DRAFT_CHAIN: [sequences + 1], so that there are always some that no sequence needs: the next call's. */
+    DraftVectors *vectors, *next;
     /* Where the back end does not pick the guesses: */
     float *logits; /* [most][vocab] */
     float *g;      /* DRAFT_CHAIN: [2][width], held by the back end */
@@ -55,14 +70,17 @@ struct Session {
     int n_taps; /* of the options and of the drafter */
     const char *taps[MAX_TAPS];
     int64_t tap_width[MAX_TAPS];
-    int32_t *tokens; /* [context] those stored */
-    int32_t *pos;    /* [chunk] scratch */
-    int32_t *rows;   /* [chunk] 0, 1, 2, .. */
-    int64_t length;
-    int64_t grid; /* calls of a feed end at multiples of it: the block of sparse attention; 1: anywhere */
-    int64_t high; /* positions stored since position 0 last was: what rings may have overwritten */
+    Sequence *sequences; /* [o.sequences] */
+    Sequence *now;       /* the one that functions mean which name none */
+    int32_t *pos;        /* [chunk] scratch */
+    int32_t *slots;      /* [chunk] scratch */
+    int32_t *rows;       /* [chunk] 0, 1, 2, .. */
+    int64_t grid;        /* calls of a feed end at multiples of it: the block of sparse attention; 1: anywhere */
     Picks picks;
 };
+
+/* The slot of the sequence that is meant. */
+int32_t session_slot(const Session *s);
 
 /* Most rows of a call; all: of which every row's logits are wanted. */
 int64_t session_rows_a_call(const Session *s, bool all);
@@ -83,7 +101,7 @@ bool draft_open(Session *s);
 void draft_close(Session *s); /* before the back end */
 /* The taps that the drafter needs of a call of the target, as its last outputs. */
 void draft_outputs(Session *s, EvalCall *call, EvalOutput *out);
-/* They are there, of a call that appends these rows; they are taken in. */
+/* They are there, of a call that appends these rows, whose positions and slots are the session's; they are taken in. */
 bool draft_saw(Session *s, const StepCall *c);
 
 /* Whether guesses can be enqueued: they are picked on a device, each is a token of the target, and their ring holds as
@@ -102,6 +120,8 @@ typedef struct StepInputs {
 
 /* The call that c means, without outputs; reports what does not fit in the context. `in` outlives it. */
 bool session_make_call(Session *s, const StepCall *c, StepInputs *in, EvalCall *call);
+/* A call whose wanted rows pick on the device; the drafter sees it. */
+bool session_sampled_call(Session *s, const StepCall *c, EvalCall *call, PickWay way);
 /* After the call: the tokens are the session's, or it is as before. errors: of the diag before the call. */
 StepResult session_called(Session *s, const StepCall *c, bool ok, int errors);
 

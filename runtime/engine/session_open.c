@@ -215,6 +215,7 @@ static bool check_options(const Session *s, const FacetInfo *info) {
     const SessionOptions *o = &s->o;
     const FacetOptions *f = &info->options;
     bool ok = check_number(s, "--context", o->context, f->context);
+    ok &= check_number(s, "--slots", o->sequences, f->slots);
     ok &= check_number(s, "--chunk", o->chunk, f->chunk);
     ok &= check_type(s, "--kv-k", o->kv_k, f->kv_k);
     ok &= check_type(s, "--kv-v", o->kv_v, f->kv_v);
@@ -255,6 +256,7 @@ static bool take_bundle(Session *s) {
         return false;
     s->o.context = info->options.context;
     s->o.chunk = info->options.chunk < s->o.context ? info->options.chunk : s->o.context;
+    s->o.sequences = (int)info->options.slots;
     s->text.name = info->text_name;
     s->module = facet_module(s->facet);
     s->grid = attends_sparse(s->module) ? sparse_grid(s->module) : 1;
@@ -271,15 +273,19 @@ static bool take_bundle(Session *s) {
 
 static bool open_backend(Session *s) {
     BackendOptions b = {.threads = s->o.threads, .gpu = s->o.gpu};
-    b.gpu.plan = (PlanOptions){.slots = 1, .context = s->o.context, .chunk = s->o.chunk, .wanted = wanted_rows(s)};
+    b.gpu.plan =
+        (PlanOptions){.slots = s->o.sequences, .context = s->o.context, .chunk = s->o.chunk, .wanted = wanted_rows(s)};
     s->state = s->backend->open(s->module, s->data, &b);
     if (!s->state)
         return false;
     const Gpu *gpu = session_gpu(s);
     s->device = gpu ? arena_printf(s->arena, "%s %s", s->backend->name, dev_info(gpu_device(gpu))->name)
                     : arena_strdup(s->arena, s->backend->name);
-    s->tokens = arena_array(s->arena, (size_t)s->o.context, sizeof *s->tokens);
+    s->now = s->sequences = arena_array(s->arena, (size_t)s->o.sequences, sizeof *s->sequences);
+    for (int i = 0; i < s->o.sequences; i++)
+        s->sequences[i].tokens = arena_array(s->arena, (size_t)s->o.context, sizeof *s->now->tokens);
     s->pos = arena_array(s->arena, (size_t)s->o.chunk, sizeof *s->pos);
+    s->slots = arena_array(s->arena, (size_t)s->o.chunk, sizeof *s->slots);
     s->rows = arena_array(s->arena, (size_t)s->o.chunk, sizeof *s->rows);
     for (int64_t i = 0; i < s->o.chunk; i++)
         s->rows[i] = (int32_t)i;
@@ -300,6 +306,8 @@ Session *session_open(const SessionOptions *o, Diag *diag) {
     *s = (Session){.o = *o, .diag = diag, .arena = arena, .backend = backend, .grid = 1, .n_taps = o->n_taps};
     for (int i = 0; i < o->n_taps; i++)
         s->taps[i] = o->taps[i];
+    if (!s->o.facet && !s->o.sequences)
+        s->o.sequences = 1;
     if (!s->o.facet && s->o.chunk > s->o.context)
         s->o.chunk = s->o.context;
     s->weights = weights_open(o->weights, diag);

@@ -20,8 +20,7 @@ bool session_checks(const Session *s) {
     return session_picks(s) && gpu_samples(session_gpu(s), s->step->name, PICK_CHECK);
 }
 
-/* A call whose wanted rows pick; the drafter sees it. */
-static bool sampled_call(Session *s, const StepCall *c, EvalCall *call, PickWay way) {
+bool session_sampled_call(Session *s, const StepCall *c, EvalCall *call, PickWay way) {
     EvalOutput out[MAX_TAPS];
     call->outputs = out;
     draft_outputs(s, call, out);
@@ -37,9 +36,9 @@ static StepResult first_pick(Session *s, const int32_t *tokens, int64_t n, const
     EvalCall call;
     if (!session_make_call(s, &c, &in, &call))
         return STEP_ERROR;
-    const StepResult r = session_called(s, &c, sampled_call(s, &c, &call, PICK_NEXT), errors);
+    const StepResult r = session_called(s, &c, session_sampled_call(s, &c, &call, PICK_NEXT), errors);
     s->picks.enqueued = 1;
-    s->picks.end = s->length;
+    s->picks.end = s->now->length;
     return r;
 }
 
@@ -67,7 +66,7 @@ static bool take(Session *s) {
     Gpu *gpu = session_gpu(s);
     while (p->enqueued <= p->taken + AHEAD && p->enqueued < p->most && p->end < s->o.context) {
         p->end++;
-        s->high = p->end > s->high ? p->end : s->high;
+        s->now->high = p->end > s->now->high ? p->end : s->now->high;
         if (!gpu_sample_next(gpu, s->step->name, PICK_NEXT, s->diag))
             return false;
         p->enqueued++;
@@ -83,8 +82,9 @@ StepResult session_pick_start(Session *s, const int32_t *tokens, int64_t n, cons
     s->picks = (Picks){.most = most};
     if (!session_fits(s, n))
         return STEP_ERROR;
-    memcpy(s->tokens + s->length, tokens, (size_t)n * sizeof *tokens); /* they count when they are fed */
-    if (!gpu_sample_start(session_gpu(s), s->step->name, 0, sample, s->tokens, s->length + n, s->diag))
+    memcpy(s->now->tokens + s->now->length, tokens, (size_t)n * sizeof *tokens); /* they count when they are fed */
+    if (!gpu_sample_start(session_gpu(s), s->step->name, session_slot(s), sample, s->now->tokens, s->now->length + n,
+                          s->diag))
         return STEP_ERROR;
     const StepResult r = feed(s, tokens, n, o);
     if (r != STEP_OK)
@@ -105,9 +105,9 @@ StepResult session_pick(Session *s, int32_t *id) {
 }
 
 void session_pick_feed(Session *s) {
-    if (s->length >= s->o.context)
+    if (s->now->length >= s->o.context)
         ICE("a token beyond the context");
-    s->tokens[s->length++] = s->picks.id;
+    s->now->tokens[s->now->length++] = s->picks.id;
 }
 
 StepResult session_check(Session *s, const int32_t *tokens, int64_t n, int32_t *ids, const volatile bool *cancel) {
@@ -117,7 +117,7 @@ StepResult session_check(Session *s, const int32_t *tokens, int64_t n, int32_t *
     EvalCall call;
     if (!session_make_call(s, &c, &in, &call))
         return STEP_ERROR;
-    const bool ok = sampled_call(s, &c, &call, PICK_CHECK) &&
+    const bool ok = session_sampled_call(s, &c, &call, PICK_CHECK) &&
                     gpu_sample_take(session_gpu(s), s->step->name, PICK_CHECK, ids, s->diag);
     return session_called(s, &c, ok, errors);
 }
@@ -139,13 +139,13 @@ StepResult session_round(Session *s, int32_t *tokens, int *n, int32_t *ids, doub
     if (!session_make_call(s, &c, &in, &call))
         return STEP_ERROR;
     call.made = *n;
-    bool ok = sampled_call(s, &c, &call, PICK_CHECK) && draft_take(s, *n, tokens + 1);
+    bool ok = session_sampled_call(s, &c, &call, PICK_CHECK) && draft_take(s, *n, tokens + 1);
     *guessed = clock_seconds();
     ok = ok && gpu_sample_take(session_gpu(s), s->step->name, PICK_CHECK, ids, s->diag);
     return session_called(s, &c, ok, errors);
 }
 
 void session_pick_end(Session *s) {
-    session_rewind(s, s->length);
+    session_rewind(s, s->now->length);
     s->picks = (Picks){0};
 }

@@ -15,23 +15,10 @@
 #include "runtime/engine/generate_int.h"
 #include "runtime/engine/width.h"
 
-typedef struct Round {
-    int n; /* guesses */
-    int32_t tokens[1 + MAX_DRAFTS];
-    int32_t picks[1 + MAX_DRAFTS]; /* on the device: behind each of them */
-    int right;                     /* guesses kept */
-} Round;
+/* ==== Of a round ==== */
 
-typedef struct Speculation {
-    Loop *l;
-    Width width;
-    DraftStats *stats;
-} Speculation;
-
-/* Guesses that there is room and use for. */
-static int most_guesses(const Speculation *p) {
-    const Loop *l = p->l;
-    int64_t k = p->width.most;
+int round_most(const Loop *l, int most) {
+    int64_t k = most;
     const int64_t room = session_context(l->s) - session_length(l->s) - 1;
     const int64_t left = l->o->max_tokens - l->stats->new_tokens - 1; /* behind the newest, one comes without a guess */
     k = room < k ? room : k;
@@ -39,52 +26,19 @@ static int most_guesses(const Speculation *p) {
     return k > 0 ? (int)k : 0;
 }
 
-static int wanted_guesses(Speculation *p) {
-    const int most = most_guesses(p), wished = p->l->o->drafts_fixed ? p->width.most : width_choose(&p->width);
-    return wished < most ? wished : most;
-}
-
-/* False after an error, or when cancelled. */
-static bool guess(Speculation *p, Round *r) {
+bool round_guess(Loop *l, Round *r) {
     const double start = clock_seconds();
     if (r->n > 0)
-        r->n = session_draft(p->l->s, r->tokens[0], r->n, r->tokens + 1, p->l->o->cancel);
-    p->stats->draft_seconds += clock_seconds() - start;
+        r->n = session_draft(l->s, r->tokens[0], r->n, r->tokens + 1, l->o->cancel);
+    l->stats->drafts.draft_seconds += clock_seconds() - start;
     return r->n >= 0;
 }
 
-static StepResult verify(Speculation *p, Round *r) {
-    const Loop *l = p->l;
-    const double start = clock_seconds();
-    const StepResult result = l->on_device ? session_check(l->s, r->tokens, r->n + 1, r->picks, l->o->cancel)
-                                           : session_step_all(l->s, r->tokens, r->n + 1, l->logits, l->o->cancel);
-    p->stats->verify_seconds += clock_seconds() - start;
-    return result;
-}
-
-/* Guesses and their check. */
-static StepResult guess_and_verify(Speculation *p, Round *r) {
-    const Loop *l = p->l;
-    const int errors = diag_errors(l->diag);
-    const double start = clock_seconds();
-    double guessed = start;
-    r->n = wanted_guesses(p);
-    if (!l->on_device || !session_rounds(l->s)) {
-        if (guess(p, r))
-            return verify(p, r);
-        return diag_errors(l->diag) > errors ? STEP_ERROR : STEP_CANCELLED;
-    }
-    const StepResult result = session_round(l->s, r->tokens, &r->n, r->picks, &guessed, l->o->cancel);
-    p->stats->draft_seconds += guessed - start;
-    p->stats->verify_seconds += clock_seconds() - guessed;
-    return result;
-}
-
-static void count(Speculation *p, const Round *r) {
-    p->stats->rounds++;
+static void count(DraftStats *d, const Round *r) {
+    d->rounds++;
     for (int i = 0; i < r->n && i <= r->right; i++) {
-        p->stats->guessed[i]++;
-        p->stats->right[i] += i < r->right;
+        d->guessed[i]++;
+        d->right[i] += i < r->right;
     }
 }
 
@@ -96,9 +50,8 @@ static bool pick(Loop *l, const Round *r, int64_t at, int32_t *id) {
     return loop_picked(l, at + r->right, *id);
 }
 
-/* Keeps what is right. False when generation ends, *stop says why; else *newest is the token picked last. */
-static bool accept(Speculation *p, Round *r, int64_t at, int32_t *newest, StopReason *stop) {
-    Loop *l = p->l;
+/* Finds what is right. False when generation ends, *stop says why; else *newest is the token picked last. */
+static bool accept(Loop *l, Round *r, int64_t at, int32_t *newest, StopReason *stop) {
     for (r->right = 0;; r->right++) {
         l->stats->steps++;
         *stop = STOP_CALLER;
@@ -115,6 +68,56 @@ static bool accept(Speculation *p, Round *r, int64_t at, int32_t *newest, StopRe
     }
 }
 
+bool round_end(Loop *l, Round *r, int64_t at, int32_t *newest, StopReason *stop) {
+    const bool more = accept(l, r, at, newest, stop);
+    const int64_t keep = at + 1 + r->right;
+    if (session_rewind(l->s, keep) != keep)
+        ICE("caches cannot go back from %lld rows to %lld", (long long)(at + 1 + r->n), (long long)keep);
+    count(&l->stats->drafts, r);
+    return more;
+}
+
+/* ==== Rounds of one sequence ==== */
+
+typedef struct Speculation {
+    Loop *l;
+    Width width;
+    DraftStats *stats;
+} Speculation;
+
+static int wanted_guesses(Speculation *p) {
+    const int most = round_most(p->l, p->width.most);
+    const int wished = p->l->o->drafts_fixed ? p->width.most : width_choose(&p->width);
+    return wished < most ? wished : most;
+}
+
+static StepResult verify(Speculation *p, Round *r) {
+    const Loop *l = p->l;
+    const double start = clock_seconds();
+    const StepResult result = l->on_device ? session_check(l->s, r->tokens, r->n + 1, r->picks, l->o->cancel)
+                                           : session_step_all(l->s, r->tokens, r->n + 1, l->logits, l->o->cancel);
+    p->stats->verify_seconds += clock_seconds() - start;
+    return result;
+}
+
+/* Guesses and their check. */
+static StepResult guess_and_verify(Speculation *p, Round *r) {
+    Loop *l = p->l;
+    const int errors = diag_errors(l->diag);
+    const double start = clock_seconds();
+    double guessed = start;
+    r->n = wanted_guesses(p);
+    if (!l->on_device || !session_rounds(l->s)) {
+        if (round_guess(l, r))
+            return verify(p, r);
+        return diag_errors(l->diag) > errors ? STEP_ERROR : STEP_CANCELLED;
+    }
+    const StepResult result = session_round(l->s, r->tokens, &r->n, r->picks, &guessed, l->o->cancel);
+    p->stats->draft_seconds += guessed - start;
+    p->stats->verify_seconds += clock_seconds() - guessed;
+    return result;
+}
+
 static bool one_round(Speculation *p, int32_t *newest, StopReason *stop) {
     Round r = {.tokens = {*newest}};
     const int64_t at = session_length(p->l->s);
@@ -124,11 +127,7 @@ static bool one_round(Speculation *p, int32_t *newest, StopReason *stop) {
         *stop = loop_stop(result);
         return false;
     }
-    const bool more = accept(p, &r, at, newest, stop);
-    const int64_t keep = at + 1 + r.right;
-    if (session_rewind(p->l->s, keep) != keep)
-        ICE("caches cannot go back from %lld rows to %lld", (long long)(at + 1 + r.n), (long long)keep);
-    count(p, &r);
+    const bool more = round_end(p->l, &r, at, newest, stop);
     width_measured(&p->width, r.n, r.right, clock_seconds() - start);
     return more;
 }
@@ -141,17 +140,8 @@ StopReason speculate(Loop *l) {
     int32_t newest;
     if (!loop_pick_next(l, &newest))
         return STOP_ERROR;
-    do {
-        if (loop_cancelled(l))
-            stop = STOP_CANCELLED;
-        else if (!loop_take(l, newest, &stop))
-            break;
-        else if (session_length(l->s) >= session_context(l->s))
-            stop = STOP_CONTEXT;
-        else if (one_round(&p, &newest, &stop))
-            continue;
-        break;
-    } while (true);
+    while (loop_goes_on(l, newest, &stop) && one_round(&p, &newest, &stop))
+        continue;
     p.stats->left_off = !l->o->drafts_fixed && !width_pays(&p.width);
     return stop;
 }

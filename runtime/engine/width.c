@@ -1,5 +1,6 @@
 /* width.c - see width.h. */
 #include "runtime/engine/width.h"
+#include <string.h>
 
 enum {
     PROBE_EVERY = 24, /* rounds between trials of another width */
@@ -11,6 +12,13 @@ static const double DEAR = 3;    /* times what the best takes: too long to try *
 
 Width width_start(int most) {
     return (Width){.most = most < MAX_DRAFTS ? most : MAX_DRAFTS};
+}
+
+Width width_again(const Width *w, int most) {
+    Width again = width_start(most);
+    memcpy(again.right, w->right, sizeof w->right);
+    memcpy(again.seen, w->seen, sizeof w->seen);
+    return again;
 }
 
 /* Of guess i when those before it were right. */

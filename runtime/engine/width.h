@@ -21,6 +21,8 @@ typedef struct Width {
 } Width;
 
 Width width_start(int most);
+/* How often guesses are right is kept, what rounds took is not: other rounds than before. */
+Width width_again(const Width *w, int most);
 /* Guesses for the next round: 0..most. */
 int width_choose(Width *w);
 /* The round had k guesses, of which the first `right` were right, and took so long. */

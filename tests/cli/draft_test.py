@@ -103,15 +103,17 @@ class Tests:
         return got["drafts"]
 
     def one_prompt(self, target, vocab, window, options):
-        edge = self.rng.choice([window, 2 * window, 48, 64, 128, 200])
+        to_the_end = self.rng.random() < 0.25
+        edge = CONTEXT - self.tokens // 2 if to_the_end else self.rng.choice([window, 2 * window, 48, 64, 128, 200])
         prompt = [2] + [self.rng.randrange(vocab) for _ in range(max(2, edge + self.rng.randint(-3, 3)))]
         plain = self.run(target, prompt, options)
         made, most = plain["ids"], self.rng.randint(1, 15)
+        self.check((plain["stopped"] == "context full") == to_the_end, "stopped: %s" % plain["stopped"])
         fixed = ["--draft-fixed"]
         all_right = self.oracle(vocab, prompt, made, lambda p: True, most) + fixed
         d = self.same(target, prompt, options, plain, all_right, "always right, %d a round" % most)
         self.check(d["guessed"] == d["right"] and len(made) <= (most + 1) * d["rounds"] + 1 and
-                   d["rounds"] <= (len(made) - 1) // (most + 1) + 1,
+                   (to_the_end or d["rounds"] <= (len(made) - 1) // (most + 1) + 1),
                    "always right: %s of %d tokens" % (d, len(made)))
         d = self.same(target, prompt, options, plain,
                       self.oracle(vocab, prompt, made, lambda p: False, most) + fixed, "always wrong")
@@ -132,6 +134,8 @@ class Tests:
             options += ["--chunk", str(self.rng.choice([16, 33, 512]))]
             types = [[], ["--kv-k", "f16", "--kv-v", "f16"], ["--kv-v", "bf16", "--kv-k", "bf16"]]
             types += [["--kv-k", "f16"], ["--kv-k", "q8_0", "--kv-v", "q4_0"], ["--kv-k", "q4_0"]]
+            if self.device == "cpu" and kinds[i % len(kinds)][0] == "ple":  # heads of whole blocks, the drafter's too
+                types += 2 * [["--kv-k", "tq3_0", "--kv-v", "tq3_0"], ["--kv-k", "tq3_0"]]
             self.one_prompt(*kinds[i % len(kinds)], options + self.rng.choice(types))
 
     def refused(self, options, message, code=1, target="dense"):
@@ -154,6 +158,40 @@ class Tests:
                 self.check(abs(tokens - min(2.5, d["guesses"] + 1)) < 0.1 and abs(parts / all_seconds - 1) < 1e-6 and
                            0 <= d["host_share"] < 1, "round %s" % d)
 
+    def near(self, a, b):
+        return abs(a - b) <= 1e-6 * abs(b) + 1e-12
+
+    def counts(self, d, tokens, seconds):
+        """What is said of `tokens` behind the first: of `run` and of `bench`."""
+        right, guessed = d["right"], d["guessed"]
+        self.check(tokens == d["rounds"] + sum(right) and self.near(d["tokens_per_round"], tokens / d["rounds"]) and
+                   len(right) == len(guessed) and all(r <= g for r, g in zip(right, guessed)) and
+                   all(g <= r for g, r in zip(guessed[1:], right)), "counts %s" % d)
+        host = max(0, seconds - d["draft_seconds"] - d["verify_seconds"])
+        self.check(abs(d["host_seconds"] - host) <= 1e-6 * seconds and  # nine digits are printed
+                   0 < d["draft_seconds"] and 0 < d["verify_seconds"] < seconds, "%s of %g s" % (d, seconds))
+
+    def statistics(self):
+        """Counts and times of a run, and of bench behind tokens of a file, agree with each other."""
+        prompt = [2] + [self.rng.randrange(512) for _ in range(30)]
+        for drafter in "assistant_dense", "dflash":
+            options = ["--draft", self.weights(drafter)]
+            made = self.run("dense", prompt, options + ["--greedy"])
+            self.counts(made["drafts"], len(made["ids"]) - 1, made["timings"]["decode_seconds"])
+            bench = [self.lap, "bench", self.weights("dense"), "--tokens-file", self.file("ids.txt"), "--tg", "20", "-r", "1",
+                     "--device", self.device] + self.places + options
+            r = subprocess.run(bench + ["--json"], capture_output=True, timeout=300)
+            self.check(r.returncode == 0, r.stderr.decode())
+            j = json.loads(r.stdout)
+            d = j["generated"]
+            self.check(j["prompt_tokens"] == len(prompt) and d["tokens"] == 20 and
+                       self.near(d["tokens_per_second"], 20 / d["seconds"]), "generated %s" % d)
+            self.counts(d, 20, d["seconds"])
+            r = subprocess.run(bench, capture_output=True, timeout=300)
+            line = [x for x in r.stdout.decode().splitlines() if x.startswith("text")]
+            self.check(len(line) == 1 and " % of each guess" in line[0] and line[0].split()[1:3] == ["20", "tokens"],
+                       r.stdout.decode())
+
     def messages(self):
         dense, mtp, dflash = self.weights("dense"), self.weights("assistant_dense"), self.weights("dflash")
         self.refused(["--draft", dense], "does not say how it drafts")
@@ -166,7 +204,7 @@ class Tests:
         self.refused(["--draft-set", "extra=2"], "has a meaning only with --draft", 2)
         self.refused(["--draft", mtp, "--draft-set", "extra=x"], "extra")
         r = subprocess.run(self.command("dense", [2, 3], ["--draft-method", "mtp"]), capture_output=True)
-        self.check(r.returncode == 0 and b"no drafter stands beside" in r.stderr, r.stderr.decode())
+        self.check(r.returncode == 0 and b"no mtp drafter stands beside" in r.stderr, r.stderr.decode())
         beside = self.file("beside")
         os.mkdir(beside)
         os.symlink(dense, os.path.join(beside, "model.gguf"))
@@ -178,6 +216,19 @@ class Tests:
         os.symlink(dflash, os.path.join(beside, "another"))
         r = subprocess.run(command, capture_output=True)
         self.check(r.returncode == 1 and b"choose with --draft" in r.stderr, r.stderr.decode())
+        for method, name in ("mtp", "gemma4-mtp.lap"), ("dflash", "gemma4-dflash.lap"):
+            command[-1] = method
+            r = subprocess.run(command, capture_output=True)
+            self.check(r.returncode == 0 and json.loads(r.stdout)["drafts"]["drafter"] == name, r.stderr.decode())
+        command[-1] = "none"
+        r = subprocess.run(command, capture_output=True)
+        self.check(r.returncode == 0 and "drafts" not in json.loads(r.stdout) and not b"drafter" in r.stderr, r.stderr.decode())
+        # Of another target's drafters nothing is said.
+        other = os.path.join(beside, "other.gguf")
+        subprocess.run([sys.executable, os.path.join(HERE, "..", "..", "examples", "tiny", "make_tiny.py"), other], check=True)
+        command[2], command[-1] = other, "auto"
+        r = subprocess.run(command, capture_output=True)
+        self.check(r.returncode == 0 and b"no drafter stands beside" in r.stderr, r.stderr.decode())
 
 
 def main():
@@ -197,6 +248,7 @@ def main():
         if not t.emulated:
             t.messages()
             t.bench()
+            t.statistics()
         t.prompts(o.prompts)
     print("%d checks, %d failures" % (t.count, t.failed))
     return 1 if t.failed or not t.count else 0

@@ -54,6 +54,8 @@ static bool run_head(const char *name, const char *text, size_t len) {
         printf(" %s", head.archs.v[i]);
     if (ok && head.target)
         printf(" for %s", head.target);
+    if (ok && head.drafts)
+        printf(" drafts %s", head.drafts);
     putchar('\n');
     arena_free(arena);
     return ok;

@@ -73,6 +73,11 @@ models() {
     check times "$build/tests/engine/times_test" "$fixtures/moe/model.gguf"
     check picks "$build/tests/engine/pick_test" "$fixtures/dense/model.gguf"
     check drafters "$build/tests/engine/drafters_test" "$fixtures" gpu
+    for kind in dense ple; do
+        check "together-$kind" "$build/tests/engine/together_test" "$fixtures/$kind/model.gguf" \
+            "$fixtures/assistant_$kind/model.gguf" "$cache" 0 gpu
+    done
+    check together-dflash "$build/tests/engine/together_test" "$fixtures/dense/model.gguf" "$fixtures/dflash" "$cache" 0 gpu
     check drafts python3 "$repo/tests/cli/draft_test.py" "$build/lap" "$fixtures" 50 --device gpu
     check faults python3 "$repo/tests/faults/faults_test.py" "$build/lap" --gpu
     check facet python3 "$repo/tests/cli/facet_test.py" "$build/lap" "$cache"

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""What uses the family once its files are there, with files that stand for them: ready_test.py LAP
+
+collect.sh with a program that only makes the files asked for; measure.py on random weights of the right kinds, and with
+a drafter that is another file's; quickstart.sh --offline in a copy of its folder, with and without the family.
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+REPO = pathlib.Path(__file__).resolve().parent.parent.parent
+SMALL = REPO / "examples" / "small"
+NAMES = [kind + part for kind in ("dense", "moe") for part in ("", "-mtp", "-dflash")]
+VOCAB = 48
+
+
+def run(*args, **more):
+    r = subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=300, **more)
+    return r.returncode, r.stdout, r.stderr
+
+
+def program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return path
+
+
+def test_collect(tmp, lap):
+    """Six models, the prompts, the card."""
+    out, folder = tmp / "out", tmp / "models"
+    (out / "prompts").mkdir(parents=True)
+    (out / "prompts" / "0016-0.ids").write_text("1 2 3\n")
+    (out / "README.md").write_text("# the card\n")
+    for name in NAMES:
+        (out / name).mkdir()
+    convert = program(tmp / "convert", 'echo "$@" >>"%s/calls"; eval "last=\\${$#}"; echo "$2" >"$last"\n' % tmp)
+    code, _, err = run(SMALL / "collect.sh", convert, out, folder)
+    assert code == 0, err
+    want = {"README.md", "prompts"} | {name + ".gguf" for name in NAMES}
+    assert set(os.listdir(folder)) == want, os.listdir(folder)
+    assert os.listdir(folder / "prompts") == ["0016-0.ids"]
+    calls = (tmp / "calls").read_text().splitlines()
+    assert calls == ["convert %s/%s --quant q8_0 -q -o %s/%s.gguf" % (out, n, folder, n) for n in NAMES], calls
+    code, _, err = run(SMALL / "collect.sh", convert)
+    assert code == 2 and "collect.sh LAP OUT [FOLDER]" in err, err
+
+
+def synth(lap, path, like, **columns):
+    sets = [x for name, n in columns.items() if name != "layers" for x in ("--set", "%s=%d" % (name, n))]
+    code, _, err = run(lap, "synth", "--like", like, "--quant", "bf16", "--layers", columns["layers"], *sets, "-q", "-o", path)
+    assert code == 0, err
+
+
+def random_family(lap, folder):
+    heads = {"D": 32, "H": 1, "KS": 1, "KF": 1, "W": 8, "V": VOCAB}
+    synth(lap, folder / "dense.gguf", "gemma4-12b", layers=4, F=32, every=2, **heads)
+    synth(lap, folder / "moe.gguf", "gemma4-26b-a4b", layers=4, F=32, every=2, E=4, used=2, FE=32, **heads)
+    for kind in "dense", "moe":
+        synth(lap, folder / (kind + "-mtp.gguf"), "gemma4-12b-mtp", layers=2, B=32, F=32, **heads)
+        synth(lap, folder / (kind + "-dflash.gguf"), "gemma4-26b-a4b-dflash", layers=2, D=32, F=32, H=1, KV=1, target=4,
+              taps=2)
+
+
+def test_measure(tmp, lap):
+    """A line for each drafter, no other tokens; what cannot be measured ends it with the program's words."""
+    folder = tmp / "random"
+    (folder / "prompts").mkdir(parents=True)
+    random_family(lap, folder)
+    for length, which in (5, 0), (5, 1), (20, 0):
+        ids = [2] + [(7 * i + which) % VOCAB for i in range(length - 1)]
+        (folder / "prompts" / ("%04d-%d.ids" % (length, which))).write_text(" ".join(map(str, ids)))
+    code, out, err = run(sys.executable, SMALL / "measure.py", lap, folder, "--device", "cpu")
+    lines = out.splitlines()
+    assert code == 0 and lines[-1] == "0 runs with other tokens than without a drafter", out + err
+    assert [x.split(":")[0] for x in lines[:-1]] == [n for n in NAMES if "-" in n], out
+    for line in lines[:-1]:
+        words = line.split()
+        assert words[2:5] == ["tokens", "a", "round;"] and 1 <= float(words[1]) <= 16, line
+        assert [int(x) for x in words[-4::2]] == [5, 20], line
+    (folder / "moe-mtp.gguf").unlink()
+    code, _, err = run(sys.executable, SMALL / "measure.py", lap, folder, "--device", "cpu")
+    assert code and "moe-mtp.gguf" in err and "cannot open" in err, err
+
+
+def test_beside(tmp, lap):
+    """Of the drafters of both targets in one folder each finds its own."""
+    ids = tmp / "random" / "prompts" / "0005-0.ids"
+    random_family(lap, tmp / "random")
+    for target in "dense", "moe":
+        for way, name in ("mtp", "gemma4-mtp.lap"), ("dflash", "gemma4-dflash.lap"):
+            code, out, err = run(lap, "run", tmp / "random" / (target + ".gguf"), "--tokens-file", ids, "-n", 8, "--device",
+                                 "cpu", "--draft-method", way)
+            assert code == 0 and "\n%s: " % name in err, err
+        code, out, err = run(lap, "run", tmp / "random" / (target + ".gguf"), "--tokens-file", ids, "-n", 8, "--device", "cpu",
+                             "--draft-method", "auto")
+        assert code == 1 and "%s-dflash.gguf and " % target in err and "%s-mtp.gguf; choose" % target in err, err
+
+
+def quickstart(folder, family, model):
+    """Its runs, with programs that stand for cmake, lap and the search for the model."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    shutil.copy(REPO / "quickstart.sh", folder)
+    for name in "fetch_model.py", "make_tiny.py":
+        where = folder / ("scripts" if name == "fetch_model.py" else "examples/tiny") / name
+        where.parent.mkdir(parents=True)
+        where.write_text("import sys\nsys.exit(%d)\n" % (name == "fetch_model.py" and not model))
+    program(folder / "bin" / "cmake", "exit 0\n")
+    program(folder / "build" / "release" / "lap", 'echo "LAP $*"\n')
+    (folder / "examples" / "small" / "models").mkdir(parents=True)
+    for name in family:
+        (folder / "examples" / "small" / "models" / (name + ".gguf")).write_text("")
+    env = dict(os.environ, PATH="%s:%s" % (folder / "bin", os.environ["PATH"]), HOME=str(folder))
+    code, out, err = run(folder / "quickstart.sh", "--offline", env=env)
+    assert code == 0, out + err
+    return [line.split()[1:] for line in out.splitlines() if line.startswith("LAP ")]
+
+
+def test_quickstart(tmp, lap):
+    folder, models = tmp / "clone", "examples/small/models/"
+    tiny, both = "build/tiny.gguf", [models + "dense-mtp.gguf", models + "dense-dflash.gguf"]
+    for family in [], ["dense"], ["dense-mtp"], ["moe", "moe-mtp"]:
+        assert [r[1] for r in quickstart(folder, family, False)] == [tiny], family
+    runs = quickstart(folder, NAMES, False)
+    assert [r[:4] for r in runs] == [["run", models + "dense.gguf", "--draft", d] for d in both], runs
+    runs = quickstart(folder, ["dense", "dense-dflash"], False)
+    assert [r[3] for r in runs] == both[1:], runs
+    runs = quickstart(folder, NAMES, True)
+    assert [os.path.basename(r[1]) for r in runs] == ["gemma-3-270m-q4_k_m.gguf", "dense.gguf", "dense.gguf"], runs
+    runs = quickstart(folder, [], True)
+    assert [os.path.basename(r[1]) for r in runs] == ["gemma-3-270m-q4_k_m.gguf"], runs
+
+
+def main():
+    lap, failed = os.path.abspath(sys.argv[1]), 0
+    with tempfile.TemporaryDirectory() as tmp:
+        for test in test_collect, test_measure, test_beside, test_quickstart:
+            try:
+                test(pathlib.Path(tmp), lap)
+            except AssertionError as e:
+                failed += 1
+                print("FAILED: %s, line %d: %s" % (test.__name__, e.__traceback__.tb_lineno, e))
+    print("%d failures" % failed)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
