@@ -6,11 +6,12 @@
  * architecture, as `lap run` does by default, and with --sparse on. Kernels that several models have in common are
  * compiled once.
  *
- * For the first architecture all kernels. For each further one a kernel of each kind: of each template with each set of
- * storage types, and of each other choice that selects code (`kind_macros`), the first that a plan for it has. For one
- * of them, drawn anew each time, also all kernels of one model that is drawn; with --model of that one for each. With
- * --all every kernel for every one; with --timed, for every one, the timed twins of all kernels of all phases
- * (codegen/plan_time.c), which may spill.
+ * For the first architecture all kernels. For each further one of the command line, or two that are drawn anew each
+ * time, a kernel of each kind: of each template with each set of storage types, and of each other choice that selects
+ * code
+ * (`kind_macros`), the first that a plan for it has. For one of them also all kernels of one model that is drawn; with
+ * --model of that one for each. With --all every kernel for every one; with --timed, for every one, the timed twins of
+ * all kernels of all phases (codegen/plan_time.c), which may spill.
  */
 #include "codegen/plan.h"
 #include "frontend/frontend.h"
@@ -380,7 +381,8 @@ int main(int argc, char **argv) {
     const bool some = argc > first + 1;
     const char *const *archs = some ? (const char *const *)argv + first + 1 : program_archs;
     const int n = some ? argc - first - 1 : n_program_archs;
-    const int drawn = 1 + (int)(time(NULL) / MOST_MODELS % (n > 1 ? n - 1 : 1));
+    const int others = n > 1 ? n - 1 : 1, number = (int)(time(NULL) / MOST_MODELS % others);
+    const int drawn = 1 + number, second = 1 + (number + 1) % others;
     if (!all && !timed)
         printf("all kernels of %s for %s\n", m.models.v[m.models.drawn].name,
                named       ? "each"
@@ -388,7 +390,8 @@ int main(int argc, char **argv) {
                            : "none");
     bool ok = true;
     for (int i = 0; i < n; i++)
-        ok &= compile_arch(&m, archs[i], all || timed || i == 0, named || i == drawn, timed);
+        if (some || all || timed || named || i == 0 || i == drawn || i == second)
+            ok &= compile_arch(&m, archs[i], all || timed || i == 0, named || i == drawn, timed);
     nvrtc_close(nvrtc);
     diag_free(m.models.diag);
     arena_free(m.models.arena);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 Program program_new(const char *label, const char *file, char *defines, const Body *bodies, int n_bodies) {
     Arena *a = arena_new();
@@ -88,8 +89,10 @@ Nvrtc *programs_nvrtc(void) {
 }
 
 int programs_main(int argc, char **argv, bool (*compile)(const Nvrtc *n, const char *arch)) {
-    const char *const *archs = argc > 1 ? (const char *const *)argv + 1 : program_archs;
-    const int n_archs = argc > 1 ? argc - 1 : n_program_archs;
+    const char *const drawn[] = {program_archs[0], program_archs[1 + time(NULL) % (n_program_archs - 1)]};
+    const bool all = argc > 1 && strcmp(argv[1], "all") == 0;
+    const char *const *archs = all ? program_archs : argc > 1 ? (const char *const *)argv + 1 : drawn;
+    const int n_archs = all ? n_program_archs : argc > 1 ? argc - 1 : (int)COUNTOF(drawn);
     Nvrtc *n = programs_nvrtc();
     bool ok = true;
     for (int i = 0; i < n_archs; i++)

@@ -27,7 +27,8 @@ extern const char *const program_archs[];
 extern const int n_program_archs;
 /* NVRTC of the machine, or what scripts/fetch_nvrtc.py got; else ends the program, with 77 when there is none. */
 Nvrtc *programs_nvrtc(void);
-/* main() of one: `compile` for the architectures of the command line, or for all. The exit status. */
+/* main() of one: `compile` for the architectures of the command line; `all`: for each; none: for the first and one that
+ * is drawn anew each time. The exit status. */
 int programs_main(int argc, char **argv, bool (*compile)(const Nvrtc *n, const char *arch));
 
 #endif
