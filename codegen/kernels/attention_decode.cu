@@ -362,19 +362,23 @@ DEVICE void shrink_sums(const Shared &sh, const Place &at, const Work &w, Sums &
     }
 }
 
+/* Weights of 16 keys of the chunk, from number `key` on, as operands: a[tile of 16 vectors]. */
+DEVICE void load_weights(const Place &at, const Work &w, int key, u32 (&a)[sum_tiles][4]) {
+    const u8 *weights = shared_bytes + ATT_WEIGHTS_AT;
+#pragma unroll
+    for (int m = 0; m < sum_tiles; m++) {
+        const int vector = 16 * (at.sum_tile + m * sum_warps);
+        if (vector < w.vectors)
+            load_matrices(a[m], matrix_a(weights + vector * row_bytes(ATT_CHUNK), row_bytes(ATT_CHUNK), key));
+    }
+}
+
 /* out += weights of a tile's keys x its values. */
 DEVICE void add_values(const Place &at, const Work &w, const u8 *tile, int in_chunk, Sums &sums) {
-    const u8 *weights = shared_bytes + ATT_WEIGHTS_AT;
 #pragma unroll
     for (int k = 0; k < ATT_KEYS; k += 16) {
         u32 a[sum_tiles][4];
-#pragma unroll
-        for (int m = 0; m < sum_tiles; m++) {
-            const int vector = 16 * (at.sum_tile + m * sum_warps);
-            if (vector < w.vectors)
-                load_matrices(a[m], matrix_a(weights + vector * row_bytes(ATT_CHUNK), row_bytes(ATT_CHUNK),
-                                             in_chunk * ATT_KEYS + k));
-        }
+        load_weights(at, w, in_chunk * ATT_KEYS + k, a);
 #pragma unroll
         for (int n = 0; n < sum_columns; n++) {
             const int column = at.column + n * column_warps;
@@ -406,20 +410,14 @@ DEVICE u32 value_scales(const u16 *scales, int key, bool whole, int low, int hig
 template <class Form>
 DEVICE void add_packed_values(const Place &at, const Work &w, const u8 *tile, int in_chunk, int first, Sums &sums) {
     constexpr int stride = code_stride<Form, ATT_V_DIM>();
-    const u8 *weights = shared_bytes + ATT_WEIGHTS_AT, *values = tile + ((at.lane & 7) + (at.lane >> 4) * 8) * stride;
+    const u8 *values = tile + ((at.lane & 7) + (at.lane >> 4) * 8) * stride;
     const u16 *scales = (const u16 *)(tile + ATT_KEYS * stride);
     const int low = w.start - first, high = w.end - first;
     const bool whole = low <= 0 && high >= ATT_KEYS;
 #pragma unroll
     for (int k = 0; k < ATT_KEYS; k += 16) {
         u32 a[sum_tiles][4];
-#pragma unroll
-        for (int m = 0; m < sum_tiles; m++) {
-            const int vector = 16 * (at.sum_tile + m * sum_warps);
-            if (vector < w.vectors)
-                load_matrices(a[m], matrix_a(weights + vector * row_bytes(ATT_CHUNK), row_bytes(ATT_CHUNK),
-                                             in_chunk * ATT_KEYS + k));
-        }
+        load_weights(at, w, in_chunk * ATT_KEYS + k, a);
 #pragma unroll
         for (int n = 0; n < sum_columns; n++) {
             const int span = at.column + n * column_warps;

@@ -117,13 +117,7 @@ static bool check_call(Session *s, const StepCall *c) {
     return session_fits(s, c->n);
 }
 
-bool session_make_call(Session *s, const StepCall *c, StepInputs *in, EvalCall *call) {
-    if (!check_call(s, c))
-        return false;
-    for (int64_t i = 0; i < c->n; i++) {
-        s->pos[i] = (int32_t)(s->now->length + i);
-        s->slots[i] = session_slot(s);
-    }
+void session_call_rows(const Session *s, const StepCall *c, StepInputs *in, EvalCall *call) {
     *in = (StepInputs){{{"tokens", c->tokens}, {"pos", s->pos}, {"rows", c->rows}}};
     *call = (EvalCall){.graph = s->step,
                        .T = c->n,
@@ -133,6 +127,16 @@ bool session_make_call(Session *s, const StepCall *c, StepInputs *in, EvalCall *
                        .inputs = in->v,
                        .n_inputs = COUNTOF(in->v),
                        .cancel = c->cancel};
+}
+
+bool session_make_call(Session *s, const StepCall *c, StepInputs *in, EvalCall *call) {
+    if (!check_call(s, c))
+        return false;
+    for (int64_t i = 0; i < c->n; i++) {
+        s->pos[i] = (int32_t)(s->now->length + i);
+        s->slots[i] = session_slot(s);
+    }
+    session_call_rows(s, c, in, call);
     /* A failed call may have stored some of its rows: they count as overwritten in a ring. */
     const int64_t end = s->now->length + c->n;
     s->now->high = end > s->now->high ? end : s->now->high;

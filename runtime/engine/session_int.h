@@ -122,6 +122,8 @@ typedef struct StepInputs {
 bool session_make_call(Session *s, const StepCall *c, StepInputs *in, EvalCall *call);
 /* A call whose wanted rows pick on the device; the drafter sees it. */
 bool session_sampled_call(Session *s, const StepCall *c, EvalCall *call, PickWay way);
+/* The same of rows whose positions and slots are in the session already; checks nothing. */
+void session_call_rows(const Session *s, const StepCall *c, StepInputs *in, EvalCall *call);
 /* After the call: the tokens are the session's, or it is as before. errors: of the diag before the call. */
 StepResult session_called(Session *s, const StepCall *c, bool ok, int errors);
 

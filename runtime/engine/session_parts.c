@@ -19,7 +19,7 @@ int session_part_rows(const Session *s) {
 typedef struct PartsCall {
     int32_t tokens[MOST_ROWS];
     StepCall step;
-    EvalInput in[3];
+    StepInputs in;
     EvalCall call;
 } PartsCall;
 
@@ -63,33 +63,21 @@ static bool make_call(Session *s, PartsCall *c, const StepPart *parts, int n, co
         q->high = end > q->high ? end : q->high; /* even if the call fails: rows may have been stored */
     }
     c->step.n_rows = c->step.n;
-    c->in[0] = (EvalInput){"tokens", c->tokens};
-    c->in[1] = (EvalInput){"pos", s->pos};
-    c->in[2] = (EvalInput){"rows", s->rows};
-    c->call = (EvalCall){.graph = s->step,
-                         .T = c->step.n,
-                         .R = c->step.n,
-                         .slots = s->slots,
-                         .inputs = c->in,
-                         .n_inputs = COUNTOF(c->in),
-                         .cancel = cancel};
+    session_call_rows(s, &c->step, &c->in, &c->call);
     return true;
 }
 
 /* The tokens are the sequences', or those are as before. */
 static StepResult called(Session *s, const StepPart *parts, int n, bool ok, int errors) {
     Sequence *const meant = s->now;
+    StepResult result = STEP_OK;
     for (int i = 0; i < n; i++) {
-        Sequence *q = s->now = &s->sequences[parts[i].sequence];
-        if (!ok) {
-            session_rewind(s, q->length);
-            continue;
-        }
-        memcpy(q->tokens + q->length, parts[i].tokens, (size_t)parts[i].n * sizeof *q->tokens);
-        q->length += parts[i].n;
+        const StepCall part = {.tokens = parts[i].tokens, .n = parts[i].n};
+        session_turn(s, parts[i].sequence);
+        result = session_called(s, &part, ok, errors);
     }
     s->now = meant;
-    return ok ? STEP_OK : diag_errors(s->diag) > errors ? STEP_ERROR : STEP_CANCELLED;
+    return result;
 }
 
 StepResult session_step_parts(Session *s, const StepPart *parts, int n, float *logits, const volatile bool *cancel) {

@@ -32,12 +32,7 @@ static Session *open_session(const char *path, const char *draft, int64_t chunk,
                               .kv_v = DT_F32,
                               .threads = 1,
                               .device = "cpu"};
-    Session *s = session_open(&o, diag);
-    if (s)
-        return s;
-    diag_print(diag, stdout, false);
-    printf("FAILED: the session does not open\n");
-    exit(1);
+    return must_open(&o, diag);
 }
 
 /* The longest ring; 0: there is none. */

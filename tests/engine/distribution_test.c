@@ -60,12 +60,7 @@ static Session *open_session(const char *path, const char *draft, Diag *diag) {
                               .kv_v = DT_F32,
                               .threads = 1,
                               .device = "cpu"};
-    Session *s = session_open(&o, diag);
-    if (s)
-        return s;
-    diag_print(diag, stdout, false);
-    printf("FAILED: the session does not open\n");
-    exit(1);
+    return must_open(&o, diag);
 }
 
 /* ==== What is expected ==== */

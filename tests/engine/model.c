@@ -21,6 +21,15 @@ void check(bool ok, const char *fmt, ...) {
     failures++;
 }
 
+Session *must_open(const SessionOptions *o, Diag *diag) {
+    Session *s = session_open(o, diag);
+    if (s)
+        return s;
+    diag_print(diag, stdout, false);
+    printf("FAILED: the session does not open\n");
+    exit(1);
+}
+
 Session *gpu_session(const char *path, const char *draft, int64_t context, int64_t chunk, const Places *p, Diag *diag) {
     const SessionOptions o = {.weights = path,
                               .draft = draft,
@@ -30,12 +39,7 @@ Session *gpu_session(const char *path, const char *draft, int64_t context, int64
                               .kv_v = DT_COUNT,
                               .device = "gpu",
                               .gpu = {.driver = p->driver, .nvrtc = p->nvrtc, .kernel_cache = p->kernel_cache}};
-    Session *s = session_open(&o, diag);
-    if (s)
-        return s;
-    diag_print(diag, stdout, false);
-    printf("FAILED: the session does not open\n");
-    exit(1);
+    return must_open(&o, diag);
 }
 
 double relative_rms(const float *got, const float *want, int64_t n) {

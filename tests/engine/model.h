@@ -54,7 +54,9 @@ void on_eval(Model *m, const Row *rows, int n, const int32_t *wanted, int n_want
 void advance(Model *m, const Row *rows, int n);
 void truncate_to(Model *m, int slot, int64_t length);
 
-/* A session on the GPU, with a drafter or NULL and K/V as it chooses. Prints and exits where it does not open. */
+/* Prints and exits where it does not open. */
+Session *must_open(const SessionOptions *o, Diag *diag);
+/* A session on the GPU, with a drafter or NULL and K/V as it chooses; must_open(). */
 Session *gpu_session(const char *path, const char *draft, int64_t context, int64_t chunk, const Places *p, Diag *diag);
 
 /* ==== Results ==== */

@@ -42,12 +42,7 @@ static Session *open_session(const char *path, const char *draft, const char *te
         .threads = 1,
         .device = device,
         .gpu = {.driver = places.driver, .nvrtc = places.nvrtc, .kernel_cache = places.kernel_cache}};
-    Session *s = session_open(&o, diag);
-    if (s)
-        return s;
-    diag_print(diag, stdout, false);
-    printf("FAILED: the session does not open\n");
-    exit(1);
+    return must_open(&o, diag);
 }
 
 /* ==== Texts ==== */
