@@ -240,11 +240,15 @@ static bool check(Lab *l, const char *prefix) {
     static Wish wishes[N_CASES * MOST_WISHES];
     int at[N_CASES + 1][2] = {{0}}, n = 0;
     bool ok = true;
+    static AttendCase groups[N_CASES]; /* for warpgroups */
     for (int i = 0; i < N_CASES; i++) {
         const bool asked = !strncmp(cases[i].name, prefix, strlen(prefix));
         at[i][0] = n;
         n += asked ? prefill_wishes(&cases[i], wishes + n) : 0;
         n += asked ? decode_wishes(&cases[i], wishes + n) : 0;
+        groups[i] = cases[i];
+        groups[i].wgmma = asked && case_wgmma(&cases[i]) && lab_wgmma(l);
+        n += groups[i].wgmma ? prefill_wishes(&groups[i], wishes + n) : 0;
         at[i][1] = n;
         at[i + 1][0] = n;
     }
@@ -253,6 +257,8 @@ static bool check(Lab *l, const char *prefix) {
         if (at[i][1] > at[i][0]) {
             ok &= prefill_check(l, &cases[i], wishes + at[i][0]);
             ok &= decode_check(l, &cases[i], wishes + at[i][0] + PREFILL_WISHES);
+            if (groups[i].wgmma)
+                ok &= prefill_check(l, &groups[i], wishes + at[i][1] - PREFILL_WISHES);
         }
     for (int i = 0; i < n; i++)
         dev_module_free(wishes[i].module);
