@@ -28,22 +28,33 @@ typedef float Products[ATT_TILE / 2]; /* of 64 keys: [8 keys][row g or g + 8][2 
 /* The largest logit so far of a row that has not seen a key: less than any, but its difference to itself is 0. */
 #define ATT_LEAST -1e30f
 
-/* Products become logits in powers of two, -infinity where a query does not see a key. */
+/* What logits are multiplied by for powers of two: products stay as they are where nothing else is done to them. */
+constexpr bool ATT_PLAIN = !ATT_SCORE && ATT_SCALE > 0.0f;
+constexpr float ATT_UNIT = ATT_PLAIN ? (float)(ATT_SCALE * LOG2_E * KForm::unit) : 1.0f;
+
+/* Products become logits, -infinity where a query does not see a key. */
 DEVICE void make_logits(const Block &b, const Place &at, int first, bool masked, Products &s TABLE_PARAMETERS) {
+    if (!ATT_PLAIN)
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int pos = positions()[at.row + 8 * half];
+        for (int half = 0; half < 2; half++) {
+            const int pos = positions()[at.row + 8 * half];
 #pragma unroll
-        for (int n = 0; n < ATT_TILE / 8; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const int key = first + 8 * n + 2 * at.t + i;
-                float &v = s[4 * n + 2 * half + i];
-                v = logit(pos, key, b.head, v TABLE_ARGUMENTS);
-                if (masked && !(key < b.high && visible(pos, key, b.head TABLE_ARGUMENTS)))
-                    v = minus_infinity();
+            for (int n = 0; n < ATT_TILE / 4; n++) {
+                float &v = s[n / 2 * 4 + 2 * half + n % 2];
+                v = logit(pos, first + n / 2 * 8 + 2 * at.t + n % 2, b.head, v TABLE_ARGUMENTS);
             }
-    }
+        }
+    if (masked)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int pos = positions()[at.row + 8 * half];
+#pragma unroll
+            for (int n = 0; n < ATT_TILE / 4; n++) {
+                const int key = first + n / 2 * 8 + 2 * at.t + n % 2;
+                if (!(key < b.high && visible(pos, key, b.head TABLE_ARGUMENTS)))
+                    s[n / 2 * 4 + 2 * half + n % 2] = minus_infinity();
+            }
+        }
 }
 
 #if ATT_SPARSE
@@ -75,16 +86,22 @@ DEVICE float row_most(const Products &s, int half) {
 
 /* A row's logits become weights beside `most`; their sum, of this lane's keys. */
 DEVICE float row_weights(Products &s, int half, float most) {
+    const float least = multiply_add(-most, ATT_UNIT, 0.0f);
     float weight = 0.0f;
 #pragma unroll
     for (int n = 0; n < ATT_TILE / 8; n++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float &v = s[4 * n + 2 * half + i];
-            v = exp2_fast(v - most);
+            v = exp2_fast(multiply_add(v, ATT_UNIT, least));
             weight += v;
         }
     return weight;
+}
+
+/* What sums relative to `before` are worth relative to `most`. */
+DEVICE float row_shrink(float before, float most) {
+    return exp2_fast(multiply_add(before, ATT_UNIT, multiply_add(-most, ATT_UNIT, 0.0f)));
 }
 
 /* out, 64 rows x COUNT * 2 columns, times a factor for each of the thread's rows. */
@@ -115,32 +132,64 @@ DEVICE const u16 *query_at(const Block &b, const u16 *q16, int row) {
 
 /* A tile of keys or values in the cache. */
 struct Keys {
+    static constexpr int KEY_BYTES = ATT_KV_HEADS * 2 * ATT_K_DIM; /* from a key to the next */
     const u8 *from;
     int first, start, low, high;
-    bool whole;
+    bool whole; /* all keys are looked at, and lie one behind the other */
 
     DEVICE Keys(const Block &b, const u8 *cache, int tile) {
         first = tile * ATT_TILE;
         start = place_of(first);
         low = b.low;
         high = b.high;
-        whole = first >= low && first + ATT_TILE <= high;
-        from = cache + (u64)b.slot * ((u64)ATT_CAPACITY * ATT_KV_HEADS * 2 * ATT_K_DIM) + b.kv_head * 2 * ATT_K_DIM;
+        whole = first >= low && first + ATT_TILE <= high && (!ATT_RING || start + ATT_TILE <= ATT_CAPACITY);
+        from = cache + (u64)b.slot * ((u64)ATT_CAPACITY * KEY_BYTES) + b.kv_head * 2 * ATT_K_DIM;
     }
     /* Piece `piece` of a key of the tile; zeros where nobody looks. */
     DEVICE void bring(u8 *to, int key, int piece) const {
-        const bool inside = whole || (first + key >= low && first + key < high);
+        const bool inside = first + key >= low && first + key < high;
         int place = inside ? start + key : 0;
         if (ATT_RING && place >= ATT_CAPACITY)
             place -= ATT_CAPACITY;
-        copy16_async(to, from + (u64)place * (ATT_KV_HEADS * 2 * ATT_K_DIM) + 16 * piece, inside);
+        copy16_async(to, from + (u64)place * KEY_BYTES + 16 * piece, inside);
     }
 };
 
-/* The thread's copies are there, for tensor cores, too, which read by another way than threads write. */
+/* Asks for KEYS keys of a tile from `key` on, of each PIECES pieces from `piece` on, as blocks of 64 columns BLOCK bytes
+ * apart; by a warp or several, THREADS threads. The usual case costs an address or two for a copy. */
+template <int THREADS, int KEYS, int PIECES, int BLOCK>
+DEVICE void bring_keys(const Keys &keys, int key, int piece, u8 *to, int thread) {
+    constexpr int across = THREADS < PIECES ? THREADS : PIECES; /* threads for a key */
+    constexpr int parts = PIECES / across, step = THREADS / across;
+    static_assert(PIECES % across == 0 && across % 8 == 0 && KEYS % step == 0 && step <= 8, "the same for all threads");
+    const int mine = thread % across, k0 = thread / across;
+    if (keys.whole) {
+        const int at = atom_at(k0, mine, BLOCK);
+        const u8 *from = keys.from + (u64)(keys.start + key + k0) * Keys::KEY_BYTES + 16 * (piece + mine);
+#pragma unroll
+        for (int i = 0; i < KEYS / step * parts; i++) {
+            const int k = i / parts * step, p = i % parts * across; /* k0's bits are below those of k */
+            copy16_async(to + (at ^ (k & 7) << 4) + k * 128 + p / 8 * BLOCK, from + k * Keys::KEY_BYTES + 16 * p, true);
+        }
+    } else {
+#pragma unroll 1
+        for (int i = 0; i < KEYS / step * parts; i++) {
+            const int k = k0 + i / parts * step, p = mine + i % parts * across;
+            keys.bring(to + atom_at(k, p, BLOCK), key + k, piece + p);
+        }
+    }
+}
+
+/* The calling thread's copies are there, for tensor cores, too, which read by another way than threads write. */
 DEVICE void copies_shown() {
     copies_close();
     copies_wait<0>();
+    barrier_publish();
+}
+
+/* Waits for what other threads' copies_arrive() tells of; tensor cores may read it then. */
+DEVICE void wait_copies(u64 *bar, u32 parity) {
+    barrier_wait(bar, parity);
     barrier_publish();
 }
 

@@ -70,31 +70,21 @@ DEVICE Barriers &barriers() {
 
 enum {
     BRINGERS = 64,        /* threads that bring keys, and as many for values */
-    BRINGERS_ARRIVE = 2,  /* once a warp */
     READERS_ARRIVE = 8,
     QUERIES_BARRIER = 1,  /* named: and the next for the second warpgroup */
 };
 
 /* ==== The warps that bring ==== */
 
-/* A tile's rows of keys or values. thread: of BRINGERS. */
-DEVICE void bring_tile(const Keys &keys, u8 *to, int thread) {
-    constexpr int pieces = ATT_K_DIM / 8;
-#pragma unroll 2
-    for (int i = thread; i < ATT_TILE * pieces; i += BRINGERS)
-        keys.bring(to + atom_at(i / pieces, i % pieces, ATT_TILE_BLOCK), i / pieces, i % pieces);
-    copies_shown();
-    warp_sync();
-}
-
+/* All tiles of keys or values. thread: of BRINGERS. */
 DEVICE void bring_all(const Block &b, const u8 *cache, int at, Ring &ring, int thread) {
     int tile = b.low / ATT_TILE, step = 0;
     for (; next_tile(b, tile); tile++, step++) {
         const int stage = step % ATT_STAGES;
         barrier_wait(&ring.left[stage], (step / ATT_STAGES & 1) ^ 1);
-        bring_tile(Keys(b, cache, tile), shared_bytes + at + stage * ATT_TILE_BYTES, thread);
-        if (thread % 32 == 0)
-            barrier_arrive(&ring.filled[stage]);
+        bring_keys<BRINGERS, ATT_TILE, ATT_K_DIM / 8, ATT_TILE_BLOCK>(
+            Keys(b, cache, tile), 0, 0, shared_bytes + at + stage * ATT_TILE_BYTES, thread);
+        copies_arrive(&ring.filled[stage]);
     }
 }
 
@@ -125,8 +115,8 @@ DEVICE void ask_logits(Products &s, const u8 *keys) {
     group_mma_begin();
 #pragma unroll
     for (int k = 0; k < ATT_K_DIM / 16; k++)
-        group_mma_rows<ATT_TILE, KForm::bf16>(s, queries + k / 4 * ATT_ROWS_BLOCK + k % 4 * 32,
-                                           keys + k / 4 * ATT_TILE_BLOCK + k % 4 * 32, k > 0);
+        group_mma_rows<ATT_TILE, KForm::bf16>(s, queries, k / 4 * ATT_ROWS_BLOCK + k % 4 * 32, keys,
+                                              k / 4 * ATT_TILE_BLOCK + k % 4 * 32, k > 0);
     group_mma_close();
 }
 
@@ -135,7 +125,7 @@ DEVICE void ask_values(Sums &sums, const u32 (&weights)[ATT_TILE / 16][4], const
     group_mma_begin();
 #pragma unroll
     for (int k = 0; k < ATT_TILE / 16; k++)
-        group_mma_columns<ATT_V_DIM, VForm::bf16>(sums.out, weights[k], values + k * 2048, ATT_TILE_BLOCK);
+        group_mma_columns<ATT_V_DIM, VForm::bf16>(sums.out, weights[k], values, k * 2048, ATT_TILE_BLOCK);
     group_mma_close();
 }
 
@@ -145,7 +135,7 @@ DEVICE void weigh(Products &s, Sums &sums, float (&shrink)[2]) {
     for (int half = 0; half < 2; half++) {
         const float before = sums.most[half], most = fmaxf(row_most(s, half), before);
         const float weight = row_weights(s, half, most);
-        shrink[half] = exp2_fast(before - most);
+        shrink[half] = row_shrink(before, most);
         sums.weight[half] = multiply_add(sums.weight[half], shrink[half], weight);
         sums.most[half] = most;
     }
@@ -157,7 +147,7 @@ DEVICE void finish(const Block &b, const Place &at, float *out, Sums &sums TABLE
         float weight = sums.weight[half];
         weight += lane_swap(weight, 1);
         weight += lane_swap(weight, 2);
-        const float factor = last_factor(sums.most[half], weight, b.head TABLE_ARGUMENTS);
+        const float factor = last_factor(sums.most[half] * ATT_UNIT, weight, b.head TABLE_ARGUMENTS);
         const int row = at.row + 8 * half;
         float *to = out + ((u64)(b.first + row) * ATT_HEADS + b.head) * ATT_V_DIM + 2 * at.t;
         if (row < b.rows)
@@ -176,7 +166,7 @@ struct Reader {
         return step % ATT_STAGES;
     }
     DEVICE const u8 *wait(Ring &ring, int at) const {
-        barrier_wait(&ring.filled[stage()], step / ATT_STAGES & 1);
+        wait_copies(&ring.filled[stage()], step / ATT_STAGES & 1);
         return shared_bytes + at + stage() * ATT_TILE_BYTES;
     }
     DEVICE void leave(Ring &ring) const {
@@ -245,7 +235,7 @@ KERNEL __launch_bounds__(ATT_THREADS, 1)
     if (threadIdx.x == 0) {
         Ring *const rings[] = {&barriers().keys, &barriers().values};
         for (int i = 0; i < 2 * ATT_STAGES; i++) {
-            barrier_init(&rings[i / ATT_STAGES]->filled[i % ATT_STAGES], BRINGERS_ARRIVE);
+            barrier_init(&rings[i / ATT_STAGES]->filled[i % ATT_STAGES], BRINGERS);
             barrier_init(&rings[i / ATT_STAGES]->left[i % ATT_STAGES], READERS_ARRIVE);
         }
         barrier_publish();

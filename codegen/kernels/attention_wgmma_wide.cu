@@ -99,16 +99,11 @@ DEVICE void bring_chunk(const Keys &keys, int chunk, int part, bool values) {
     const int lane = threadIdx.x & 31;
     u8 *to = chunk_at(chunk);
     barrier_wait(&barriers().left[chunk % ATT_CHUNKS], (chunk / ATT_CHUNKS & 1) ^ 1);
-#pragma unroll 4
-    for (int i = lane; i < ATT_CHUNK_BYTES / 16; i += 32) {
-        const int key = values ? i / 64 : i / 16, piece = values ? i % 64 : i % 16;
-        keys.bring(to + atom_at(key, piece, values ? ATT_VALUE_BLOCK : ATT_KEYS_BLOCK),
-                   values ? ATT_VALUE_KEYS * part + key : key, values ? piece : 16 * part + piece);
-    }
-    copies_shown();
-    warp_sync();
-    if (lane == 0)
-        barrier_arrive(&barriers().filled[chunk % ATT_CHUNKS]);
+    if (values)
+        bring_keys<32, ATT_VALUE_KEYS, 64, ATT_VALUE_BLOCK>(keys, ATT_VALUE_KEYS * part, 0, to, lane);
+    else
+        bring_keys<32, ATT_TILE, 16, ATT_KEYS_BLOCK>(keys, 0, 16 * part, to, lane);
+    copies_arrive(&barriers().filled[chunk % ATT_CHUNKS]);
 }
 
 /* Chunks go to the four warps in turn; `part` is this warp's of each tile. */
@@ -131,6 +126,21 @@ DEVICE void bring_all(const Block &b, const u8 *cache_k, const u8 *cache_v, int 
 
 typedef u32 Weights[ATT_TILE / 16][4];
 
+/* The other warpgroup's weights of a tile. */
+struct Others {
+    const u8 *at;
+
+    DEVICE explicit Others(int n) : at(shared_bytes + ATT_WEIGHTS_AT + n % 2 * ATT_WEIGHTS_BYTES) {}
+};
+
+/* out += weights of 16 keys, the part'th of a tile, by their values. */
+DEVICE void weights_by_values(float (&out)[ATT_V_DIM / 4], const Weights &weights, int part, const u8 *values) {
+    group_mma_columns<256, VForm::bf16>(out, weights[part], values, 0, ATT_VALUE_BLOCK);
+}
+DEVICE void weights_by_values(float (&out)[ATT_V_DIM / 4], const Others &weights, int part, const u8 *values) {
+    group_mma_columns<256, VForm::bf16>(out, weights.at, 32 * part, values, 0, ATT_VALUE_BLOCK);
+}
+
 struct Sums {
     float out[ATT_V_DIM / 4]; /* 256 columns: [8 columns][row][2 columns] */
     float weight[2];          /* of both rows, over this warpgroup's tiles and the thread's keys */
@@ -150,7 +160,7 @@ struct Group {
                 barrier_arrive(bar);
     }
     DEVICE const u8 *wait_chunk(int chunk) const {
-        barrier_wait(&barriers().filled[chunk % ATT_CHUNKS], chunk / ATT_CHUNKS & 1);
+        wait_copies(&barriers().filled[chunk % ATT_CHUNKS], chunk / ATT_CHUNKS & 1);
         return chunk_at(chunk);
     }
     /* times: 2 for keys, which the other warpgroup does not read. */
@@ -169,8 +179,8 @@ struct Group {
 #pragma unroll
             for (int k = 0; k < 8; k++)
                 group_mma_rows<ATT_TILE, KForm::bf16>(
-                    s, shared_bytes + (2 * part + k / 4) * ATT_ROWS_BLOCK + k % 4 * 32,
-                    keys + k / 4 * ATT_KEYS_BLOCK + k % 4 * 32, part > 0 || k > 0);
+                    s, shared_bytes, (2 * part + k / 4) * ATT_ROWS_BLOCK + k % 4 * 32, keys,
+                    k / 4 * ATT_KEYS_BLOCK + k % 4 * 32, part > 0 || k > 0);
         }
         group_mma_close();
     }
@@ -180,7 +190,7 @@ struct Group {
         for (int part = 0; part < 4; part++) {
             const u8 *values = wait_chunk(chunk + part) + number * 4 * ATT_VALUE_BLOCK;
             group_mma_begin();
-            group_mma_columns<256, VForm::bf16>(sums.out, weights[part], values, ATT_VALUE_BLOCK);
+            weights_by_values(sums.out, weights, part, values);
         }
         group_mma_close();
     }
@@ -192,7 +202,7 @@ struct Group {
             const int row = at.row + 8 * half;
             const float before = n > 0 ? row_numbers(MOST + (n + 1) % 2)[row] : ATT_LEAST;
             const float most = fmaxf(row_most(s, half), before), weight = row_weights(s, half, most);
-            shrink[half] = exp2_fast(before - most);
+            shrink[half] = row_shrink(before, most);
             sums.weight[half] = multiply_add(sums.weight[half], shrink[half], weight);
             if (at.t == 0) {
                 row_numbers(MOST + n % 2)[row] = most;
@@ -220,16 +230,6 @@ struct Group {
             sums.weight[half] *= shrink[half];
         }
         shrink_rows(sums.out, shrink);
-    }
-};
-
-/* The other warpgroup's weights of a tile, by 16 keys. */
-struct Others {
-    const u8 *at;
-
-    DEVICE explicit Others(int n) : at(shared_bytes + ATT_WEIGHTS_AT + n % 2 * ATT_WEIGHTS_BYTES) {}
-    DEVICE const u8 *operator[](int part) const {
-        return at + 32 * part;
     }
 };
 
@@ -265,7 +265,7 @@ DEVICE void finish(const Group &group, int tiles, float *out TABLE_PARAMETERS) {
         const int row = at.row + 8 * half;
         const float weight = row_numbers(WEIGHT)[row] + row_numbers(WEIGHT + 1)[row];
         const float most = tiles > 0 ? row_numbers(MOST + (tiles + 1) % 2)[row] : ATT_LEAST;
-        const float factor = last_factor(most, weight, b.head TABLE_ARGUMENTS);
+        const float factor = last_factor(most * ATT_UNIT, weight, b.head TABLE_ARGUMENTS);
         float *to = out + ((u64)(b.first + row) * ATT_HEADS + b.head) * ATT_V_DIM + 256 * group.number + 2 * at.t;
         if (row < b.rows)
 #pragma unroll
@@ -357,7 +357,7 @@ KERNEL __launch_bounds__(ATT_THREADS, 1)
         Barriers &bar = barriers();
         shared_block() = b;
         for (int i = 0; i < ATT_CHUNKS; i++) {
-            barrier_init(&bar.filled[i], 1);
+            barrier_init(&bar.filled[i], 32); /* a warp's lanes */
             barrier_init(&bar.left[i], READERS_ARRIVE);
         }
         for (int i = 0; i < 2; i++) {

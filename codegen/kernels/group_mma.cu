@@ -10,10 +10,13 @@
  *
  * Attention multiplies in two more ways, with f16 or bf16 elements:
  *
- *   group_mma_rows<N>(c, a, b, add)        both from shared memory, in atoms as above: a, 64 rows, too. add false: c = a b
- *   group_mma_columns<N>(c, a, b, block)   b the other way round: 16 rows of k x N columns, in blocks of 64 columns
- *                                          that lie `block` bytes apart, each [rows of k][64] in atoms as above; a
- *                                          in registers or, as rows, in shared memory
+ *   group_mma_rows<N>(c, a, i, b, j, add)      both from shared memory, in atoms as above: a, 64 rows, too, from byte i
+ *                                              on; b from byte j on. add false: c = a b
+ *   group_mma_columns<N>(c, a, b, j, block)    b the other way round: 16 rows of k x N columns, in blocks of 64
+ *                                              columns that lie `block` bytes apart, each [rows of k][64] in atoms as
+ *                                              above; a in registers or, as rows (a, i), in shared memory
+ *
+ * Where i and j are known to the compiler the descriptors of a and b are made once for all steps.
  *
  *   group_mma_begin()    before the first product that reads or adds to registers which the threads have written
  *   group_mma<N>(..)     asks for a product; no register of it may be touched until it is done
@@ -52,8 +55,10 @@ template <int COUNT> DEVICE void warpgroup_registers_more() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
-DEVICE u64 group_mma_descriptor(const u8 *b) {
-    return (u64)(shared_address(b) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+/* Of b from byte `at` on. The upper half is the same for all, and nothing is carried into it. */
+DEVICE u64 group_mma_descriptor(const u8 *b, u32 at = 0, u32 block = 16) {
+    const u32 low = (shared_address(b) >> 4 | block >> 4 << 16) + (at >> 4);
+    return (u64)(64u | 1u << 30) << 32 | low;
 }
 
 /* clang-format off */
@@ -96,9 +101,10 @@ template <int N> DEVICE void group_mma(float (&c)[N / 2], const u32 (&a)[4], con
                  " add, 1, 1, 0, 0; }"                                                                                 \
                  : GM_SUMS32(c, 0) : "l"(rows), "l"(at), "r"((int)add))
 
-template <int N, bool BF16> DEVICE void group_mma_rows(float (&c)[N / 2], const u8 *a, const u8 *b, bool add) {
+template <int N, bool BF16>
+DEVICE void group_mma_rows(float (&c)[N / 2], const u8 *a, int i, const u8 *b, int j, bool add) {
     static_assert(N == 64, "columns of a product");
-    const u64 rows = group_mma_descriptor(a), at = group_mma_descriptor(b);
+    const u64 rows = group_mma_descriptor(a, i), at = group_mma_descriptor(b, j);
     if constexpr (BF16)
         GM_ROWS64("bf16");
     else
@@ -121,9 +127,9 @@ template <int N, bool BF16> DEVICE void group_mma_rows(float (&c)[N / 2], const 
                    "%132", GM_SUMS32(c, 0), GM_SUMS32(c, 32), GM_SUMS32(c, 64), GM_SUMS32(c, 96));
 
 template <int N, bool BF16>
-DEVICE void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b, u32 block) {
+DEVICE void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b, int j, u32 block) {
     static_assert(N == 64 || N == 128 || N == 256, "columns of a product");
-    const u64 at = (u64)(shared_address(b) >> 4) | (u64)(block >> 4) << 16 | 64ull << 32 | 1ull << 62;
+    const u64 at = group_mma_descriptor(b, j, block);
     if constexpr (BF16) {
         GM_COLUMNS_OF("bf16")
     } else {
@@ -137,10 +143,10 @@ DEVICE void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b,
                  GM_NAMES64 "," GM_NAMES96 "}, %128, %129, add, 1, 1, 0, 1; }"                                         \
                  : GM_SUMS32(c, 0), GM_SUMS32(c, 32), GM_SUMS32(c, 64), GM_SUMS32(c, 96) : "l"(rows), "l"(at))
 
-template <int N, bool BF16> DEVICE void group_mma_columns(float (&c)[N / 2], const u8 *a, const u8 *b, u32 block) {
+template <int N, bool BF16>
+DEVICE void group_mma_columns(float (&c)[N / 2], const u8 *a, int i, const u8 *b, int j, u32 block) {
     static_assert(N == 256, "columns of a product");
-    const u64 rows = group_mma_descriptor(a);
-    const u64 at = (u64)(shared_address(b) >> 4) | (u64)(block >> 4) << 16 | 64ull << 32 | 1ull << 62;
+    const u64 rows = group_mma_descriptor(a, i), at = group_mma_descriptor(b, j, block);
     if constexpr (BF16)
         GM_ROWS_COLUMNS("bf16");
     else

@@ -384,6 +384,11 @@ template <int OPEN> DEVICE void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
 }
 
+/* Arrives at a barrier when all copies that the calling thread has asked for are there; does not wait for them. */
+DEVICE void copies_arrive(u64 *bar) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
+}
+
 /* Asks for the line of 128 bytes at p to come into the L2 cache. */
 DEVICE void fetch_line(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(p)));

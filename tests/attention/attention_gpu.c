@@ -2,7 +2,7 @@
  *
  * attention_gpu [--driver PATH] [--nvrtc DIR] check [NAME]   the cases, or those whose name begins so
  * attention_gpu .. pairs [MANY [SEED]]                       random cases of so many pairs of types, default all
- * attention_gpu rates | decode-rates | prefill-rates         times of the shapes of real models
+ * attention_gpu rates | decode-rates | prefill-rates [LABEL] times of the shapes of real models
  * Exit 77 without a GPU.
  */
 #include "tests/attention/check.h"
@@ -271,10 +271,11 @@ int main(int argc, char **argv) {
     const char *what = i < argc ? argv[i] : "check";
     bool ok = true;
     if (strstr(what, "rates")) {
+        const char *label = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(what, "prefill-rates") != 0)
-            decode_rates(&l);
+            decode_rates(&l, label);
         if (strcmp(what, "decode-rates") != 0)
-            prefill_rates(&l);
+            prefill_rates(&l, label);
     } else if (strcmp(what, "pairs") == 0) {
         const uint64_t seed = i + 2 < argc ? strtoull(argv[i + 2], NULL, 10) : (uint64_t)time(NULL);
         ok = pairs_check(&l, seed, i + 1 < argc ? atoi(argv[i + 1]) : 25);

@@ -154,14 +154,14 @@ static AttendCase decode_way(const DecodeRate *r, int way, int keys) {
     return c;
 }
 
-void decode_rates(Lab *l) {
+void decode_rates(Lab *l, const char *label) {
     DevError e = {0};
     Roofline roof;
     must(roofline_measure(l->device, l->nvrtc, NULL, &roof, &e), &e);
     printf("%s: %.0f GB/s read\n", dev_info(l->device)->name, roof.read_gb_per_second);
     const Memory m = memory_new(l);
     for (int i = 0; i < N_DECODE; i++)
-        for (int k = 0; k < 4 && decode_cases[i].keys[k]; k++) {
+        for (int k = 0; strstr(decode_cases[i].label, label) && k < 4 && decode_cases[i].keys[k]; k++) {
             const int keys = decode_cases[i].keys[k];
             Wish wishes[MOST_WAYS * 2] = {0};
             for (int n = 0; n < MOST_WAYS * 2; n++) {
@@ -277,10 +277,10 @@ static void prefill_rate(Lab *l, const Memory *m, const PrefillRate *r, int rows
     free(zeros);
 }
 
-void prefill_rates(Lab *l) {
+void prefill_rates(Lab *l, const char *label) {
     const Memory m = memory_new(l);
     for (int i = 0; i < N_PREFILL; i++)
-        for (int rows = 4096; rows <= 8192; rows *= 2)
+        for (int rows = 4096; strstr(prefill_cases[i].label, label) && rows <= 8192; rows *= 2)
             prefill_rate(l, &m, &prefill_cases[i], rows);
     memory_free(l, &m);
 }

@@ -316,15 +316,17 @@ inline void emulated_ask(emulated::Product p) {
 template <int N> inline void group_mma(float (&c)[N / 2], const u32 (&a)[4], const u8 *b) {
     emulated_ask({c, a, nullptr, b, N, 0, 0, 0, true, false});
 }
-template <int N, bool BF16> inline void group_mma_rows(float (&c)[N / 2], const u8 *a, const u8 *b, bool add) {
-    emulated_ask({c, nullptr, a, b, N, 0, 0, 0, add, BF16});
+template <int N, bool BF16>
+inline void group_mma_rows(float (&c)[N / 2], const u8 *a, int i, const u8 *b, int j, bool add) {
+    emulated_ask({c, nullptr, a + i, b + j, N, 0, 0, 0, add, BF16});
 }
 template <int N, bool BF16>
-inline void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b, u32 block) {
-    emulated_ask({c, a, nullptr, b, N, 0, 0, block, true, BF16});
+inline void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b, int j, u32 block) {
+    emulated_ask({c, a, nullptr, b + j, N, 0, 0, block, true, BF16});
 }
-template <int N, bool BF16> inline void group_mma_columns(float (&c)[N / 2], const u8 *a, const u8 *b, u32 block) {
-    emulated_ask({c, nullptr, a, b, N, 0, 0, block, true, BF16});
+template <int N, bool BF16>
+inline void group_mma_columns(float (&c)[N / 2], const u8 *a, int i, const u8 *b, int j, u32 block) {
+    emulated_ask({c, nullptr, a + i, b + j, N, 0, 0, block, true, BF16});
 }
 template <int OPEN> inline void group_mma_wait() {
     emulated::Fiber &f = emulated::self();
@@ -476,6 +478,10 @@ inline void copies_close() {
 }
 template <int OPEN> inline void copies_wait() {
     emulated_deliver(emulated::self().open - OPEN);
+}
+inline void copies_arrive(u64 *bar) {
+    emulated_deliver(emulated::self().open + 1);
+    barrier_arrive(bar);
 }
 
 /* ==== Order of kernels: they run one after another ==== */
