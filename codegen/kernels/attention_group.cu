@@ -99,9 +99,9 @@ DEVICE float row_weights(Products &s, int half, float most) {
     return weight;
 }
 
-/* What sums relative to `before` are worth relative to `most`. */
+/* What sums relative to `before` are worth relative to `most`: 1 if that is the same, ATT_LEAST, too. */
 DEVICE float row_shrink(float before, float most) {
-    return exp2_fast(multiply_add(before, ATT_UNIT, multiply_add(-most, ATT_UNIT, 0.0f)));
+    return exp2_fast((before - most) * ATT_UNIT);
 }
 
 /* out, 64 rows x COUNT * 2 columns, times a factor for each of the thread's rows. */

@@ -30,6 +30,13 @@ template <class Form, int D> DEVICE constexpr int tile_bytes() {
         return ATT_KEYS * row_bytes(D);
 }
 
+/* The warps that bring tiles; without warps for it all do. Threads of theirs, and a thread's number among them. */
+#define ATT_BRINGING (ATT_BRINGERS ? 32 * ATT_BRINGERS : ATT_THREADS)
+
+DEVICE int bringing_thread() {
+    return ATT_BRINGERS ? (int)threadIdx.x - ATT_THREADS : (int)threadIdx.x;
+}
+
 constexpr int k_tile_bytes = tile_bytes<KForm, ATT_K_DIM>(), v_tile_bytes = tile_bytes<VForm, ATT_V_DIM>();
 
 #define ATT_WIDE        (ATT_K_DIM > ATT_V_DIM ? ATT_K_DIM : ATT_V_DIM)
@@ -41,6 +48,14 @@ constexpr int k_tile_bytes = tile_bytes<KForm, ATT_K_DIM>(), v_tile_bytes = tile
 #define ATT_SHARED      (ATT_TABLES_AT + HEAD_TABLE_BYTES)
 
 DYNAMIC_SHARED u8 shared_bytes[];
+
+/* All threads that work on tiles; those that bring them have left, or have no part in it. */
+DEVICE void workers_meet() {
+    if (ATT_BRINGERS)
+        warps_meet(1, ATT_THREADS);
+    else
+        block_sync();
+}
 
 static_assert(ATT_MERGE_BYTES <= ATT_SHARED, "the merge uses the same memory");
 
@@ -76,9 +91,10 @@ struct Shared {
     Plan plan;
     Asked asked[ATT_STAGES - 1]; /* the first tiles */
     Vector vectors[ATT_VECTORS];
-    float most[ATT_VECTORS][key_warps]; /* of a chunk, by warp; at the end, the sums of weights */
-    float shrink[ATT_VECTORS];          /* what a chunk's larger maximum leaves of the sums before */
-    float top[ATT_VECTORS];             /* largest logit of the item */
+    float most[ATT_VECTORS][key_warps];       /* of a chunk, by warp; at the end, the sums of weights */
+    float shrink[ATT_VECTORS];                /* what a chunk's larger maximum leaves of the sums before */
+    float top[ATT_VECTORS];                   /* largest logit of the item */
+    u64 filled[ATT_STAGES], left[ATT_STAGES]; /* with ATT_BRINGERS: a tile has come; all warps are done with it */
 };
 
 struct Tensors {
@@ -127,13 +143,13 @@ DEVICE u64 fresh_keys(const Plan &plan, const Work &w, int first) {
 /* Keys that the item does not see become zeros. */
 template <class Form, int D>
 DEVICE void copy_elements(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
-    constexpr int pieces = D / 8, at_once = ATT_THREADS / pieces; /* pieces of 16 bytes; keys of a step */
+    constexpr int pieces = D / 8, at_once = ATT_BRINGING / pieces; /* pieces of 16 bytes; keys of a step */
     constexpr u32 stride = ATT_KV_HEADS * 2 * D;
     const int begin = place_of(first);
     const u8 *from = cache + cache_at<Form, D>(slot, 0, w.kv_head);
-    if (ATT_THREADS % pieces == 0 && ATT_KEYS % at_once == 0 && !fresh && first >= w.start &&
+    if (ATT_BRINGING % pieces == 0 && ATT_KEYS % at_once == 0 && !fresh && first >= w.start &&
         first + ATT_KEYS <= w.end && (!ATT_RING || begin + ATT_KEYS <= ATT_CAPACITY)) {
-        const int key = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+        const int key = bringing_thread() / pieces, piece = bringing_thread() % pieces;
         from += (u64)(u32)(begin + key) * stride + 16 * piece;
         to += key * row_bytes(D) + 16 * piece;
 #pragma unroll
@@ -142,7 +158,7 @@ DEVICE void copy_elements(u8 *to, const u8 *cache, int slot, const Work &w, int 
         return;
     }
 #pragma unroll 4
-    for (int i = threadIdx.x; i < ATT_KEYS * pieces; i += ATT_THREADS) {
+    for (int i = bringing_thread(); i < ATT_KEYS * pieces; i += ATT_BRINGING) {
         const int key = i / pieces, piece = i % pieces, pos = first + key;
         const bool inside = pos >= w.start && pos < w.end;
         const int place = ATT_RING && begin + key >= ATT_CAPACITY ? begin + key - ATT_CAPACITY : begin + key;
@@ -166,7 +182,7 @@ DEVICE void copy_scales(u8 *to, const u8 *cache, int slot, const Work &w, int fi
     const u8 *from = cache + scales_at<Form, D>(slot, 0, w.kv_head);
     if (!fresh) {
 #pragma unroll 1
-        for (int i = threadIdx.x; i < scales * pieces; i += ATT_THREADS) {
+        for (int i = bringing_thread(); i < scales * pieces; i += ATT_BRINGING) {
             const int key = i % pieces * 8, pos = first + key;
             const bool inside = pos + 8 > w.start && pos < w.end;
             copy16_async(to + 16 * i, from + 2 * ((u64)(i / pieces) * ATT_PLACES + (inside ? wrapped(begin + key) : 0)),
@@ -174,7 +190,8 @@ DEVICE void copy_scales(u8 *to, const u8 *cache, int slot, const Work &w, int fi
         }
         return;
     }
-    for (int i = threadIdx.x; i < scales * ATT_KEYS && threadIdx.x < ATT_THREADS / 2; i += ATT_THREADS / 2) {
+    for (int i = bringing_thread(); i < scales * ATT_KEYS && bringing_thread() < ATT_BRINGING / 2;
+         i += ATT_BRINGING / 2) {
         const int key = i % ATT_KEYS, pos = first + key;
         const bool inside = pos >= w.start && pos < w.end;
         if (!(fresh >> key & 1))
@@ -182,18 +199,19 @@ DEVICE void copy_scales(u8 *to, const u8 *cache, int slot, const Work &w, int fi
     }
 }
 
+/* The largest power of 2 up to n, at most 64. */
+DEVICE constexpr int power_below(int n) {
+    return n >= 64 ? 64 : n >= 2 ? 2 * power_below(n / 2) : 1;
+}
+
 /* Codes and scales; codes of keys that the item does not see become zeros. */
 template <class Form, int D>
 DEVICE void copy_packed(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
     constexpr int pieces = code_bytes<Form, D>() / 16,
-                  fit = ATT_THREADS / pieces; /* keys of a step, but a power of 2: */
-    constexpr int at_once = fit >= 64   ? 64
-                            : fit >= 32 ? 32
-                            : fit >= 16 ? 16
-                                        : 8,
-                  steps = (ATT_KEYS + at_once - 1) / at_once;
+                  at_once = power_below(ATT_BRINGING / pieces); /* keys of a step */
+    constexpr int steps = (ATT_KEYS + at_once - 1) / at_once;
     constexpr u32 stride = ATT_KV_HEADS * code_bytes<Form, D>();
-    const int begin = place_of(first), of_step = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+    const int begin = place_of(first), of_step = bringing_thread() / pieces, piece = bringing_thread() % pieces;
     const u8 *from = cache + cache_at<Form, D>(slot, 0, w.kv_head) + 16 * piece;
     const bool whole = !fresh && first >= w.start && first + ATT_KEYS <= w.end;
 #pragma unroll 1
@@ -252,7 +270,7 @@ struct Ahead {
     }
 };
 
-/* Asks for the next tile, in a stage, but for rows of this call; always one group of copies. */
+/* Asks for the next tile, in a stage, but for rows of this call; always one group of copies. By those who bring. */
 DEVICE Asked ask_tile(const Plan &plan, const Tensors &on, Ahead &ahead, int stage) {
     Asked asked = {0, stage, 0, 0, 0, false};
     if (ahead.item < plan.items) {

@@ -63,6 +63,10 @@ int64_t case_shared(const AttendCase *c, int rows) {
            32 * (int64_t)wide(c) + 6 * c->k_dim;
 }
 
+int case_decode_threads(const AttendCase *c) {
+    return 256 + 32 * c->bringers;
+}
+
 /* Keys of the split that begins with a position. */
 static int split_keys(const AttendCase *c, int from) {
     int keys = chunk_of(c);
@@ -189,6 +193,7 @@ char *case_decode_defines(const AttendCase *c, int rows, int store, int query_ro
     put_tuned(to, "ATT_VECTORS", c->vectors);
     put_tuned(to, "ATT_STAGES", c->stages);
     put_tuned(to, "ATT_BLOCKS", c->blocks);
+    put_tuned(to, "ATT_BRINGERS", c->bringers);
     fclose(to);
     return text;
 }

@@ -25,6 +25,7 @@ typedef struct AttendCase {
     int early;                 /* ATT_EARLY */
     int blocks;                /* ATT_BLOCKS; 0: the default */
     int chunk, queries, tile;  /* prefill: most rows of a call, query rows of a block, keys of a tile; 0: the default */
+    int bringers;              /* decode, ATT_BRINGERS; 0: none */
     int wgmma;                 /* prefill by attention_wgmma.cu, whose block and tile have one size */
     SparseCase sparse;         /* prefill; block 0: dense */
 } AttendCase;
@@ -36,8 +37,9 @@ bool case_causal(const AttendCase *c);
 /* #define lines for decode of 8 or 16 rows, with ATT_STORE and ATT_QUERY_ROWS, or for prefill. malloc. */
 char *case_decode_defines(const AttendCase *c, int rows, int store, int query_rows);
 char *case_prefill_defines(const AttendCase *c);
-/* Dynamic shared memory of attention_decode.cu, and the floats of its partial results. */
+/* Dynamic shared memory and threads of attention_decode.cu, and the floats of its partial results. */
 int64_t case_shared(const AttendCase *c, int rows);
+int case_decode_threads(const AttendCase *c);
 int64_t case_partials(const AttendCase *c, int rows);
 
 bool case_wgmma(const AttendCase *c); /* whether attention_wgmma.cu can do it */

@@ -240,12 +240,14 @@ static bool check(Lab *l, const char *prefix) {
     static Wish wishes[N_CASES * MOST_WISHES];
     int at[N_CASES + 1][2] = {{0}}, n = 0;
     bool ok = true;
-    static AttendCase groups[N_CASES]; /* for warpgroups */
+    static AttendCase all[N_CASES], groups[N_CASES]; /* and those for warpgroups */
     for (int i = 0; i < N_CASES; i++) {
         const bool asked = !strncmp(cases[i].name, prefix, strlen(prefix));
         at[i][0] = n;
-        n += asked ? prefill_wishes(&cases[i], wishes + n) : 0;
-        n += asked ? decode_wishes(&cases[i], wishes + n) : 0;
+        all[i] = cases[i];
+        all[i].bringers = lab_wgmma(l) ? i % 2 ? BRING_ODD : BRING_EVEN : 0;
+        n += asked ? prefill_wishes(&all[i], wishes + n) : 0;
+        n += asked ? decode_wishes(&all[i], wishes + n) : 0;
         groups[i] = cases[i];
         groups[i].wgmma = asked && case_wgmma(&cases[i]) && lab_wgmma(l);
         n += groups[i].wgmma ? prefill_wishes(&groups[i], wishes + n) : 0;
@@ -255,8 +257,8 @@ static bool check(Lab *l, const char *prefix) {
     wishes_build(l, wishes, n);
     for (int i = 0; i < N_CASES; i++)
         if (at[i][1] > at[i][0]) {
-            ok &= prefill_check(l, &cases[i], wishes + at[i][0]);
-            ok &= decode_check(l, &cases[i], wishes + at[i][0] + PREFILL_WISHES);
+            ok &= prefill_check(l, &all[i], wishes + at[i][0]);
+            ok &= decode_check(l, &all[i], wishes + at[i][0] + PREFILL_WISHES);
             if (groups[i].wgmma)
                 ok &= prefill_check(l, &groups[i], wishes + at[i][1] - PREFILL_WISHES);
         }

@@ -1,7 +1,8 @@
 /* decode_check.c - attention_decode.cu: errors, rows bit for bit the same however they come, caches, poisoned memory.
  *
  * A case has three sequences that go on by 16 rows each. The rows of the first come at once; one, two, five and eight
- * at a time; and mixed with those of the others: its outputs and its cache must be the same bits every time.
+ * at a time; and mixed with those of the others: its outputs and its cache must be the same bits every time. Where
+ * warps can bring tiles for the others, those of some kernels do.
  */
 #include "tests/attention/check.h"
 
@@ -19,14 +20,23 @@ static bool asked(const AttendCase *c, int kind) {
     return kind < WANTED || (kind == WANTED ? c->wanted : c->stores);
 }
 
+/* The case as one of its kernels has it. */
+static AttendCase case_of(const AttendCase *c, int kind) {
+    AttendCase of = *c;
+    of.bringers = c->bringers && kind % 2 == (c->bringers == BRING_ODD) ? 4 : 0;
+    return of;
+}
+
 int decode_wishes(const AttendCase *c, Wish *to) {
     int n = 0;
-    for (int i = 0; i < KERNELS; i++)
+    for (int i = 0; i < KERNELS; i++) {
+        const AttendCase of = case_of(c, i);
         if (asked(c, i))
             to[n++] = (Wish){.file = "attention_decode.cu",
                              .kernel = "attention_decode",
                              .shared = case_shared(c, kinds[i].rows),
-                             .defines = case_decode_defines(c, kinds[i].rows, kinds[i].store, kinds[i].query_rows)};
+                             .defines = case_decode_defines(&of, kinds[i].rows, kinds[i].store, kinds[i].query_rows)};
+    }
     return n;
 }
 
@@ -82,12 +92,10 @@ static void take_out(Decode *d, int most, int n, const RowOf *queries, DevPtr ou
     free(host);
 }
 
-enum { THREADS = 256 };
-
 /* Grids of all sizes, so that blocks have several items, one or none. */
-static uint32_t grid_of(Decode *d, const Wish *w) {
+static uint32_t grid_of(Decode *d, const Wish *w, int threads) {
     static const int grids[] = {0, 3, 0, 1, 7, 40};
-    const int grid = grids[d->calls++ % 6], resident = wish_resident(d->trial.lab, w, THREADS);
+    const int grid = grids[d->calls++ % 6], resident = wish_resident(d->trial.lab, w, threads);
     return (uint32_t)(grid && grid < resident ? grid : resident);
 }
 
@@ -96,7 +104,8 @@ static void call(Decode *d, int kind, int n, const RowOf *rows) {
     Lab *l = t->lab;
     const AttendCase *c = t->of;
     const Wish *w = d->built[kind];
-    const int most = kinds[kind].rows;
+    const AttendCase of = case_of(c, kind);
+    const int most = kinds[kind].rows, threads = case_decode_threads(&of);
     int query_rows[ROWS], query_pos[ROWS], store_pos[ROWS], slots[ROWS], n_queries = 0;
     RowOf queries[ROWS];
     for (int r = 0; r < n; r++) {
@@ -128,8 +137,8 @@ static void call(Decode *d, int kind, int n, const RowOf *rows) {
                          &partials, &tail,    &ints[0], &ints[1],    &ints[2],    &ints[3],
                          &ints[4],  &ints[5], &ints[6], &t->weight,  &t->turns,   &t->slopes};
     const DevLaunch launch = {.kernel = w->built,
-                              .grid = {grid_of(d, w)},
-                              .block = {THREADS},
+                              .grid = {grid_of(d, w, threads)},
+                              .block = {(uint32_t)threads},
                               .shared_bytes = (uint32_t)w->shared,
                               .pdl = true,
                               .arguments = arguments};

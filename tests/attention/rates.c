@@ -73,13 +73,12 @@ static const DecodeRate decode_cases[] = {
 };
 enum { N_DECODE = sizeof decode_cases / sizeof decode_cases[0] };
 
-/* ATT_KEYS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS; 0: the default. By head dim up to 256 and more, then the same packed.
- */
+/* ATT_KEYS, ATT_VECTORS, ATT_STAGES, ATT_BRINGERS. By head dim up to 256 and more, then the same packed. */
 static const int decode_ways[4][MOST_WAYS][4] = {
-    {{0, 0, 0, 0}, {64, 16, 5, 1}, {32, 16, 8, 1}, {64, 32, 5, 1}},
-    {{0, 0, 0, 0}, {32, 16, 5, 1}, {32, 32, 5, 1}, {32, 64, 4, 1}},
-    {{64, 16, 8, 1}, {64, 32, 8, 1}, {64, 32, 5, 1}, {32, 32, 9, 1}},
-    {{32, 16, 9, 1}, {32, 32, 9, 1}, {32, 32, 5, 1}, {16, 32, 9, 1}},
+    {{64, 16, 5, 0}, {64, 16, 5, 4}, {64, 32, 5, 0}, {64, 32, 5, 4}},
+    {{32, 16, 5, 0}, {32, 16, 5, 4}, {32, 32, 5, 0}, {32, 32, 5, 4}},
+    {{64, 16, 8, 0}, {64, 16, 8, 4}, {64, 32, 8, 0}, {64, 32, 8, 4}},
+    {{32, 16, 9, 0}, {32, 16, 9, 4}, {32, 32, 9, 0}, {32, 32, 9, 4}},
 };
 
 /* Rows of one sequence, or a row each of as many. */
@@ -125,17 +124,17 @@ static void decode_rate(Lab *l, const Memory *m, const AttendCase *c, const char
                                 &length,      &count,   &count, &m->weight,  &m->turns,   &m->slopes};
         memcpy(arguments[i], list, sizeof list);
         launches[i] = (DevLaunch){.kernel = w->built,
-                                  .grid = {(uint32_t)wish_resident(l, w, 256)},
-                                  .block = {256},
+                                  .grid = {(uint32_t)wish_resident(l, w, case_decode_threads(c))},
+                                  .block = {(uint32_t)case_decode_threads(c)},
                                   .shared_bytes = (uint32_t)w->shared,
                                   .pdl = true,
                                   .arguments = arguments[i]};
     }
     const double seconds = lab_time(l, launches, copies), bytes = visible_bytes(c, keys, rows, sequences);
     char text[100];
-    printf("%-14s %5d keys %-11s tiles %2d x %2d x %d  %s %8.2f us %5.0f GB/s %5.1f %%\n", label, keys,
-           loads[load].label, c->keys, c->vectors, c->stages, spills(w, text), seconds * 1e6, bytes / seconds / 1e9,
-           bytes / seconds / 1e7 / roof);
+    printf("%-14s %5d keys %-11s tiles %2d x %2d x %d, %d bring  %s %8.2f us %5.0f GB/s %5.1f %%\n", label, keys,
+           loads[load].label, c->keys, c->vectors, c->stages, c->bringers, spills(w, text), seconds * 1e6,
+           bytes / seconds / 1e9, bytes / seconds / 1e7 / roof);
     for (int i = 0; i < copies; i++)
         dev_free(l->device, slots[i]);
     const DevPtr memory[] = {at, length, count};
@@ -149,7 +148,7 @@ static AttendCase decode_way(const DecodeRate *r, int way, int keys) {
     c.keys = w[0];
     c.vectors = w[1];
     c.stages = w[2];
-    c.blocks = w[3];
+    c.bringers = w[3];
     c.capacity = c.lookback < 0 ? (keys < 16384 ? 16384 : keys) : 1536;
     return c;
 }
