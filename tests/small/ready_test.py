@@ -4,6 +4,7 @@
 collect.sh with a program that only makes the files asked for; measure.py on random weights of the right kinds, and with
 a drafter that is another file's; quickstart.sh --offline in a copy of its folder, with and without the family.
 """
+import json
 import os
 import pathlib
 import shutil
@@ -30,17 +31,16 @@ def program(path, text):
 
 
 def test_collect(tmp, lap):
-    """Six models, the prompts, the card."""
+    """Six models and the prompts."""
     out, folder = tmp / "out", tmp / "models"
     (out / "prompts").mkdir(parents=True)
     (out / "prompts" / "0016-0.ids").write_text("1 2 3\n")
-    (out / "README.md").write_text("# the card\n")
     for name in NAMES:
         (out / name).mkdir()
     convert = program(tmp / "convert", 'echo "$@" >>"%s/calls"; eval "last=\\${$#}"; echo "$2" >"$last"\n' % tmp)
     code, _, err = run(SMALL / "collect.sh", convert, out, folder)
     assert code == 0, err
-    want = {"README.md", "prompts"} | {name + ".gguf" for name in NAMES}
+    want = {"prompts"} | {name + ".gguf" for name in NAMES}
     assert set(os.listdir(folder)) == want, os.listdir(folder)
     assert os.listdir(folder / "prompts") == ["0016-0.ids"]
     calls = (tmp / "calls").read_text().splitlines()
@@ -66,7 +66,7 @@ def random_family(lap, folder):
 
 
 def test_measure(tmp, lap):
-    """A line for each drafter, no other tokens; what cannot be measured ends it with the program's words."""
+    """A line for each drafter and its numbers, no other tokens; what cannot be measured ends it with the program's words."""
     folder = tmp / "random"
     (folder / "prompts").mkdir(parents=True)
     random_family(lap, folder)
@@ -81,6 +81,9 @@ def test_measure(tmp, lap):
         words = line.split()
         assert words[2:5] == ["tokens", "a", "round;"] and 1 <= float(words[1]) <= 16, line
         assert [int(x) for x in words[-4::2]] == [5, 20], line
+    found = json.loads((folder / "measured.json").read_text())
+    assert [(name, x["prompts"], x["new_tokens"], list(x["by_prompt_length"])) for name, x in found.items()] == [
+        (n, 3, 128, ["5", "20"]) for n in NAMES if "-" in n], found
     (folder / "moe-mtp.gguf").unlink()
     code, _, err = run(sys.executable, SMALL / "measure.py", lap, folder, "--device", "cpu")
     assert code and "moe-mtp.gguf" in err and "cannot open" in err, err
