@@ -7,6 +7,7 @@ length of the prompt, writes them to FOLDER/measured.json, and checks that the t
 """
 import argparse
 import concurrent.futures
+import itertools
 import json
 import os
 import pathlib
@@ -21,9 +22,9 @@ class Failed(Exception):
     """A run that ended with an error: the command and what it printed."""
 
 
-def run(lap, target, prompt, new, options):
-    command = [lap, "run", str(target), "--tokens-file", str(prompt), "--greedy", "--ignore-eos", "-n", str(new),
-               "--json"] + options
+def run(lap, target, prompt, new, options, sampling=("--greedy",)):
+    command = [lap, "run", str(target), "--tokens-file", str(prompt), "--ignore-eos", "-n", str(new), "--json",
+               *sampling, *options]
     r = subprocess.run(command, capture_output=True, text=True)
     if r.returncode:
         raise Failed("%s\n%s" % (" ".join(command), r.stderr))
@@ -43,8 +44,8 @@ def tokens_a_round(runs):
 def summary(by_length):
     """by_length: prompt length to runs."""
     runs = [r for some in by_length.values() for r in some]
-    guessed = [sum(n) for n in zip(*(r["drafts"]["guessed"] for r in runs))]
-    right = [sum(n) for n in zip(*(r["drafts"]["right"] for r in runs))]
+    guessed, right = ([sum(n) for n in itertools.zip_longest(*(r["drafts"][what] for r in runs), fillvalue=0)]
+                      for what in ("guessed", "right"))
     return {"prompts": len(runs), "new_tokens": len(runs[0]["ids"]), "guesses": len(guessed),
             "tokens_a_round": round(tokens_a_round(runs), 3),
             "by_prompt_length": {str(n): round(tokens_a_round(some), 3) for n, some in by_length.items()},
