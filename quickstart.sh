@@ -52,9 +52,10 @@ fi
 if [ $there = no ] || [ $offline = yes ]; then
     echo "== A small model, trained on the King James Version alone, and drafters that guess what it writes. It sounds like"
     echo "   that and makes no sense; the last line of each run says how often guesses were right (examples/small)."
+    text="And it came to pass in those days, that"
     for draft in mtp dflash; do
         echo "== $draft"
-        $lap run $small/dense.gguf --draft $small/dense-$draft.gguf -p "And it came to pass in those days, that" -n 64 --echo
+        $lap run $small/dense.gguf --draft $small/dense-$draft.gguf --draft-fixed -p "$text" --temp 0.5 -n 64 --echo
     done
     echo "== Now try: $lap bench $small/dense.gguf --draft-method dflash --tokens-file $small/prompts/0064-00.ids"
 fi
