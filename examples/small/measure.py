@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""How many tokens a round of each drafter decides: measure.py LAP FOLDER [-j N] [LAP RUN'S OPTIONS]
+"""How many tokens a round of each drafter decides: measure.py LAP FOLDER [-j N] [--temp X] [LAP RUN'S OPTIONS]
 
 FOLDER has NAME.gguf of every model and prompts/LENGTH-*.ids. Each target continues each prompt greedily, alone and with
 each of its drafters; N runs at once, of one thread each (as many as there are processors). Prints tokens a round by the
-length of the prompt, writes them to FOLDER/measured.json, and checks that the tokens are those without a drafter.
+length of the prompt, writes them to FOLDER/measured.json, and checks that the tokens are those without a drafter. With
+--temp tokens are drawn at that temperature, and nothing is written.
 """
 import argparse
 import concurrent.futures
@@ -57,13 +58,15 @@ def main():
     p.add_argument("lap")
     p.add_argument("folder", type=pathlib.Path)
     p.add_argument("-j", "--jobs", type=int, default=os.cpu_count())
+    p.add_argument("--temp", type=float)
     o, more = p.parse_known_args()
+    sampling = ["--greedy"] if o.temp is None else ["--temp", str(o.temp)]
     prompts = sorted((o.folder / "prompts").glob("*.ids"))
     found, different = {}, 0
     with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
         def runs(kind, options):
             return list(pool.map(lambda prompt: run(o.lap, o.folder / (kind + ".gguf"), prompt, NEW,
-                                                    ["-t", "1"] + options + more), prompts))
+                                                    ["-t", "1"] + options + more, sampling), prompts))
         for kind in KINDS:
             plain = runs(kind, [])
             for part in OPTIONS:
@@ -76,7 +79,8 @@ def main():
                 print("%s: %.2f tokens a round; by prompt length: %s" % (
                     name, found[name]["tokens_a_round"],
                     " ".join("%s %.2f" % kv for kv in found[name]["by_prompt_length"].items())), flush=True)
-    (o.folder / "measured.json").write_text(json.dumps(found, indent=1) + "\n")
+    if o.temp is None:
+        (o.folder / "measured.json").write_text(json.dumps(found, indent=1) + "\n")
     print("%d runs with other tokens than without a drafter" % different)
     return 1 if different else 0
 
