@@ -104,11 +104,12 @@ class Tests:
 
     def speed(self):
         for kind in measure.KINDS:
-            line = kind
+            line = ""
             for part in LEAST:
                 found = [self.bench(kind, part, prompt) for prompt in prompts(512)[:self.n]]
                 alone, guessed = (len(found) / sum(1 / f[i] for f in found) for i in (0, 1))
-                line += "; %.0f tokens/s alone, %.0f with %s (%.2f times)" % (alone, guessed, part, guessed / alone)
+                line = line or "%s: %.0f tokens/s alone" % (kind, alone)
+                line += ", %.0f with %s (%.2f times)" % (guessed, part, guessed / alone)
             print(line, flush=True)
 
     def bench(self, kind, part, prompt):
