@@ -11,8 +11,8 @@ Usage: ./quickstart.sh [--offline]
 Installs what is missing (with apt, where it can), builds build/release/lap, fetches Gemma 3 270M
 (253 MB, once, into ~/.cache/lapidary) and lets it continue a sentence.
 
-  --offline  fetch nothing: use the model if it is already there, and the small trained one with its drafters
-             (examples/small/models) where its files are; else a tiny one with random weights
+  --offline  fetch nothing: use the model if it is already there, and the small family of examples/small/models, a
+             model with two drafters
   --help     this
 END
 }
@@ -38,28 +38,24 @@ cmake --build --preset release --target lap
 lap=build/release/lap
 model=$HOME/.cache/lapidary/gemma-3-270m-q4_k_m.gguf
 small=examples/small/models
-shown=no
+there=yes
 check=
 [ $offline = no ] || check=--check
-if python3 scripts/fetch_model.py $check; then
+python3 scripts/fetch_model.py $check || there=no
+if [ $there = yes ]; then
     echo "== Gemma 3 270M continues \"The three primary colors are\""
     $lap run "$model" -p "The three primary colors are" -n 64 --echo
     echo "== Now try: $lap run $model -p \"Once upon a time\"      (lap --help shows everything)"
-    shown=yes
+else
+    echo "== Gemma 3 270M is not there. Run ./quickstart.sh again to get it."
 fi
-if [ $shown = no ] || [ $offline = yes ]; then
+if [ $there = no ] || [ $offline = yes ]; then
+    echo "== A small model, trained on the King James Version alone, and drafters that guess what it writes. It sounds like"
+    echo "   that and makes no sense; the last line of each run says how often guesses were right (examples/small)."
+    text="And it came to pass in those days, that"
     for draft in mtp dflash; do
-        if [ ! -f $small/dense.gguf ] || [ ! -f $small/dense-$draft.gguf ]; then
-            continue
-        fi
-        echo "== A small trained model (examples/small) and its drafter, $draft; the last line says how often it guessed right"
-        $lap run $small/dense.gguf --draft $small/dense-$draft.gguf -p "And it came to pass in those days, that" -n 64 --echo
-        shown=yes
+        echo "== $draft"
+        $lap run $small/dense.gguf --draft $small/dense-$draft.gguf --draft-fixed -p "$text" --temp 0.5 -n 64 --echo
     done
-fi
-if [ $shown = no ]; then
-    echo "== The model cannot be had now. A tiny one with random weights takes its place: every part of the"
-    echo "   program runs, but the text is noise. Run ./quickstart.sh again to get the real one."
-    python3 examples/tiny/make_tiny.py build/tiny.gguf
-    $lap run build/tiny.gguf -p "The three primary colors are" -n 64 --echo
+    echo "== Now try: $lap bench $small/dense.gguf --draft-method dflash --tokens-file $small/prompts/0064-00.ids"
 fi

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How many tokens a round of each drafter decides on held-out text: accept.py --kind dense|moe --data DATA --out OUT
+"""How many tokens a round of each drafter decides, in PyTorch: accept.py --kind dense|moe --out OUT
 
-The target continues held-out prompts greedily. What it writes does not depend on the drafter, so guesses are made at
-all of its positions at once, and the rounds are counted afterwards: a round at position P decides the right guesses in
-a row and one token more. Prints tokens a round by the length of the prompt, and writes accept.json beside the drafter.
-With --prompts the prompts are written as token ids, for `lap run --tokens-file`.
+The target continues OUT/prompts greedily. What it writes does not depend on the drafter, so guesses are made at all of
+its positions at once, and the rounds are counted afterwards: a round at position P decides the right guesses in a row
+and one token more. Prints tokens a round by the length of the prompt, and writes accept.json beside the drafter. It is
+another way to the count of measure.py, which runs what the program makes of the same weights.
 """
 import argparse
 import json
@@ -15,7 +15,7 @@ import torch
 
 import family
 from generate import rewrite
-from train import autocast, crops, tokens_of
+from train import autocast
 
 
 def guess_mtp(drafter, target, rows, done, n):
@@ -64,36 +64,27 @@ def right_guesses(part, drafter, target, rows, first, new, n):
     return (guesses == written).long().cumprod(-1).sum(-1)
 
 
-def write_prompts(o, text, first):
-    where = o.out / "prompts"
-    where.mkdir(parents=True, exist_ok=True)
-    for i, (row, n) in enumerate(zip(text.tolist(), first.tolist())):
-        (where / ("%04d-%02d.ids" % (n, i))).write_text(" ".join(map(str, row[:n])) + "\n")
+def read_prompts(folder, behind):
+    """Tokens [N, longest + behind] with zeros behind each prompt, and the prompts' lengths [N]."""
+    prompts = [torch.tensor([int(x) for x in f.read_text().split()]) for f in sorted(folder.glob("*.ids"))]
+    rows = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+    return torch.nn.functional.pad(rows, (0, behind)), torch.tensor([len(p) for p in prompts])
 
 
 def main(args=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--kind", choices=family.KINDS, required=True)
-    p.add_argument("--data", type=pathlib.Path, required=True)
     p.add_argument("--out", type=pathlib.Path, required=True)
-    p.add_argument("--lengths", type=int, nargs="+", default=[64, 512, 1024, 2048], help="tokens of a prompt")
-    p.add_argument("--each", type=int, default=16, help="prompts of a length")
     p.add_argument("--new", type=int, default=128, help="tokens to continue with")
     p.add_argument("--drafts", type=int, default=4, help="guesses a round of the MTP assistant")
-    p.add_argument("--prompts", action="store_true", help="write OUT/prompts/*.ids too")
     p.add_argument("--device", type=torch.device, default=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     p.add_argument("--threads", type=int, default=0)
     o = p.parse_args(args)
     if o.threads:
         torch.set_num_threads(o.threads)
-    generator = torch.Generator().manual_seed(7)
-    first = torch.tensor(o.lengths).repeat_interleave(o.each).to(o.device)
-    T = max(o.lengths) + o.new
-    text = crops(tokens_of(o, "valid"), len(first), T, generator)
-    if o.prompts:
-        write_prompts(o, text, first)
+    text, first = (x.to(o.device) for x in read_prompts(o.out / "prompts", o.new))
     target = family.load(family.folder(o.out, o.kind, "target"), o.device)
-    at = torch.arange(T, device=o.device)
+    at = torch.arange(text.shape[1], device=o.device)
     chosen = (at >= first[:, None]) & (at < first[:, None] + o.new)
     with autocast(o.device):
         rows = rewrite(target, text, chosen, 0.0)
@@ -106,8 +97,9 @@ def main(args=None):
         right = torch.cat([right_guesses(part, drafter, target, r, f, o.new, n)
                            for r, f in zip(rows.split(8), first.split(8))]).cpu().numpy()
         rounds = np.array([count_rounds(r, o.new) for r in right])
-        # As accepted by position: of all places, not only those where rounds begin.
-        by_length = {str(L): (o.new - 1) * o.each / rounds[first.cpu().numpy() == L].sum() for L in o.lengths}
+        lengths = first.cpu().numpy()
+        by_length = {str(n): (o.new - 1) / rounds[lengths == n].mean() for n in np.unique(lengths)}
+        # guess_right is of all places, not only those where rounds begin.
         found = {"drafts": n, "tokens_a_round": (o.new - 1) * len(rounds) / rounds.sum(), "by_prompt_length": by_length,
                  "guess_right": [float((right > k).mean()) for k in range(n)], "prompts": len(rounds),
                  "new_tokens": o.new}

@@ -1,10 +1,8 @@
 #!/usr/bin/env python3
-"""OUT/README.md, a model card, of the numbers of a run: card.py --data DATA --out OUT"""
+"""FOLDER/README.md, a model card: card.py OUT FOLDER. OUT is what run.sh made, FOLDER has measured.json of measure.py"""
 import argparse
 import json
 import pathlib
-
-import numpy as np
 
 import family
 from text import HELD_OUT
@@ -28,10 +26,10 @@ def result(part, log):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--data", type=pathlib.Path, required=True)
-    p.add_argument("--out", type=pathlib.Path, required=True)
+    p.add_argument("out", type=pathlib.Path)
+    p.add_argument("folder", type=pathlib.Path)
     o = p.parse_args()
-    rows, acceptance = [], []
+    rows = []
     for kind in family.KINDS:
         for part in family.CONFIGS:
             where = family.folder(o.out, kind, part)
@@ -40,21 +38,19 @@ def main():
             rows.append("| `%s` | %.2f M | %d | %d x %d | %.0f | %s |" % (
                 where.name, log["parameters"] / 1e6, last["step"], log["sequences"], log["length"], last["seconds"],
                 result(part, log)))
-            if part != "target":
-                found = read(where / "accept.json")
-                by_length = " | ".join("%.2f" % v for v in found["by_prompt_length"].values())
-                acceptance.append("| `%s` | %d | %.2f | %s |" % (
-                    where.name, found["drafts"], found["tokens_a_round"], by_length))
+    measured, acceptance = read(o.folder / "measured.json"), []
+    for name, found in measured.items():
+        by_length = " | ".join("%.2f" % v for v in found["by_prompt_length"].values())
+        acceptance.append("| `%s` | %d | %.2f | %s |" % (name, found["guesses"], found["tokens_a_round"], by_length))
     config, moe = read(o.out / "dense" / "config.json"), read(o.out / "moe" / "config.json")
-    lengths = ["prompt of %s" % L for L in found["by_prompt_length"]]
-    o.out.joinpath("README.md").write_text(TEMPLATE.read_text().format(
+    lengths = ["prompt of %s" % n for n in found["by_prompt_length"]]
+    o.folder.joinpath("README.md").write_text(TEMPLATE.read_text().format(
         table="\n".join(rows), acceptance="\n".join(acceptance), length_heads=" | ".join(lengths),
         length_rules="---|" * len(lengths), experts=moe["num_experts"], used=moe["top_k_experts"],
         window=config["sliding_window"], head=config["head_dim"], global_head=config["global_head_dim"],
         vocab=config["vocab_size"], block=read(o.out / "dense-dflash" / "config.json")["block_size"],
         length=log["length"], prompts=found["prompts"], new_tokens=found["new_tokens"], held_out=", ".join(HELD_OUT),
-        train_tokens=len(np.load(o.data / "train.npy", mmap_mode="r")),
-        valid_tokens=len(np.load(o.data / "valid.npy", mmap_mode="r"))))
+        train_tokens=read(o.out / "dense" / "log.json")["train_tokens"]))
 
 
 if __name__ == "__main__":

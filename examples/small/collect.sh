@@ -1,8 +1,8 @@
 #!/bin/sh
 # The family as GGUF, where quickstart.sh and measure.py look for it: collect.sh LAP OUT [FOLDER]
 #
-# OUT is what run.sh made. FOLDER (models, beside this file) gets NAME.gguf of each model in Q8_0, the prompts and the
-# model card.
+# OUT is what run.sh made. FOLDER (models, beside this file) gets NAME.gguf of each model in Q8_0, and the prompts;
+# measure.py and card.py add what the drafters are worth and the model card.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 [ $# -eq 2 ] || [ $# -eq 3 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -15,4 +15,3 @@ for kind in dense moe; do
     done
 done
 cp "$OUT"/prompts/*.ids "$FOLDER/prompts"
-cp "$OUT/README.md" "$FOLDER/README.md"

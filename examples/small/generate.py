@@ -1,6 +1,7 @@
 """Decoding with the PyTorch target, one token of many sequences at a time, all at the same position."""
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model import head_dim
 
@@ -40,13 +41,16 @@ def rewrite(target, text, chosen, temperature, seed=0):
 
     temperature [N] or 0; a draw at temperature t is the greatest logit + t * Gumbel noise.
     """
+    # cuDNN's attention, which torch may prefer, makes a plan for each length, and here each step has another.
+    backends = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     dtype = torch.bfloat16 if text.is_cuda else torch.float32
     noise = torch.Generator(text.device).manual_seed(seed)
     rows, decoder = text.clone(), Decoder(target, *text.shape, dtype)
     temperature = torch.as_tensor(temperature, device=text.device).expand(len(text))[:, None]
     drawn = bool((temperature > 0).any())
     for t in range(text.shape[1] - 1):
-        logits = decoder.step(rows[:, t])
+        with sdpa_kernel(backends):
+            logits = decoder.step(rows[:, t])
         if drawn:
             u = torch.rand(logits.shape, generator=noise, device=text.device).clamp_min(1e-20)
             logits = logits - temperature * (-u.log()).log()

@@ -83,6 +83,16 @@ models() {
     check facet python3 "$repo/tests/cli/facet_test.py" "$build/lap" "$cache"
 }
 
+# The trained family: what its drafters guess, and that they change nothing. How fast they are is no check.
+family() {
+    local what log=$logs/family-speed.log
+    for what in acceptance:16 far:16 lossless:50 speed:2; do
+        check "family-${what%:*}" python3 -B "$repo/tests/small/trained_test.py" "$build/lap" "${what%:*}" --prompts \
+            "${what#*:}" --device gpu --kernel-cache "$cache"
+    done
+    grep 'tokens/s' "$log"
+}
+
 # Perplexity, logits along a text, greedy tokens: the table is in real-model.log.
 real_model() {
     check real-model python3 "$repo/tests/engine/real_model.py" "$build/lap" "$build/tests/engine/real_gpu" "$cache" \
@@ -124,6 +134,7 @@ if [ $sanitize = yes ]; then
 else
     programs
     models
+    family
     real_model
 fi
 summary

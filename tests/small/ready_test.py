@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""What uses the family once its files are there, with files that stand for them: ready_test.py LAP
+"""What makes and uses the family's files, with files that stand for them: ready_test.py LAP
 
 collect.sh with a program that only makes the files asked for; measure.py on random weights of the right kinds, and with
-a drafter that is another file's; quickstart.sh --offline in a copy of its folder, with and without the family.
+a drafter that is another file's; quickstart.sh --offline in a copy of its folder. Of the family itself: that its text
+comes out of its tokenizer, and how large it is.
 """
+import json
 import os
 import pathlib
 import shutil
@@ -13,6 +15,7 @@ import tempfile
 
 REPO = pathlib.Path(__file__).resolve().parent.parent.parent
 SMALL = REPO / "examples" / "small"
+MODELS = SMALL / "models"
 NAMES = [kind + part for kind in ("dense", "moe") for part in ("", "-mtp", "-dflash")]
 VOCAB = 48
 
@@ -30,17 +33,16 @@ def program(path, text):
 
 
 def test_collect(tmp, lap):
-    """Six models, the prompts, the card."""
+    """Six models and the prompts."""
     out, folder = tmp / "out", tmp / "models"
     (out / "prompts").mkdir(parents=True)
     (out / "prompts" / "0016-0.ids").write_text("1 2 3\n")
-    (out / "README.md").write_text("# the card\n")
     for name in NAMES:
         (out / name).mkdir()
     convert = program(tmp / "convert", 'echo "$@" >>"%s/calls"; eval "last=\\${$#}"; echo "$2" >"$last"\n' % tmp)
     code, _, err = run(SMALL / "collect.sh", convert, out, folder)
     assert code == 0, err
-    want = {"README.md", "prompts"} | {name + ".gguf" for name in NAMES}
+    want = {"prompts"} | {name + ".gguf" for name in NAMES}
     assert set(os.listdir(folder)) == want, os.listdir(folder)
     assert os.listdir(folder / "prompts") == ["0016-0.ids"]
     calls = (tmp / "calls").read_text().splitlines()
@@ -66,7 +68,7 @@ def random_family(lap, folder):
 
 
 def test_measure(tmp, lap):
-    """A line for each drafter, no other tokens; what cannot be measured ends it with the program's words."""
+    """A line for each drafter and its numbers, no other tokens; what cannot be measured ends it with the program's words."""
     folder = tmp / "random"
     (folder / "prompts").mkdir(parents=True)
     random_family(lap, folder)
@@ -81,6 +83,9 @@ def test_measure(tmp, lap):
         words = line.split()
         assert words[2:5] == ["tokens", "a", "round;"] and 1 <= float(words[1]) <= 16, line
         assert [int(x) for x in words[-4::2]] == [5, 20], line
+    found = json.loads((folder / "measured.json").read_text())
+    assert [(name, x["prompts"], x["new_tokens"], list(x["by_prompt_length"])) for name, x in found.items()] == [
+        (n, 3, 128, ["5", "20"]) for n in NAMES if "-" in n], found
     (folder / "moe-mtp.gguf").unlink()
     code, _, err = run(sys.executable, SMALL / "measure.py", lap, folder, "--device", "cpu")
     assert code and "moe-mtp.gguf" in err and "cannot open" in err, err
@@ -100,20 +105,15 @@ def test_beside(tmp, lap):
         assert code == 1 and "%s-dflash.gguf and " % target in err and "%s-mtp.gguf; choose" % target in err, err
 
 
-def quickstart(folder, family, model):
+def quickstart(folder, model):
     """Its runs, with programs that stand for cmake, lap and the search for the model."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     shutil.copy(REPO / "quickstart.sh", folder)
-    for name in "fetch_model.py", "make_tiny.py":
-        where = folder / ("scripts" if name == "fetch_model.py" else "examples/tiny") / name
-        where.parent.mkdir(parents=True)
-        where.write_text("import sys\nsys.exit(%d)\n" % (name == "fetch_model.py" and not model))
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "fetch_model.py").write_text("import sys\nsys.exit(%d)\n" % (not model))
     program(folder / "bin" / "cmake", "exit 0\n")
     program(folder / "build" / "release" / "lap", 'echo "LAP $*"\n')
-    (folder / "examples" / "small" / "models").mkdir(parents=True)
-    for name in family:
-        (folder / "examples" / "small" / "models" / (name + ".gguf")).write_text("")
     env = dict(os.environ, PATH="%s:%s" % (folder / "bin", os.environ["PATH"]), HOME=str(folder))
     code, out, err = run(folder / "quickstart.sh", "--offline", env=env)
     assert code == 0, out + err
@@ -121,24 +121,34 @@ def quickstart(folder, family, model):
 
 
 def test_quickstart(tmp, lap):
-    folder, models = tmp / "clone", "examples/small/models/"
-    tiny, both = "build/tiny.gguf", [models + "dense-mtp.gguf", models + "dense-dflash.gguf"]
-    for family in [], ["dense"], ["dense-mtp"], ["moe", "moe-mtp"]:
-        assert [r[1] for r in quickstart(folder, family, False)] == [tiny], family
-    runs = quickstart(folder, NAMES, False)
-    assert [r[:4] for r in runs] == [["run", models + "dense.gguf", "--draft", d] for d in both], runs
-    runs = quickstart(folder, ["dense", "dense-dflash"], False)
-    assert [r[3] for r in runs] == both[1:], runs
-    runs = quickstart(folder, NAMES, True)
+    models = "examples/small/models/"
+    runs = quickstart(tmp / "clone", False)
+    assert [r[:4] for r in runs] == [["run", models + "dense.gguf", "--draft", models + "dense-%s.gguf" % way]
+                                     for way in ("mtp", "dflash")], runs
+    runs = quickstart(tmp / "clone", True)
     assert [os.path.basename(r[1]) for r in runs] == ["gemma-3-270m-q4_k_m.gguf", "dense.gguf", "dense.gguf"], runs
-    runs = quickstart(folder, [], True)
-    assert [os.path.basename(r[1]) for r in runs] == ["gemma-3-270m-q4_k_m.gguf"], runs
+    for r in runs[1:]:
+        assert (REPO / r[1]).exists() and (REPO / r[3]).exists(), r
+
+
+def test_files(tmp, lap):
+    """The family's: text with the tokenizer of the file, all files of the card, 30 MB at most."""
+    code, out, err = run(lap, "run", MODELS / "moe.gguf", "-p", "And it came to pass", "-n", 24, "--greedy", "--echo",
+                         "--device", "cpu", "--draft-method", "dflash")
+    assert code == 0 and out.startswith("And it came to pass") and "gemma4-dflash.lap: " in err, out + err
+    assert " the " in out[20:] and out.isascii(), out
+    card, measured = (MODELS / "README.md").read_text(), json.loads((MODELS / "measured.json").read_text())
+    for name in NAMES:
+        assert (MODELS / (name + ".gguf")).exists() and "`%s`" % name in card, name
+    assert {x["prompts"] for x in measured.values()} == {len(list((MODELS / "prompts").glob("*.ids")))}, measured
+    size = sum(f.stat().st_size for f in MODELS.rglob("*") if f.is_file())
+    assert size <= 30e6, size
 
 
 def main():
     lap, failed = os.path.abspath(sys.argv[1]), 0
     with tempfile.TemporaryDirectory() as tmp:
-        for test in test_collect, test_measure, test_beside, test_quickstart:
+        for test in test_collect, test_measure, test_beside, test_quickstart, test_files:
             try:
                 test(pathlib.Path(tmp), lap)
             except AssertionError as e:

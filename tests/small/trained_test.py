@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""The trained family of examples/small/models guesses as it should: trained_test.py LAP CHECK [--prompts N] [--device
+gpu [--kernel-cache FOLDER]]
+
+  acceptance  MTP with 4 guesses decides at least 2.2 tokens a round, DFlash at least 3.0: each drafter, behind N prompts
+              of 64 and N of 512 tokens, all tokens by all rounds
+  far         behind N prompts of 2048 tokens it is at least 80 % of what it is behind N of 64: all drafters together,
+              as for one alone half of the prompts may differ from the other half by more than that
+  lossless    N prompts of 200 to 1600 tokens that end at the ends of windows and rings are continued with the tokens
+              without a drafter: by MTP, by DFlash and by the drafters of the other target, greedy and drawn at
+              temperature 0.8
+  speed       no check: tokens/s of `lap bench` behind N prompts of 512 tokens, alone, with MTP and with DFlash
+
+Several runs at once, of one thread each, but for speed.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+
+SMALL = pathlib.Path(__file__).resolve().parent.parent.parent / "examples" / "small"
+sys.path.insert(0, str(SMALL))
+import measure
+
+MODELS, NEW = SMALL / "models", 128
+LEAST = {"mtp": 2.2, "dflash": 3.0}
+# Drafters by target and way. Those of one target fit the other, too, where the layers they read are there.
+DRAFTERS = [(kind, part) for kind in measure.KINDS for part in LEAST]
+FITTING = {"dense": DRAFTERS, "moe": [of for of in DRAFTERS if of != ("dense", "dflash")]}
+# Windows of the targets' and of DFlash's layers, and rings of these and chunks of 512 tokens; gone around once and twice.
+EDGES = [256, 512, 768, 1024, 1536]
+
+
+class Tests:
+    def __init__(self, o, pool):
+        self.lap, self.pool, self.n = os.path.abspath(o.lap), pool, o.prompts
+        self.options = ["--device", o.device] + (["--kernel-cache", o.kernel_cache] if o.kernel_cache else [])
+        self.failed = 0
+
+    def check(self, ok, what):
+        if not ok:
+            self.failed += 1
+            print("FAILED: %s" % what, flush=True)
+
+    def run(self, kind, prompt, new, options, sampling=("--greedy",)):
+        return measure.run(self.lap, MODELS / (kind + ".gguf"), prompt, new, ["-t", "1"] + self.options + options, sampling)
+
+    def warm_up(self):
+        """On a GPU the first run with a target and with a drafter compiles their kernels, which others then find."""
+        work = [(kind, []) for kind in measure.KINDS] + [(of[0], measure.drafter(MODELS, *of)) for of in DRAFTERS]
+        list(self.pool.map(lambda w: self.run(w[0], prompts(64)[0], 8, w[1]), work))
+
+    def runs(self, length):
+        """By drafter: its runs behind the first prompts of this length."""
+        work = [(of, prompt) for of in DRAFTERS for prompt in prompts(length)[:self.n]]
+        done = self.pool.map(lambda w: self.run(w[0][0], w[1], NEW, measure.drafter(MODELS, *w[0])), work)
+        found = {of: [] for of in DRAFTERS}
+        for (of, _), result in zip(work, done):
+            found[of].append(result)
+        return found
+
+    def acceptance(self):
+        short, long = self.runs(64), self.runs(512)
+        for of in DRAFTERS:
+            got, least = measure.tokens_a_round(short[of] + long[of]), LEAST[of[1]]
+            print("%s-%s: %.2f tokens a round, at least %.1f" % (*of, got, least))
+            self.check(got >= least, "%s-%s: %.2f tokens a round" % (*of, got))
+
+    def far(self):
+        start, end = (sum(self.runs(length).values(), []) for length in (64, 2048))
+        a, b = measure.tokens_a_round(start), measure.tokens_a_round(end)
+        print("%.2f tokens a round at the start, %.2f at the end" % (a, b))
+        self.check(b >= 0.8 * a, "%.2f tokens a round at the start, %.2f at the end" % (a, b))
+
+    def others(self, kind, prompt, drawn):
+        """What differs from the tokens without a drafter."""
+        sampling = ["--temp", "0.8", "-s", "5", "--repeat-penalty", "1.1"] if drawn else ["--greedy"]
+        plain = self.run(kind, prompt, 64, [], sampling)
+        wrong = []
+        for of in FITTING[kind]:
+            if self.run(kind, prompt, 64, measure.drafter(MODELS, *of), sampling)["ids"] != plain["ids"]:
+                wrong.append("%s, %s, %s, %s-%s: other tokens" % (kind, prompt.name, sampling[0][2:], *of))
+        return wrong
+
+    def lossless(self):
+        """Edges lie in the last tokens of a prompt or in the first of the new ones."""
+        rng, work = random.Random(1), []
+        texts = [p.read_text().split() for p in prompts(2048)]
+        with tempfile.TemporaryDirectory() as tmp:
+            for i in range(self.n):
+                length = EDGES[i // 2 % len(EDGES)] + rng.randint(-48, 16)
+                prompt = pathlib.Path(tmp) / ("prompt %d of %d tokens" % (i, length))
+                prompt.write_text(" ".join(texts[i % len(texts)][:length]))
+                work.append((measure.KINDS[i % 2], prompt, i % 3 == 2))
+            for wrong in self.pool.map(lambda w: self.others(*w), work):
+                for what in wrong:
+                    self.check(False, what)
+        print("%d runs with other tokens" % self.failed)
+
+    def speed(self):
+        for kind in measure.KINDS:
+            line = ""
+            for part in LEAST:
+                found = [self.bench(kind, part, prompt) for prompt in prompts(512)[:self.n]]
+                alone, guessed = (len(found) / sum(1 / f[i] for f in found) for i in (0, 1))
+                line = line or "%s: %.0f tokens/s alone" % (kind, alone)
+                line += ", %.0f with %s (%.2f times)" % (guessed, part, guessed / alone)
+            print(line, flush=True)
+
+    def bench(self, kind, part, prompt):
+        """Tokens/s alone and with guesses, of the same prompt."""
+        command = [self.lap, "bench", MODELS / (kind + ".gguf"), "--tokens-file", prompt, "--tg", "256", "--draft-method",
+                   part, "--json", "-r", "3"] + self.options
+        r = subprocess.run([str(x) for x in command], capture_output=True, text=True)
+        if r.returncode:
+            raise measure.Failed(r.stderr)
+        found = json.loads(r.stdout)
+        return found["decode_tokens_per_second"], found["generated"]["tokens_per_second"]
+
+
+def prompts(length):
+    return sorted((MODELS / "prompts").glob("%04d-*.ids" % length))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("lap")
+    p.add_argument("check", choices=["acceptance", "far", "lossless", "speed"])
+    p.add_argument("--prompts", type=int, default=8)
+    p.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    p.add_argument("--kernel-cache")
+    o = p.parse_args()
+    with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
+        t = Tests(o, pool)
+        if o.device == "gpu":
+            t.warm_up()
+        getattr(t, o.check)()
+    print("%d failures" % t.failed)
+    return 1 if t.failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except measure.Failed as e:
+        sys.exit(str(e))
