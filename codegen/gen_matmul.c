@@ -207,7 +207,9 @@ static void many_rows(Gen *g, const Members *m, const Node *main, const Loc *x, 
 
 /* ==== f32 weights ==== */
 
-enum { F32_WARPS = 4, F32_THREADS = 128, F32_ROWS = 16, F32_EACH_OF_MANY = 4 };
+enum { F32_WARPS = 4, F32_THREADS = 128, F32_ROWS = 16 };
+/* And of matmul_f32_many.cu: rows and results of a block. */
+enum { MANY_THREADS = 256, MANY_ROWS = 32, MANY_COLUMNS = 128 };
 
 static bool all_f32(const Gen *g, const NodeVec *mains) {
     for (int i = 0; i < mains->n; i++) {
@@ -218,14 +220,28 @@ static bool all_f32(const Gen *g, const NodeVec *mains) {
     return true;
 }
 
-static int f32_kernel(Gen *g, const MatmulShape *s, int each, const char *order, const RowProgram *tail) {
+static void f32_defines(const MatmulShape *s, Buf *to) {
+    buf_printf(to, "#define F32_K %lld\n#define F32_SEGMENTS(X)", (long long)s->k);
+    for (int i = 0; i < s->n_segments; i++)
+        buf_printf(to, " X(%d, %lld)", i, (long long)s->segments[i].rows);
+    buf_str(to, "\n");
+}
+
+static int f32_many_kernel(Gen *g, const MatmulShape *s) {
+    Buf defines = {0};
+    f32_defines(s, &defines);
+    const int kernel =
+        gen_kernel(g, "matmul_f32_many.cu", "F32_NAME", "matmul_f32", defines.s, NULL, 0, MANY_THREADS, 0, 1);
+    buf_free(&defines);
+    return kernel;
+}
+
+static int f32_kernel(Gen *g, const MatmulShape *s, const char *order, const RowProgram *tail) {
     Buf defines = {0};
     buf_str(&defines, order);
-    buf_printf(&defines, "#define F32_K %lld\n#define F32_EACH %d\n#define MM_TAIL %d\n#define F32_SEGMENTS(X)",
-               (long long)s->k, each, tail != NULL);
-    for (int i = 0; i < s->n_segments; i++)
-        buf_printf(&defines, " X(%d, %lld)", i, (long long)s->segments[i].rows);
-    buf_printf(&defines, "\n#define F32_SHARED %lld\n", tail ? (long long)tail->shared : 0LL);
+    f32_defines(s, &defines);
+    buf_printf(&defines, "#define MM_TAIL %d\n#define F32_SHARED %lld\n", tail != NULL,
+               tail ? (long long)tail->shared : 0LL);
     const Body body = {"tail.body", tail ? tail->body : ""};
     if (tail)
         row_defines(tail, &defines);
@@ -235,7 +251,7 @@ static int f32_kernel(Gen *g, const MatmulShape *s, int each, const char *order,
     return kernel;
 }
 
-/* In f32: one launch with its tail for few rows, two for many. */
+/* In f32: one launch with its tail for few rows, two for many, by another kernel. */
 static void f32_rows(Gen *g, const Members *m, const Node *main, const Loc *x, int64_t dim) {
     const bool few = gen_few(g, dim);
     MatmulShape s;
@@ -248,11 +264,11 @@ static void f32_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
     if (nodes.n && !row_program(g, nodes.v, nodes.n, &tail))
         return;
     const bool has_tail = nodes.n > 0;
-    const int each = few ? 1 : F32_EACH_OF_MANY, rows_a_block = F32_WARPS * each;
-    const int kernel = f32_kernel(g, &s, each, few ? gen_order(g, &nodes) : "", has_tail ? &tail : NULL);
+    const int kernel = few ? f32_kernel(g, &s, gen_order(g, &nodes), has_tail ? &tail : NULL) : f32_many_kernel(g, &s);
+    const int rows_a_block = few ? F32_WARPS : MANY_COLUMNS;
     PlanGrid grid = {.x = (matmul_rows(&s) + rows_a_block - 1) / rows_a_block, .y = 1, .z = 1};
     if (!few)
-        grid = (PlanGrid){.x = grid.x, .y = 1, .z = 1, .rows = gen_count(dim), .axis = 1, .per = F32_ROWS};
+        grid = (PlanGrid){.x = grid.x, .y = 1, .z = 1, .rows = gen_count(dim), .axis = 1, .per = MANY_ROWS};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), main->loc);
     for (int i = 0; i < m->main.n; i++) {
         const Node *w = ir_get(g->g, ir_get(g->g, m->main.v[i])->in[1]);
@@ -261,7 +277,8 @@ static void f32_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
     launch_arg(g, l, arg_loc(x));
     launch_arg(g, l, arg_loc(&out));
     launch_arg(g, l, arg_count(g, dim));
-    launch_arg(g, l, has_tail ? gen_counters(g) : arg_null());
+    if (few)
+        launch_arg(g, l, has_tail ? gen_counters(g) : arg_null());
     if (has_tail)
         row_args(g, &tail, l);
     l->cost.weight_bytes = matmul_weight_bytes(&s);

@@ -230,45 +230,42 @@ template <int N> DEVICE void multiply_tile(float (&acc)[N / 2], const Fragments 
 }
 
 /* A piece of TILES tiles of 64 columns from TILE on, whose fragments are there; those of the next tile are made while
- * its products are under way. `fresh`: no products are under way. LAST: no piece follows in the item. */
-template <int N, int TILE, int TILES, bool LAST, class Strip>
+ * its products are under way. `fresh`: no products are under way. last: no piece follows in the item. */
+template <int N, int TILE, int TILES, class Strip>
 DEVICE void multiply_piece(Reader &reader, Strip &strip, const u8 *&piece, Fragments (&f)[2], float (&acc)[N / 2],
-                           bool fresh) {
+                           bool fresh, bool last) {
     multiply_tile<N>(acc, f[TILE & 1], reader.wait_rows());
     const int before = reader.rows.before();
     reader.next_rows();
-    if constexpr (TILE + 1 < TILES || !LAST) {
-        group_mma_wait<1>();
-        if (TILE > 0 || !fresh)
-            reader.leave_rows(before);
-    }
+    group_mma_wait<1>();
+    if (TILE > 0 || !fresh)
+        reader.leave_rows(before);
     if constexpr (TILE + 1 < TILES) {
         make_tile<TILE + 1>(strip, piece, f[(TILE + 1) & 1]);
-        multiply_piece<N, TILE + 1, TILES, LAST>(reader, strip, piece, f, acc, fresh);
-    } else if constexpr (!LAST) {
+        multiply_piece<N, TILE + 1, TILES>(reader, strip, piece, f, acc, fresh, last);
+    } else if (!last) {
         reader.leave_weights();
         piece = reader.wait_weights();
         make_tile<0>(strip, piece, f[0]);
-    } else {
-        group_mma_wait<0>();
-        group_mma_keep(acc);
-        if (TILE > 0 || !fresh)
-            reader.leave_rows(before);
-        reader.leave_rows(reader.rows.before());
-        reader.leave_weights();
     }
 }
 
-/* All of K. */
+/* All of K. The text of a piece is there once where the last one is as long as the others: half the time to compile. */
 template <int N, class Strip> DEVICE void multiply_panel(Reader &reader, float (&acc)[N / 2]) {
+    constexpr int alike = PF_PIECES - (PF_LAST_TILES != PF_PIECE_TILES);
     Strip strip;
     Fragments f[2];
     const u8 *piece = reader.wait_weights();
     make_tile<0>(strip, piece, f[0]);
 #pragma unroll 1
-    for (int i = 0; i + 1 < PF_PIECES; i++)
-        multiply_piece<N, 0, PF_PIECE_TILES, false>(reader, strip, piece, f, acc, i == 0);
-    multiply_piece<N, 0, PF_LAST_TILES, true>(reader, strip, piece, f, acc, PF_PIECES == 1);
+    for (int i = 0; i < alike; i++)
+        multiply_piece<N, 0, PF_PIECE_TILES>(reader, strip, piece, f, acc, i == 0, i + 1 == PF_PIECES);
+    if constexpr (alike < PF_PIECES)
+        multiply_piece<N, 0, PF_LAST_TILES>(reader, strip, piece, f, acc, PF_PIECES == 1, true);
+    group_mma_wait<0>();
+    group_mma_keep(acc);
+    reader.leave_rows(reader.rows.before());
+    reader.leave_weights();
 }
 
 /* ==== Storing ==== */
