@@ -14,7 +14,6 @@ static char *read_and_print(const char *text, size_t len) {
         require(tuned_find(&t, e->arch, e->gpu, e->kernels, e->shape) == e, "a thing stands there once");
         require(e->cut.groups > 0 && e->cut.stages > 0 && e->cut.flight > 0 && e->cut.partials > 0, "cuts are sane");
     }
-    tuned_choices(t.arena, &t, "sm_90a", NULL);
     if (t.entries.n)
         tuned_print(&out, &t);
     arena_free(t.arena);
