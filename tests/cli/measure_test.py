@@ -20,7 +20,8 @@ EXPERTS, CHOSEN, WINDOW, LAYERS = 8, 2, 32, 3
 
 
 def lap(command, *args, code=0):
-    line = [LAP, command, MOE, "--device", "gpu", "--driver", DRIVER, "--nvrtc", NVRTC, "--kernel-cache", CACHE]
+    line = [LAP, command, MOE, "--device", "gpu", "--driver", DRIVER, "--nvrtc", NVRTC, "--kernel-cache", CACHE,
+            "--tune", "off"]
     r = subprocess.run(line + [str(a) for a in args], capture_output=True, timeout=600)
     assert r.returncode == code, "exit code %d, expected %d: %s\n%s" % (r.returncode, code, args, r.stderr.decode())
     return r
@@ -221,6 +222,18 @@ def test_profile_text():
     for text in (r"^sum +[\d.]+ us of launches as they run: [\d.]+ % of the call; the clock's steps are \d+ ns$",
                  r"^call +[\d.]+ us as a whole, [\d.]+ us \([+-][\d.]+ %\) while launches note their times$"):
         assert re.search(text, out, re.M), out
+
+
+def test_tuning_is_said():
+    """For at most 2 s of timing, on a device a thousand times too slow for it; without it nothing is said."""
+    kept = os.path.join(CACHE, "tuned.txt")
+    args = ["--pp", 4, "--tg", 1, "--rows", "1", "-r", 1, "-v"]
+    assert b"tuning" not in lap("bench", *args).stderr and not os.path.exists(kept)
+    err = lap("bench", *args, "--tune", "auto").stderr.decode()
+    line = re.search(r"^tuning: (\d+) shapes of decode matmuls known, (\d+) too small, (\d+) timed in ([\d.]+) s", err, re.M)
+    assert line and line[1] == "0" and int(line[2]) > 0 and float(line[4]) < 20, err
+    if os.path.exists(kept):
+        os.remove(kept)
 
 
 def test_profile_of_an_edited_kernel():
