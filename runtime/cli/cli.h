@@ -107,6 +107,7 @@ int cli_read_tuned(Cli *c, const char *path, bool must_be, Tuned *t);
 int cli_tuned_kernels(const Plan *p);
 /* --verbose: what a load timed, on stderr. */
 void cli_say_tuning(const TuneReport *r);
+json_t *cli_tuning_json(const TuneReport *r); /* the same; NULL: null */
 const char *cli_tuned_text(Cli *c, const Tuned *t, const char *path);
 json_t *cli_tuned_json(Cli *c, const Tuned *t, const char *path);
 

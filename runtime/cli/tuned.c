@@ -63,6 +63,26 @@ void cli_say_tuning(const TuneReport *r) {
         say_row(&r->rows.v[i]);
 }
 
+json_t *cli_tuning_json(const TuneReport *r) {
+    if (!r)
+        return json_null();
+    json_t *rows = json_array();
+    for (int i = 0; i < r->rows.n; i++) {
+        const TuneRow *row = &r->rows.v[i];
+        json_t *times = json_array();
+        for (int k = 0; k < row->n; k++) {
+            const TuneTime *t = &row->times[k];
+            json_array_append_new(times, json_pack("{s:i, s:i, s:i, s:o}", "groups", t->cut.groups, "stages",
+                                                   t->cut.stages, "flight", t->cut.flight, "seconds",
+                                                   t->seconds < 0 ? json_null() : json_real(t->seconds)));
+        }
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:f, s:i, s:o}", "shape", row->shape, "label", row->label,
+                                              "share", row->share, "chosen", row->chosen, "cuts", times));
+    }
+    return json_pack("{s:f, s:i, s:i, s:i, s:o}", "seconds", r->seconds, "known", r->known, "small", r->small, "left",
+                     r->left, "timed", rows);
+}
+
 /* ==== All that is kept ==== */
 
 static double gain_percent(const TunedEntry *e) {

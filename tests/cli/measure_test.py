@@ -65,7 +65,7 @@ def test_bench_json():
     # two calls of a prompt read what both need twice
     once = as_json("bench", "--pp", 40, "--tg", 1, "--rows", "1", "-r", 1)
     assert 1.5 * once["prompt"]["weight_bytes"] < j["prompt"]["weight_bytes"] < 2 * once["prompt"]["weight_bytes"] + 1
-    assert once["depth"] == 40 and len(once["rows"]) == 1
+    assert once["depth"] == 40 and len(once["rows"]) == 1 and once["tuning"] is None
 
 
 def test_bench_text():
@@ -229,9 +229,12 @@ def test_tuning_is_said():
     kept = os.path.join(CACHE, "tuned.txt")
     args = ["--pp", 4, "--tg", 1, "--rows", "1", "-r", 1, "-v"]
     assert b"tuning" not in lap("bench", *args).stderr and not os.path.exists(kept)
-    err = lap("bench", *args, "--tune", "auto").stderr.decode()
+    r = lap("bench", *args, "--tune", "auto", "--json")
+    err, j = r.stderr.decode(), json.loads(r.stdout)["tuning"]
     line = re.search(r"^tuning: (\d+) shapes of decode matmuls known, (\d+) too small, (\d+) timed in ([\d.]+) s", err, re.M)
     assert line and line[1] == "0" and int(line[2]) > 0 and float(line[4]) < 20, err
+    assert (j["known"], j["small"], len(j["timed"])) == (0, int(line[2]), int(line[3])) and j["seconds"] < 20, j
+    assert all(x["cuts"][x["chosen"]]["seconds"] is not None for x in j["timed"]), j
     if os.path.exists(kept):
         os.remove(kept)
 
