@@ -28,8 +28,7 @@ void gen_experts(Gen *g) {
         return;
     const char *more = arena_printf(g->arena, "#define EX_K %lld\n#define EX_X_PAIRS %d\n#define EX_EARLY_IDS %d\n",
                                     (long long)k_experts, pairs, gen_early(g) == EARLY_IDS);
-    const int kernel =
-        gen_matmul_kernel(g, "matmul_experts.cu", "experts", &s, gen_order(g, &nodes), more, nodes.n ? &tail : NULL);
+    const int kernel = gen_matmul_kernel(g, MATMUL_EXPERTS, &s, gen_order(g, &nodes), more, nodes.n ? &tail : NULL);
     const int64_t strips = matmul_strips(&s) * slices * 8 * s.tiles * k_experts;
     PlanGrid grid = {.x = strips, .y = 1, .z = 1, .fill = slices};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m.main), main->loc);

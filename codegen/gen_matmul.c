@@ -7,14 +7,16 @@
 #include "codegen/gen_int.h"
 #include "codegen/gen_matmul_int.h"
 #include "codegen/matmul_shape.h"
+#include <string.h>
 
 /* Bytes of a block for the ring and what is beside it: all there are, since what is in the ring when the launch ahead
  * ends need not be waited for. Matrices of experts come after that, when the ids are known: a larger ring only puts
  * more chunks into the queue (26B-A4B: 14.0 us instead of 12.4). */
-static int64_t ring_bytes(const Gen *g, bool experts) {
+static MatmulRoom ring_room(const Gen *g, MatmulKind kind) {
     enum { STATIC = 4 << 10 };
     const int64_t most = g->target->shared_per_block - STATIC;
-    return experts && g->target->pdl && most > GEN_OVER_HALF ? GEN_OVER_HALF : most;
+    const int64_t half = g->target->pdl && most > GEN_OVER_HALF ? GEN_OVER_HALF : most;
+    return kind == MATMUL_EXPERTS ? (MatmulRoom){half, most} : (MatmulRoom){most, half};
 }
 
 /* Where there is dependent launch, blocks of the next launch come as those of the launch before end; none may find two
@@ -47,7 +49,8 @@ bool gen_matmul_shape(Gen *g, const NodeVec *mains, int64_t dim, MatmulShape *s)
         s->k = t->dim[t->rank - 1];
         s->segments[s->n_segments++] = (MatmulSegment){t->dtype, t->dim[t->rank - 2]};
     }
-    if (!matmul_shape_fit(s, ring_bytes(g, ir_get(g->g, mains->v[0])->op != OP_LINEAR))) {
+    const MatmulKind kind = ir_get(g->g, mains->v[0])->op == OP_LINEAR ? MATMUL_LINEAR : MATMUL_EXPERTS;
+    if (!matmul_shape_fit(s, ring_room(g, kind).usual)) {
         gen_fail(g, ir_get(g->g, mains->v[0]), "no tile of this matmul fits the shared memory of %s", g->target->arch);
         return false;
     }
@@ -138,8 +141,49 @@ bool gen_input_rows(Gen *g, const Node *main, Loc *x) {
 
 /* ==== Few rows ==== */
 
-int gen_matmul_kernel(Gen *g, const char *file, const char *name, const MatmulShape *s, const char *order,
-                      const char *more, const RowProgram *tail) {
+static const struct {
+    const char *file, *name, *word;
+} kinds[] = {[MATMUL_LINEAR] = {"matmul_decode.cu", "matmul", "linear"},
+             [MATMUL_EXPERTS] = {"matmul_experts.cu", "experts", "experts"}};
+
+static const char *shape_name(Gen *g, MatmulKind kind, const MatmulShape *s) {
+    Buf text = {0};
+    matmul_shape_text(s, &text);
+    const char *name = arena_printf(g->arena, "%s %s", kinds[kind].word, text.s);
+    buf_free(&text);
+    return name;
+}
+
+static bool is_a_way(const MatmulShape *s, const MatmulRoom *room, const MatmulCut *cut) {
+    MatmulCut other;
+    for (int way = 0; way < MATMUL_WAYS; way++)
+        if (matmul_way(s, room, way, &other) && matmul_cut_same(&other, cut))
+            return true;
+    return false;
+}
+
+/* Cuts the shape, which is cut by the rule, as the options ask. True when by a choice that is another cut. */
+static bool cut_as_asked(const Gen *g, MatmulKind kind, const char *name, MatmulShape *s) {
+    const MatmulRoom room = ring_room(g, kind);
+    const MatmulCut usual = matmul_cut(s);
+    MatmulCut cut;
+    if (g->o->way && matmul_way(s, &room, g->o->way, &cut))
+        matmul_cut_set(s, &cut);
+    for (int i = 0; !g->o->way && g->o->choices && i < g->o->choices->n; i++) {
+        const PlanChoice *c = &g->o->choices->v[i];
+        if (strcmp(c->shape, name) == 0 && is_a_way(s, &room, &c->cut)) {
+            matmul_cut_set(s, &c->cut);
+            return !matmul_cut_same(&c->cut, &usual);
+        }
+    }
+    return false;
+}
+
+int gen_matmul_kernel(Gen *g, MatmulKind kind, const MatmulShape *usual, const char *order, const char *more,
+                      const RowProgram *tail) {
+    MatmulShape cut = *usual, *s = &cut;
+    const char *shape = shape_name(g, kind, s);
+    const bool tuned = cut_as_asked(g, kind, shape, s);
     Buf defines = {0};
     matmul_defines(s, &defines);
     buf_str(&defines, order);
@@ -151,8 +195,12 @@ int gen_matmul_kernel(Gen *g, const char *file, const char *name, const MatmulSh
     else
         buf_str(&defines, "#define TAIL_PARAMETERS\n#define TAIL_ARGUMENTS\n");
     const int64_t ring = gen_exclusive(g, matmul_shared(s)), shared = tail && tail->shared > ring ? tail->shared : ring;
-    const int kernel =
-        gen_kernel(g, file, "MM_NAME", name, defines.s, &body, tail ? 1 : 0, matmul_threads(s), shared, 1);
+    const int kernel = gen_kernel(g, kinds[kind].file, "MM_NAME", kinds[kind].name, defines.s, &body, tail ? 1 : 0,
+                                  matmul_threads(s), shared, 1);
+    PlanKernel *k = &g->plan->kernels.v[kernel];
+    k->shape = shape;
+    k->cut = matmul_cut(s);
+    k->tuned = tuned;
     buf_free(&defines);
     if (shared > g->target->shared_per_block)
         gen_fail(g, NULL, "what follows a matmul needs %lld bytes of shared memory for a row, %s has %lld",
@@ -171,8 +219,7 @@ static void few_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
     RowProgram tail;
     if (nodes.n && !row_program(g, nodes.v, nodes.n, &tail))
         return;
-    const int kernel =
-        gen_matmul_kernel(g, "matmul_decode.cu", "matmul", &s, gen_order(g, &nodes), "", nodes.n ? &tail : NULL);
+    const int kernel = gen_matmul_kernel(g, MATMUL_LINEAR, &s, gen_order(g, &nodes), "", nodes.n ? &tail : NULL);
     PlanGrid grid = {.x = matmul_strips(&s) * slices, .y = 1, .z = 1, .fill = slices};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), main->loc);
     gen_matmul_weights(g, &m->main, l);

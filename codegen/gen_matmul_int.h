@@ -21,9 +21,12 @@ void gen_after(Gen *g, const Members *m, SrcLoc loc);
 /* Mains and what follows them, for the row program; none when there is nothing to do. */
 NodeVec gen_tail_nodes(Gen *g, const Members *m);
 
-/* A kernel of matmul_strips.cu's kind; `order`: of gen_order(); `more`: further #defines; tail NULL: none. */
-int gen_matmul_kernel(Gen *g, const char *file, const char *name, const MatmulShape *s, const char *order,
-                      const char *more, const RowProgram *tail);
+/* Kernels of matmul_strips.cu's kind. */
+typedef enum MatmulKind { MATMUL_LINEAR, MATMUL_EXPERTS } MatmulKind;
+
+/* Cut as the options ask; `order`: of gen_order(); `more`: further #defines; tail NULL: none. */
+int gen_matmul_kernel(Gen *g, MatmulKind kind, const MatmulShape *s, const char *order, const char *more,
+                      const RowProgram *tail);
 
 /* ==== Order (gen_order.c) ==== */
 

@@ -6,6 +6,7 @@ enum {
     MAX_STAGES = 16,
     FEW_WARPS = 6,
     MAX_PARTIALS = 4,
+    MAX_WARPS = 12, /* of all groups: leaves each 168 registers */
     /* Bytes that a multiprocessor asks for at once. 31B on an H100: 8.19 ms a step with 40 KiB, 7.93 with 64, 7.86 with
      * 96, 8.02 with all of 220: the memory gives less of a longer queue. */
     UNDER_WAY = 96 << 10,
@@ -38,7 +39,7 @@ static int64_t fit_stages(MatmulShape *s, int64_t shared, int64_t chunk) {
     }
 }
 
-bool matmul_shape_fit(MatmulShape *s, int64_t shared) {
+static bool fit(MatmulShape *s, int64_t shared, int64_t under_way) {
     const int64_t chunk = chunk_bytes(s);
     s->groups = s->groups ? s->groups : s->warps < FEW_WARPS ? 2 : 1;
     int64_t stages = fit_stages(s, shared, chunk);
@@ -46,10 +47,68 @@ bool matmul_shape_fit(MatmulShape *s, int64_t shared) {
         s->groups = 1;
     stages = stages > MAX_STAGES ? MAX_STAGES : stages;
     s->stages = (int)(stages - stages % s->groups);
-    const int64_t flight = ceil_div(UNDER_WAY, chunk);
+    const int64_t flight = ceil_div(under_way, chunk);
     s->flight = flight > s->stages ? s->stages : (int)flight;
     return s->stages > 0;
 }
+
+bool matmul_shape_fit(MatmulShape *s, int64_t shared) {
+    return fit(s, shared, UNDER_WAY);
+}
+
+/* ==== Ways to cut ==== */
+
+/* Those between which the measurements of docs/performance.md lie closest. */
+static const struct {
+    int64_t under_way;
+    bool other_room, other_groups;
+} ways[MATMUL_WAYS] = {
+    {.under_way = UNDER_WAY},
+    {.under_way = 64 << 10},
+    {.under_way = 144 << 10},
+    {.under_way = UNDER_WAY, .other_room = true},
+    {.under_way = UNDER_WAY, .other_groups = true},
+};
+
+bool matmul_way(const MatmulShape *s, const MatmulRoom *room, int way, MatmulCut *out) {
+    MatmulShape cut = *s;
+    cut.groups = 0;
+    if (ways[way].other_groups) {
+        cut.groups = s->warps < FEW_WARPS ? 1 : 2;
+        if (cut.groups * s->warps > MAX_WARPS)
+            return false;
+    }
+    if (!fit(&cut, ways[way].other_room ? room->other : room->usual, ways[way].under_way))
+        return false;
+    *out = matmul_cut(&cut);
+    return true;
+}
+
+bool matmul_cut_same(const MatmulCut *a, const MatmulCut *b) {
+    return a->groups == b->groups && a->stages == b->stages && a->flight == b->flight && a->partials == b->partials;
+}
+
+MatmulCut matmul_cut(const MatmulShape *s) {
+    return (MatmulCut){s->groups, s->stages, s->flight, s->partials};
+}
+
+void matmul_cut_set(MatmulShape *s, const MatmulCut *c) {
+    s->groups = c->groups;
+    s->stages = c->stages;
+    s->flight = c->flight;
+    s->partials = c->partials;
+}
+
+/* Forms, not types: two types with one form have the same kernels. */
+void matmul_shape_text(const MatmulShape *s, Buf *to) {
+    buf_printf(to, "%lld =", (long long)s->k);
+    for (int i = 0; i < s->n_segments; i++)
+        buf_printf(to, "%s %s %lld", i ? " +" : "", dtype_info(s->segments[i].type)->tile_form,
+                   (long long)s->segments[i].rows);
+    buf_printf(to, ", %d x %d, rows %d", s->warps, s->warp_k, 8 * s->tiles);
+}
+
+/* ==== Numbers ==== */
 
 int64_t matmul_rows(const MatmulShape *s) {
     int64_t rows = 0;

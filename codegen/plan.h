@@ -10,6 +10,7 @@
 #ifndef LAP_CODEGEN_PLAN_H
 #define LAP_CODEGEN_PLAN_H
 
+#include "codegen/matmul_shape.h"
 #include "ir/ir.h"
 
 /* ==== Buffers of device memory ==== */
@@ -42,12 +43,15 @@ typedef struct PlanBuffer {
 /* ==== Kernels ==== */
 
 typedef struct PlanKernel {
-    const char *name; /* of the function: unique in the plan */
-    const char *file; /* the template it comes from: "matmul_decode.cu" */
-    const char *text; /* the whole program, NUL-terminated; compiled with plan_options */
-    int threads;      /* of a block */
-    int64_t shared;   /* dynamic shared memory of a block, bytes */
-    int blocks;       /* that should be resident on a multiprocessor at once */
+    const char *name;  /* of the function: unique in the plan */
+    const char *file;  /* the template it comes from: "matmul_decode.cu" */
+    const char *text;  /* the whole program, NUL-terminated; compiled with plan_options */
+    int threads;       /* of a block */
+    int64_t shared;    /* dynamic shared memory of a block, bytes */
+    int blocks;        /* that should be resident on a multiprocessor at once */
+    const char *shape; /* of a decode matmul: "linear 5376 = Q4_K 8192, 11 x 256, rows 8"; NULL: it is another kernel */
+    MatmulCut cut;     /* of it */
+    bool tuned;        /* the cut was chosen by timing, not by the rule */
 } PlanKernel;
 
 /* NVRTC options that every kernel of a plan is compiled with. */
@@ -218,9 +222,22 @@ typedef struct PlanTarget {
 
 bool plan_target(const char *arch, PlanTarget *out);
 
+/* How a decode matmul is to be cut. */
+typedef struct PlanChoice {
+    const char *shape; /* as PlanKernel has it */
+    MatmulCut cut;
+} PlanChoice;
+
+typedef VEC(PlanChoice) PlanChoices;
+
 typedef struct PlanOptions {
     int slots; /* sequences; 0: 1 */
     int64_t context, chunk, wanted;
+    /* Cuts of decode matmuls, of which only ways that matmul_way() gives are taken; NULL: none, all by the rule. */
+    const PlanChoices *choices;
+    /* Not 0: that way for every decode matmul which has it, to time them. Kernels and launches are the same, one by
+     * one, as without; texts, threads and shared memory may differ. */
+    int way;
 } PlanOptions;
 
 /* The module after all passes. Everything is made in `arena`. NULL after errors in m->diag: something that no kernel

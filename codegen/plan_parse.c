@@ -78,6 +78,34 @@ static bool parse_buffer(Parser *p, PlanReader *r) {
     return true;
 }
 
+bool plan_cut(Parser *p, bool *tuned, MatmulCut *cut) {
+    const struct {
+        const char *word;
+        int *number;
+        int most;
+    } rows[] = {{"groups", &cut->groups, 2},
+                {"stages", &cut->stages, MAX_STAGES},
+                {"flight", &cut->flight, MAX_STAGES},
+                {"partials", &cut->partials, 4}};
+    *tuned = p_is_word(p, "tuned");
+    if (!p_accept_word(p, "tuned") && !p_accept_word(p, "analytic"))
+        return p_expected(p, "tuned or analytic");
+    for (size_t i = 0; i < COUNTOF(rows); i++) {
+        int64_t n = 0;
+        if (!p_expect_word(p, rows[i].word) || !p_int(p, "a part of the cut", 1, rows[i].most, &n))
+            return false;
+        *rows[i].number = (int)n;
+    }
+    return true;
+}
+
+/* "tuned groups 1 stages 5 flight 3 partials 4 of SHAPE", of a decode matmul. */
+static bool parse_shape(Parser *p, PlanKernel *k) {
+    if (p->tok != TOK_WORD)
+        return true;
+    return plan_cut(p, &k->tuned, &k->cut) && p_expect_word(p, "of") && p_path(p, &k->shape);
+}
+
 static bool parse_kernel(Parser *p, PlanReader *r) {
     PlanKernel k = {0};
     SrcLoc at = p->at, place;
@@ -91,7 +119,8 @@ static bool parse_kernel(Parser *p, PlanReader *r) {
     if (!p_expect_word(p, "from") || !p_path(p, &k.file) || !p_expect_word(p, "threads") ||
         !p_int(p, "the threads of a block", 1, MAX_THREADS, &threads) || !p_expect_word(p, "shared") ||
         !p_int(p, "the shared memory of a block", 0, MAX_SHARED, &k.shared) || !p_expect_word(p, "blocks") ||
-        !p_int(p, "the blocks of a multiprocessor", 1, MAX_BLOCKS, &blocks) || !p_end_line(p, &place))
+        !p_int(p, "the blocks of a multiprocessor", 1, MAX_BLOCKS, &blocks) || !parse_shape(p, &k) ||
+        !p_end_line(p, &place))
         return false;
     k.threads = (int)threads;
     k.blocks = (int)blocks;

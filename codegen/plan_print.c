@@ -158,10 +158,22 @@ static void print_buffer(Buf *out, const PlanBuffer *b, int number) {
     buf_printf(out, "# %s\n", plan_bytes_text(text, b->bytes));
 }
 
+void plan_put_cut(Buf *out, bool tuned, const MatmulCut *cut) {
+    buf_printf(out, "%s groups %d stages %d flight %d partials %d", tuned ? "tuned" : "analytic", cut->groups,
+               cut->stages, cut->flight, cut->partials);
+}
+
 static void print_kernel(Buf *out, const PlanKernel *k) {
     buf_printf(out, "kernel %s from ", k->name);
     text_put_string(out, k->file, strlen(k->file));
-    buf_printf(out, " threads %d shared %lld blocks %d\n", k->threads, (long long)k->shared, k->blocks);
+    buf_printf(out, " threads %d shared %lld blocks %d", k->threads, (long long)k->shared, k->blocks);
+    if (k->shape) {
+        buf_char(out, ' ');
+        plan_put_cut(out, k->tuned, &k->cut);
+        buf_str(out, " of ");
+        text_put_string(out, k->shape, strlen(k->shape));
+    }
+    buf_char(out, '\n');
 }
 
 /* ==== Launches ==== */

@@ -5,7 +5,7 @@
  *
  *   plan ARCH slots N context N chunk N
  *   buffer bN KIND NAME BYTES [of INDEX]                 INDEX: the weight or cache of the module
- *   kernel NAME from FILE threads N shared BYTES blocks N
+ *   kernel NAME from FILE threads N shared BYTES blocks N [CUT of SHAPE]
  *   call bN bytes N slots OFFSET lengths OFFSET {
  *     input NAME : TYPE at OFFSET
  *   }
@@ -26,6 +26,7 @@
  *   }
  *   LAUNCH: launch KERNEL (ARG, ..) grid X Y Z [fill N] [rows T|R axis N per N] [group N] [COST N ..] [LABEL]
  *   ARG:    bN | bN+OFFSET | null | INTEGER | staging
+ *   CUT:    tuned|analytic groups N stages N flight N partials N     of a decode matmul, whose SHAPE is a string
  */
 #ifndef LAP_CODEGEN_PLAN_TEXT_H
 #define LAP_CODEGEN_PLAN_TEXT_H

@@ -49,6 +49,7 @@ enum {
     MAX_THREADS = 1024,
     MAX_SHARED = 1 << 18,
     MAX_BLOCKS = 32, /* on a multiprocessor */
+    MAX_STAGES = 16, /* of a decode matmul's ring */
     MAX_YZ = 65535,
 };
 
@@ -69,5 +70,8 @@ typedef struct PlanReader {
 bool plan_buffer_ref(Parser *p, const Plan *plan, int *out); /* "b12", of the buffers above */
 bool plan_kernel_name(Parser *p, const char **out);          /* that C takes for a function: it is a file name too */
 bool plan_launch(Parser *p, PlanReader *r);                  /* behind "launch", to the end of its line */
+/* "tuned groups 1 stages 5 flight 3 partials 4", or "analytic ..", as plan_put_cut() writes it. */
+bool plan_cut(Parser *p, bool *tuned, MatmulCut *cut);
+void plan_put_cut(Buf *out, bool tuned, const MatmulCut *cut); /* (plan_print.c) */
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef LAP_CLI_CLI_H
 #define LAP_CLI_CLI_H
 
+#include "codegen/tuned.h"
 #include "frontend/frontend.h"
 #include "ir/diag.h"
 #include "runtime/cli/options.h"
@@ -94,6 +95,21 @@ Module *cli_compile(Cli *c, const Bound *b, const TextSource *t);
 
 /* Options, else the file's hints, else the defaults. */
 SampleOptions cli_sampling(const Cli *c, const ModelFile *file);
+
+/* ==== Choices of tuning (tuned.c) ==== */
+
+/* Where they are kept, beside the compiled kernels; NULL: --tune off, or no such folder. */
+const char *cli_tuned_file(Cli *c);
+/* Those of a file, NULL: none; must_be: not to be there is an error. Gives EXIT_FINE, or the exit code after errors,
+ * printed or in diag. */
+int cli_read_tuned(Cli *c, const char *path, bool must_be, Tuned *t);
+/* Kernels of a plan that are not cut by the rule. */
+int cli_tuned_kernels(const Plan *p);
+/* --verbose: what a load timed, on stderr. */
+void cli_say_tuning(const TuneReport *r);
+json_t *cli_tuning_json(const TuneReport *r); /* the same; NULL: null */
+const char *cli_tuned_text(Cli *c, const Tuned *t, const char *path);
+json_t *cli_tuned_json(Cli *c, const Tuned *t, const char *path);
 
 /* ==== Drafters (draft.c) ==== */
 

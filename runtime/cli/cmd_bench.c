@@ -182,9 +182,10 @@ static void print_json(Bench *b) {
     if (b->gpu) {
         json_t *prompt = json_object();
         measure_call_json(prompt, b->prompt.seconds, &b->prompt.work, b->prompt.floor, b->limits);
-        json_object_update_new(j, json_pack("{s:s, s:f, s:o, s:o, s:o}", "gpu", dev_info(gpu_device(b->gpu))->name,
+        json_object_update_new(j, json_pack("{s:s, s:f, s:o, s:o, s:o, s:o}", "gpu", dev_info(gpu_device(b->gpu))->name,
                                             "device_bytes", device_memory(b), "limits", measure_limits_json(b->limits),
-                                            "prompt", prompt, "rows", rows_json(b)));
+                                            "prompt", prompt, "rows", rows_json(b), "tuning",
+                                            cli_tuning_json(gpu_tuning(b->gpu))));
     }
     json_print(j, true);
 }

@@ -115,7 +115,12 @@ static int make_module(Job *j, Bound *b, const TextSource *t) {
 }
 
 static int make_plans(Job *j) {
+    Cli *c = j->c;
     FacetInfo *info = &j->contents.info;
+    Tuned tuned;
+    const int code = cli_read_tuned(c, c->o.tuned ? c->o.tuned : cli_tuned_file(c), c->o.tuned != NULL, &tuned);
+    if (code != EXIT_FINE)
+        return code;
     PlanOptions o = {.slots = (int)info->options.slots,
                      .context = info->options.context,
                      .chunk = info->options.chunk,
@@ -125,7 +130,9 @@ static int make_plans(Job *j) {
         PlanTarget t;
         if (!plan_target(a->name, &t))
             ICE("architecture %s was known", a->name);
-        a->plan = plan_generate(j->c->arena, j->contents.module, &t, &o);
+        const PlanChoices choices = tuned_choices(c->arena, &tuned, a->name, NULL);
+        o.choices = &choices;
+        a->plan = plan_generate(c->arena, j->contents.module, &t, &o);
         if (!a->plan)
             return EXIT_INPUT;
         a->n_kernels = a->plan->kernels.n;
@@ -169,10 +176,12 @@ static int compile_arch(Job *j, FacetArch *a) {
     }
     a->cubins = cubins;
     char text[32];
+    const int as_tuned = cli_tuned_kernels(plan);
     if (!c->o.quiet)
-        fprintf(stderr, "%s: %d kernels, %s of code, %.1f s%s\n", a->name, plan->kernels.n,
+        fprintf(stderr, "%s: %d kernels, %s of code, %.1f s%s%s\n", a->name, plan->kernels.n,
                 plan_bytes_text(text, bytes), clock_seconds() - start,
-                cached ? arena_printf(c->arena, " (%d were compiled before)", cached) : "");
+                cached ? arena_printf(c->arena, " (%d were compiled before)", cached) : "",
+                as_tuned ? arena_printf(c->arena, "; %d as they were tuned", as_tuned) : "");
     return EXIT_FINE;
 }
 
@@ -248,6 +257,8 @@ int cmd_compile(Cli *c) {
         return EXIT_INPUT;
     if (ir_looks_like(t.text, t.len))
         return cli_fail(c, EXIT_USAGE, "%s is an IR text: a bundle is made from a model text", t.name);
+    if (c->o.tuned && strcmp(c->o.compile_tune, "off") == 0)
+        return cli_fail(c, EXIT_USAGE, "--tuned and --tune off exclude each other");
     if (!c->o.weights)
         return cli_fail(c, EXIT_USAGE, "give weights with --weights W: shapes and parameters come from their metadata");
     code = compile(&j, &b, &t);

@@ -213,6 +213,16 @@ static void report_cache(const Report *r, Arena *a) {
     buf_free(&b);
 }
 
+static void report_tuned(Cli *c, const Report *r) {
+    const char *path = cli_tuned_file(c);
+    Tuned t;
+    cli_read_tuned(c, path, false, &t);
+    if (path)
+        row_as(r, "tuned", cli_tuned_text(c, &t, path), cli_tuned_json(c, &t, path));
+    else
+        row_as(r, "tuned", "no home directory for this user", json_null());
+}
+
 int cmd_doctor(Cli *c) {
     Arena *a = c->arena;
     Report r = {.json = c->o.json, .j = json_object()};
@@ -232,6 +242,8 @@ int cmd_doctor(Cli *c) {
     int code = report_device(c, &r);
     row(&r, "back ends", "cpu");
     report_cache(&r, a);
+    if (c->o.list_tuned)
+        report_tuned(c, &r);
     if (c->o.json)
         json_print(json_incref(r.j), true);
     json_decref(r.j);

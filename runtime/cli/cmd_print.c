@@ -27,7 +27,9 @@ static bool pipeline_options(const Cli *c, PipelineOptions *p) {
     p->verify_each = o->verify_each;
     p->time = o->time;
     p->out = stdout;
-    if ((o->plan || o->kernels) && (!whole || o->stop_after || o->run_pass))
+    if (o->tuned && !o->plan && !o->kernels)
+        problem = "tuned has a meaning only with --plan or --kernels";
+    else if ((o->plan || o->kernels) && (!whole || o->stop_after || o->run_pass))
         problem = "plan and --kernels are made after all passes";
     else if (o->given[OPT_after] && (o->stop_after || o->run_pass))
         problem = "after goes with neither --stop-after nor --run-pass";
@@ -85,7 +87,13 @@ static int print_plan(Cli *c, const Module *m, const PipelineOptions *p) {
     PlanTarget target;
     if (!plan_target(o->plan_arch, &target))
         return cli_fail(c, EXIT_USAGE, "--arch: there are no kernels for %s", o->plan_arch);
-    const PlanOptions po = {.slots = 1, .context = p->pass.context, .chunk = p->pass.chunk, .wanted = p->pass.rows};
+    Tuned tuned;
+    const int code = cli_read_tuned(c, o->tuned, true, &tuned);
+    if (code != EXIT_FINE)
+        return code;
+    const PlanChoices choices = tuned_choices(c->arena, &tuned, target.arch, NULL);
+    const PlanOptions po = {
+        .slots = 1, .context = p->pass.context, .chunk = p->pass.chunk, .wanted = p->pass.rows, .choices = &choices};
     Plan *plan = plan_generate(c->arena, m, &target, &po);
     if (!plan)
         return EXIT_INPUT;

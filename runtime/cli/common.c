@@ -8,6 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* For shapes that no load before has timed. */
+#define TUNE_SECONDS 2.0
+
 /* Most bytes of a prompt or text: far above any context. */
 #define MAX_INPUT ((size_t)256 << 20)
 
@@ -217,6 +220,8 @@ static void say_session(const Session *s, const char *weights, double seconds) {
         fprintf(stderr, "%d kernels of the bundle", t->kernels);
     fprintf(stderr, "; %.2f GB of weights uploaded in %.2f s (%.2f GB/s); ready in %.2f s\n", bytes / 1e9,
             t->upload_seconds, t->upload_seconds > 0 ? bytes / 1e9 / t->upload_seconds : 0.0, t->ready_seconds);
+    if (gpu_tuning(gpu))
+        cli_say_tuning(gpu_tuning(gpu));
 }
 
 int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Session **out) {
@@ -249,6 +254,7 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
                                  .kernel_cache = cli_kernel_cache(c),
                                  .use_kernel = c->o.use_kernel,
                                  .check_launches = c->o.check_launches,
+                                 .tune = {.file = cli_tuned_file(c), .budget = TUNE_SECONDS},
                                  .timed_rows = c->timed_rows,
                                  .timed_wanted = c->timed_wanted,
                                  .progress = loading,

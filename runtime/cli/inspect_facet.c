@@ -48,10 +48,20 @@ static int64_t cubin_bytes(const FacetArch *a) {
     return n;
 }
 
+/* Kernels of decode matmuls. */
+static int matmuls(const Plan *p) {
+    int n = 0;
+    for (int i = 0; i < p->kernels.n; i++)
+        n += p->kernels.v[i].shape != NULL;
+    return n;
+}
+
 static void print_arch(const FacetArch *a) {
     char text[32];
     printf("\n%s: %d kernels, %s of code, by NVRTC %s\n", a->name, a->n_kernels, plan_bytes_text(text, cubin_bytes(a)),
            a->nvrtc);
+    printf("  decode matmuls: %d kernels cut by rule, %d as they were tuned\n",
+           matmuls(a->plan) - cli_tuned_kernels(a->plan), cli_tuned_kernels(a->plan));
     for (int k = 0; k < BUFFER_KINDS; k++)
         if (buffers_of(a->plan, (BufferKind)k))
             printf("  %-8s %6d buffers  %s\n", buffer_kind_name((BufferKind)k), buffers_of(a->plan, (BufferKind)k),
@@ -121,8 +131,9 @@ static json_t *json_arch(const FacetArch *a) {
                               "phase", json_bytes(p->name, strlen(p->name)), "rows", (json_int_t)p->rows, "wanted",
                               (json_int_t)p->wanted, "capture", (int)p->capture, "launches", p->launches.n));
     }
-    return json_pack("{s:s, s:s, s:i, s:I, s:o, s:o}", "name", a->name, "nvrtc", a->nvrtc, "kernels", a->n_kernels,
-                     "code_bytes", (json_int_t)cubin_bytes(a), "memory", buffers, "phases", phases);
+    return json_pack("{s:s, s:s, s:i, s:i, s:I, s:o, s:o}", "name", a->name, "nvrtc", a->nvrtc, "kernels", a->n_kernels,
+                     "tuned_kernels", cli_tuned_kernels(a->plan), "code_bytes", (json_int_t)cubin_bytes(a), "memory",
+                     buffers, "phases", phases);
 }
 
 static void print_json(const Facet *f, const char *path, int64_t bytes) {

@@ -2,6 +2,7 @@
 #include "runtime/engine/gpu_int.h"
 
 #include "runtime/engine/clock.h"
+#include "runtime/engine/tuned_file.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,22 +138,30 @@ static bool make_plan(Gpu *g) {
         diag_error(g->m->diag, NO_LOC, "there are no kernels for GPUs of architecture %s", arch);
         return false;
     }
-    Plan *plan = plan_generate(g->arena, g->m, &target, &g->o.plan);
-    g->plan = plan;
+    PlanOptions o = g->o.plan;
+    PlanChoices choices;
+    if (gpu_takes_choices(g)) {
+        tuned_file_read(&g->tuned, g->o.tune.file, g->m->diag);
+        choices = tuned_choices(g->arena, &g->tuned, arch, dev_info(g->device)->name);
+        o.choices = &choices;
+    }
+    Plan *plan = plan_generate(g->arena, g->m, &target, &o);
+    g->plan = g->own = plan;
     return plan && (!g->o.use_kernel || replace_kernel(g, plan)) && add_timed_phase(g, plan);
 }
 
 Gpu *gpu_open(const Module *m, const void *const *data, const GpuOptions *o) {
     Arena *arena = arena_new();
     Gpu *g = arena_alloc(arena, sizeof *g);
-    *g = (Gpu){.arena = arena, .m = m, .o = *o, .vocab = find_vocab(m)};
+    *g = (Gpu){.arena = arena, .m = m, .o = *o, .vocab = find_vocab(m), .tuned = {.arena = arena}};
     DevError e = {0};
     const double start = clock_seconds();
     bool ok = open_device(g, &e);
     const bool planned = ok && make_plan(g);
     if (planned) {
         g->lengths = arena_array(arena, (size_t)g->plan->slots, sizeof *g->lengths);
-        ok = gpu_allocate(g, &e) && gpu_load(g, data, &e) && gpu_make_phases(g, &e);
+        ok = gpu_allocate(g, &e) && gpu_load(g, data, &e) && gpu_check_fills(g, &e) && gpu_tune(g, &e) &&
+             gpu_make_phases(g, &e);
     }
     g->stats.ready_seconds = clock_seconds() - start;
     char *warnings = g->cache ? cubin_cache_warnings(g->cache) : NULL;
@@ -213,6 +222,10 @@ const Nvrtc *gpu_nvrtc(const Gpu *g) {
 
 const GpuLoadStats *gpu_load_stats(const Gpu *g) {
     return &g->stats;
+}
+
+const TuneReport *gpu_tuning(const Gpu *g) {
+    return gpu_takes_choices(g) ? &g->tune : NULL;
 }
 
 int gpu_vocab(const Gpu *g) {

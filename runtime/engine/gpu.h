@@ -14,6 +14,7 @@
 #include "runtime/device/compile.h"
 #include "runtime/device/device.h"
 #include "runtime/engine/timeline.h"
+#include "runtime/engine/tune.h"
 #include "runtime/text/text.h"
 
 typedef struct Gpu Gpu;
@@ -35,8 +36,11 @@ typedef struct GpuOptions {
     const char *use_kernel; /* a file whose text takes the place of the kernel named as it is (NAME.cu) */
     const Plan *ready;      /* a plan that is not to be made, whose kernels are not to be compiled; NULL */
     const GpuCubin *cubins; /* of each kernel of `ready` */
-    bool check_launches;    /* no graphs, wait after each launch: a fault then names its kernel */
-    /* Told while things take time; may be NULL. `what`: "compiling kernels", "loading weights". */
+    /* How decode matmuls are cut. Not with `ready` or use_kernel; with a timed phase or check_launches choices are
+     * taken and none is made. */
+    TuneOptions tune;
+    bool check_launches; /* no graphs, wait after each launch: a fault then names its kernel */
+    /* Told while things take time; may be NULL. `what`: "compiling kernels", "loading weights", "tuning kernels". */
     void (*progress)(void *ctx, const char *what, int64_t done, int64_t total, bool bytes);
     void *ctx;
     const volatile bool *cancel; /* set: loading stops soon; may be NULL */
@@ -97,6 +101,8 @@ const Plan *gpu_plan(const Gpu *g);
 Device *gpu_device(const Gpu *g);
 const Nvrtc *gpu_nvrtc(const Gpu *g); /* NULL when the kernels came from a bundle */
 const GpuLoadStats *gpu_load_stats(const Gpu *g);
+/* What tuning found while loading; NULL: no choices were taken or made. */
+const TuneReport *gpu_tuning(const Gpu *g);
 
 /* ==== For measuring ==== */
 

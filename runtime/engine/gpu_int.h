@@ -2,6 +2,7 @@
 #ifndef LAP_ENGINE_GPU_INT_H
 #define LAP_ENGINE_GPU_INT_H
 
+#include "codegen/tuned.h"
 #include "runtime/engine/gpu.h"
 
 /* A launch ready to be made: its kernel, and its arguments as the driver wants them. */
@@ -39,6 +40,9 @@ struct Gpu {
     Arena *arena;
     const Module *m;
     const Plan *plan;
+    Plan *own;   /* the same, when it was made here */
+    Tuned tuned; /* what the file of choices said */
+    TuneReport tune;
     GpuOptions o;
     Device *device;
     DevStream *stream;
@@ -77,13 +81,28 @@ bool gpu_allocate(Gpu *g, DevError *e);
 /* Compiles or takes every kernel, uploads every weight, runs the fill launches. */
 bool gpu_load(Gpu *g, const void *const *data, DevError *e);
 
+/* ==== gpu_tune.c ==== */
+
+/* Whether choices of tuning are taken. */
+static inline bool gpu_takes_choices(const Gpu *g) {
+    return g->o.tune.file && !g->o.ready && !g->o.use_kernel;
+}
+
+/* Between gpu_check_fills() and gpu_make_phases(): times shapes of the plan that the file of choices does not know, as
+ * long as the budget lasts, and changes their kernels to what is chosen. */
+bool gpu_tune(Gpu *g, DevError *e);
+
 /* ==== gpu_launch.c ==== */
 
 /* Arguments and grid of a launch of the plan; 0 for ARG_STAGING, which is the first of a repacking launch. */
 void gpu_make_launch(Gpu *g, const PlanLaunch *from, GpuLaunch *to);
+/* Blocks of a launch that fills the device wait for each other: all must be resident. */
+bool gpu_check_fills(const Gpu *g, DevError *e);
 bool gpu_make_phases(Gpu *g, DevError *e);
 /* The grid for a call of T rows, R wanted. */
 void gpu_grid(const Gpu *g, const PlanLaunch *from, int64_t T, int64_t R, uint32_t grid[3]);
+/* The same with a kernel of which so many blocks are on a multiprocessor at once. */
+void gpu_grid_resident(const Gpu *g, const PlanLaunch *from, int resident, int64_t T, int64_t R, uint32_t grid[3]);
 bool gpu_launch_phase(Gpu *g, GpuPhase *p, int64_t T, int64_t R, const volatile bool *cancel, DevError *e);
 /* The same and a sampler. *whole: false when it was cancelled; then the sampler did not run. */
 bool gpu_launch_sampled(Gpu *g, GpuPhase *p, PickWay way, int64_t T, int64_t R, const volatile bool *cancel,

@@ -12,10 +12,14 @@ static uint64_t argument(const Gpu *g, const PlanArg *a) {
 }
 
 void gpu_grid(const Gpu *g, const PlanLaunch *from, int64_t T, int64_t R, uint32_t grid[3]) {
+    gpu_grid_resident(g, from, g->resident[from->kernel], T, R, grid);
+}
+
+void gpu_grid_resident(const Gpu *g, const PlanLaunch *from, int resident, int64_t T, int64_t R, uint32_t grid[3]) {
     const PlanGrid *p = &from->grid;
     int64_t n[3] = {p->x, p->y, p->z};
     if (p->fill) {
-        const int64_t blocks = (int64_t)dev_info(g->device)->multiprocessors * g->resident[from->kernel];
+        const int64_t blocks = (int64_t)dev_info(g->device)->multiprocessors * resident;
         int64_t most = blocks / p->fill * p->fill;
         most = most < p->fill ? p->fill : most;
         n[0] = n[0] < most ? n[0] : most;
@@ -64,13 +68,20 @@ static DevGraph *make_graph(Gpu *g, const GpuPhase *p, const GpuSampler *sampler
     return dev_graph_new(g->stream, all, n + more, name, e);
 }
 
-/* Blocks of a launch that fills the device wait for each other: all must be resident. */
 static bool check_fill(const Gpu *g, const PlanLaunch *l, DevError *e) {
     const int blocks = dev_info(g->device)->multiprocessors * g->resident[l->kernel];
     return l->grid.fill <= blocks ||
            dev_fail(e, DEV_OTHER, "kernel %s (%s) needs %d blocks at once; GPU %d (%s) holds %d",
                     g->plan->kernels.v[l->kernel].name, l->label, l->grid.fill, dev_info(g->device)->ordinal,
                     dev_info(g->device)->name, blocks);
+}
+
+bool gpu_check_fills(const Gpu *g, DevError *e) {
+    bool ok = true;
+    for (int i = 0; i < g->plan->phases.n; i++)
+        for (int k = 0; k < g->plan->phases.v[i].launches.n && ok; k++)
+            ok = check_fill(g, &g->plan->phases.v[i].launches.v[k], e);
+    return ok;
 }
 
 static void make_samplers(Gpu *g) {
@@ -103,10 +114,7 @@ bool gpu_make_phases(Gpu *g, DevError *e) {
         read_caches(g, p);
         p->launches = arena_array(g->arena, (size_t)p->plan->launches.n + 1, sizeof *p->launches);
         for (int k = 0; k < p->plan->launches.n; k++)
-            if (check_fill(g, &p->plan->launches.v[k], e))
-                gpu_make_launch(g, &p->plan->launches.v[k], &p->launches[k]);
-            else
-                return false;
+            gpu_make_launch(g, &p->plan->launches.v[k], &p->launches[k]);
         for (int way = 0; way < PICK_WAYS; way++)
             p->samplers[way] = gpu_sampler(g, p->plan->graph, (PickWay)way);
         if (p->plan->capture && !g->o.check_launches && !(p->graph = make_graph(g, p, NULL, e)))

@@ -481,6 +481,35 @@ def test_doctor_json():
     assert all(type(m["name"]) is str and type(m["bytes"]) is int for m in j["models"]), j
 
 
+CHOICE = 'choice sm_90a "NVIDIA \\"H\\" 100" %s "linear 64 = Q8_0 64, 1 x 64, rows 8" %s partials 4 ns %d %d\n'
+
+
+def test_doctor_lists_what_was_tuned():
+    cache = os.path.join(TMP, "tuned-kernels")
+    options = ["doctor", "--tuned", "--kernel-cache", cache]
+    j = json.loads(lap(*options, "--json").stdout)["tuned"]
+    assert j["choices"] == [] and j["file"] == os.path.join(cache, "tuned.txt"), j
+    assert "tuned" not in json.loads(lap("doctor", "--json").stdout)
+    os.mkdir(cache)
+    with open(j["file"], "w") as f:
+        f.write("tuned 1\n" + CHOICE % (j["kernels"], "tuned groups 1 stages 5 flight 3", 2000, 1500))
+        f.write(CHOICE % ("k0123456789abcdef", "analytic groups 2 stages 16 flight 16", 7, 7))
+    j = json.loads(lap(*options, "--json").stdout)["tuned"]
+    assert [(c["tuned"], c["of_these_kernels"], c["stages"]) for c in j["choices"]] == [
+        (True, True, 5), (False, False, 16)], j
+    assert (j["choices"][0]["gpu"], j["choices"][0]["rule_seconds"]) == ('NVIDIA "H" 100', 2e-6), j
+    out = lap(*options).stdout.decode()
+    for line in (r"^tuned +%s: 2 shapes$" % re.escape(j["file"]),
+                 r'sm_90a, NVIDIA "H" 100: linear 64 = .*: groups 1 stages 5 flight 3, 1\.5 us for 2\.0 by rule '
+                 r"\(-25\.00 %\)$", r"flight 16, by rule \(of another version's kernels\)$"):
+        assert re.search(line, out, re.M), (line, out)
+    with open(j["file"], "a") as f:
+        f.write("choice of nothing\n")
+    r = lap(*options)
+    assert b"warning: %s: 1 line, the first of them 4, is no choices of tuning" % j["file"].encode() in r.stderr, r.stderr
+    assert b": 2 shapes" in r.stdout, r.stdout
+
+
 def test_quickstart_keeps_its_log():
     folder = os.path.join(TMP, "clone")
     os.makedirs(os.path.join(folder, "bin"))

@@ -48,6 +48,7 @@ class Tests:
         self.places = [x for name in ("driver", "nvrtc", "kernel_cache") if getattr(o, name)
                        for x in ("--" + name.replace("_", "-"), getattr(o, name))]
         self.emulated = bool(o.driver)
+        self.places += ["--tune", "off"] if self.emulated else []
         self.tokens = 12 if self.emulated else TOKENS
         self.rng = random.Random(o.seed)
         self.failed = self.count = 0

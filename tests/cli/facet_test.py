@@ -18,7 +18,7 @@ DRIVER, NVRTC = (["--driver", EMULATED[0]], ["--nvrtc", EMULATED[1]]) if EMULATE
 GPU = "emulated GPU" if EMULATED else "NVIDIA .*"
 TEXT = os.path.join(REPO, "models", "gemma3.lap")
 SHAPE = ["--context", 128, "--chunk", 32]
-HERE_OPTIONS = ["--device", "gpu", *DRIVER, *NVRTC, "--kernel-cache", CACHE]
+HERE_OPTIONS = ["--device", "gpu", *DRIVER, *NVRTC, "--kernel-cache", CACHE] + (["--tune", "off"] if EMULATED else [])
 
 
 def lap(*args, code=0, stdin=None):
@@ -91,6 +91,43 @@ def check_others(b):
     assert json.loads(lap("bench", b.tiny, "--pp", 8, "--tg", 2, "-r", 1, "--json", *b.options).stdout)
 
 
+def write_tuned(b):
+    """A choice for each decode matmul of the tiny model, another number of groups where it has that way."""
+    kernels = json.loads(lap("doctor", "--tuned", "--json").stdout)["tuned"]["kernels"]
+    plan = lap("print", TEXT, "--weights", b.tiny, "--plan", "--arch", "sm_90a", *SHAPE).stdout.decode()
+    shapes = re.findall(r'^kernel .* analytic groups 2 (stages .*) of ("linear .*")$', plan, re.M)
+    assert shapes and " tuned " not in plan, plan
+    path = os.path.join(b.tmp, "elsewhere.txt")
+    with open(path, "w") as f:
+        f.write("tuned 1\n")
+        for cut, shape in shapes:
+            f.write('choice sm_90a "GPU" %s %s tuned groups 1 %s ns 2 1\n' % (kernels, shape, cut))
+    tuned = lap("print", TEXT, "--weights", b.tiny, "--plan", "--arch", "sm_90a", "--tuned", path, *SHAPE).stdout.decode()
+    count = len(re.findall(r"^kernel .* tuned groups 1 ", tuned, re.M))
+    assert count > 0 and tuned != plan, tuned
+    assert plan == lap("print", TEXT, "--weights", b.tiny, "--plan", "--arch", "sm_90a", *SHAPE).stdout.decode()
+    return path, count
+
+
+def check_tuned(b):
+    """A bundle holds the choices that it was compiled with."""
+    path, count = write_tuned(b)
+    bundle = os.path.join(b.tmp, "tuned.facet")
+    compile_it = ["compile", TEXT, "--weights", b.tiny, "--arch", "sm_90a", *NVRTC, "--kernel-cache", CACHE, "-o", bundle,
+                  *SHAPE]
+    r = lap(*compile_it, "--tuned", path)
+    assert "; %d as they were tuned\n" % count in r.stderr.decode(), r.stderr
+    assert json.loads(lap("inspect", bundle, "--json").stdout)["archs"][0]["tuned_kernels"] == count
+    assert re.search(r"decode matmuls: \d+ kernels cut by rule, %d as they were tuned$" % count,
+                     lap("inspect", bundle).stdout.decode(), re.M)
+    prompt = ["-p", "the cat", "-n", 12, "--greedy", "--json", "-q"]
+    tuned = json.loads(lap("run", b.tiny, *prompt, *DRIVER, "--nvrtc", b.tmp, "--facet", bundle).stdout)
+    assert tuned["ids"] == json.loads(lap("run", b.tiny, *prompt, *b.options).stdout)["ids"], tuned
+    r = lap(*compile_it, "--tune", "off")
+    assert "tuned" not in r.stderr.decode().replace("tuned.facet", ""), r.stderr
+    assert json.loads(lap("inspect", bundle, "--json").stdout)["archs"][0]["tuned_kernels"] == 0
+
+
 def check_refusals(b):
     conflicts = b.fails("-c", 64, "--chunk", 16, "--kv-k", "f32", "--set", "a=1")
     for line in ("--context 128, not 64", "--chunk 32, not 16", "--kv-k f16, not f32"):
@@ -120,6 +157,7 @@ def main():
         b = Bundle(tmp)
         check_run(b)
         check_others(b)
+        check_tuned(b)
         check_refusals(b)
     print("ok")
 

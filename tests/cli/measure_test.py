@@ -20,7 +20,8 @@ EXPERTS, CHOSEN, WINDOW, LAYERS = 8, 2, 32, 3
 
 
 def lap(command, *args, code=0):
-    line = [LAP, command, MOE, "--device", "gpu", "--driver", DRIVER, "--nvrtc", NVRTC, "--kernel-cache", CACHE]
+    line = [LAP, command, MOE, "--device", "gpu", "--driver", DRIVER, "--nvrtc", NVRTC, "--kernel-cache", CACHE,
+            "--tune", "off"]
     r = subprocess.run(line + [str(a) for a in args], capture_output=True, timeout=600)
     assert r.returncode == code, "exit code %d, expected %d: %s\n%s" % (r.returncode, code, args, r.stderr.decode())
     return r
@@ -64,7 +65,7 @@ def test_bench_json():
     # two calls of a prompt read what both need twice
     once = as_json("bench", "--pp", 40, "--tg", 1, "--rows", "1", "-r", 1)
     assert 1.5 * once["prompt"]["weight_bytes"] < j["prompt"]["weight_bytes"] < 2 * once["prompt"]["weight_bytes"] + 1
-    assert once["depth"] == 40 and len(once["rows"]) == 1
+    assert once["depth"] == 40 and len(once["rows"]) == 1 and once["tuning"] is None
 
 
 def test_bench_text():
@@ -221,6 +222,21 @@ def test_profile_text():
     for text in (r"^sum +[\d.]+ us of launches as they run: [\d.]+ % of the call; the clock's steps are \d+ ns$",
                  r"^call +[\d.]+ us as a whole, [\d.]+ us \([+-][\d.]+ %\) while launches note their times$"):
         assert re.search(text, out, re.M), out
+
+
+def test_tuning_is_said():
+    """For at most 2 s of timing, on a device a thousand times too slow for it; without it nothing is said."""
+    kept = os.path.join(CACHE, "tuned.txt")
+    args = ["--pp", 4, "--tg", 1, "--rows", "1", "-r", 1, "-v"]
+    assert b"tuning" not in lap("bench", *args).stderr and not os.path.exists(kept)
+    r = lap("bench", *args, "--tune", "auto", "--json")
+    err, j = r.stderr.decode(), json.loads(r.stdout)["tuning"]
+    line = re.search(r"^tuning: (\d+) shapes of decode matmuls known, (\d+) too small, (\d+) timed in ([\d.]+) s", err, re.M)
+    assert line and line[1] == "0" and int(line[2]) > 0 and float(line[4]) < 20, err
+    assert (j["known"], j["small"], len(j["timed"])) == (0, int(line[2]), int(line[3])) and j["seconds"] < 20, j
+    assert all(x["cuts"][x["chosen"]]["seconds"] is not None for x in j["timed"]), j
+    if os.path.exists(kept):
+        os.remove(kept)
 
 
 def test_profile_of_an_edited_kernel():

@@ -57,7 +57,7 @@ static void done(Work *w) {
 }
 
 /* The plan of the text with one piece replaced; NULL after errors. */
-static const Plan *generate(Work *w, const char *from, const char *to) {
+static const Plan *generate_cut(Work *w, const char *from, const char *to, const PlanChoices *choices, int way) {
     const char *at = strstr(w->text.s, from);
     assert_non_null(at);
     Buf text = {0};
@@ -69,8 +69,12 @@ static const Plan *generate(Work *w, const char *from, const char *to) {
     PlanTarget target;
     assert_true(plan_target("sm_90a", &target));
     const PassOptions p = pass_options_default();
-    const PlanOptions o = {.context = p.context, .chunk = p.chunk, .wanted = p.rows};
+    const PlanOptions o = {.context = p.context, .chunk = p.chunk, .wanted = p.rows, .choices = choices, .way = way};
     return plan_generate(w->arena, m, &target, &o);
+}
+
+static const Plan *generate(Work *w, const char *from, const char *to) {
+    return generate_cut(w, from, to, NULL, 0);
 }
 
 static bool launches_from(const Plan *p, const PlanPhase *phase, const char *file) {
@@ -149,6 +153,86 @@ static void chooses_keys_where_it_is_sparse(void **state) {
     }
 }
 
+/* ==== Cuts of decode matmuls ==== */
+
+static int decode_matmul(const Plan *p) {
+    for (int i = 0; i < p->kernels.n; i++)
+        if (p->kernels.v[i].shape && strstr(p->kernels.v[i].shape, "rows 8"))
+            return i;
+    fail_msg("there is no decode matmul");
+    return -1;
+}
+
+/* Of plans that differ in cuts only, kernels have the same names and launches the same arguments. */
+static void same_but_for_cuts(const Plan *a, const Plan *b) {
+    assert_int_equal(a->kernels.n, b->kernels.n);
+    for (int i = 0; i < a->kernels.n; i++) {
+        assert_string_equal(a->kernels.v[i].name, b->kernels.v[i].name);
+        assert_int_equal(a->kernels.v[i].shape == NULL, b->kernels.v[i].shape == NULL);
+    }
+    assert_int_equal(a->phases.n, b->phases.n);
+    for (int i = 0; i < a->phases.n; i++) {
+        assert_int_equal(a->phases.v[i].launches.n, b->phases.v[i].launches.n);
+        for (int k = 0; k < a->phases.v[i].launches.n; k++) {
+            const PlanLaunch *x = &a->phases.v[i].launches.v[k], *y = &b->phases.v[i].launches.v[k];
+            assert_int_equal(x->kernel, y->kernel);
+            assert_memory_equal(&x->grid, &y->grid, sizeof x->grid);
+            assert_int_equal(x->args.n, y->args.n);
+            for (int n = 0; n < x->args.n; n++)
+                assert_int_equal(x->args.v[n].value, y->args.v[n].value);
+        }
+    }
+}
+
+static void cuts_as_chosen(void **state) {
+    (void)state;
+    Work w = after_passes();
+    const Plan *usual = generate(&w, "module", "module");
+    const int k = decode_matmul(usual);
+    const PlanKernel *by_rule = &usual->kernels.v[k];
+    assert_false(by_rule->tuned);
+    bool others = false;
+    for (int way = 1; way < MATMUL_WAYS; way++) {
+        const Plan *p = generate_cut(&w, "module", "module", NULL, way);
+        const PlanKernel *kernel = &p->kernels.v[k];
+        same_but_for_cuts(usual, p);
+        assert_string_equal(kernel->shape, by_rule->shape);
+        if (matmul_cut_same(&kernel->cut, &by_rule->cut))
+            continue;
+        others = true;
+        PlanChoice choice = {by_rule->shape, kernel->cut};
+        PlanChoices choices = {&choice, 1, 1};
+        const Plan *chosen = generate_cut(&w, "module", "module", &choices, 0);
+        same_but_for_cuts(usual, chosen);
+        assert_true(chosen->kernels.v[k].tuned);
+        assert_string_equal(chosen->kernels.v[k].text, kernel->text);
+        assert_int_equal(chosen->kernels.v[k].shared, kernel->shared);
+        assert_int_equal(chosen->kernels.v[k].threads, kernel->threads);
+    }
+    assert_true(others);
+    done(&w);
+}
+
+/* A cut that is none of the ways may come from a damaged file. */
+static void other_cuts_are_not_taken(void **state) {
+    (void)state;
+    static const MatmulCut cuts[] = {{1, 3, 3, 4}, {2, 16, 16, 3}, {2, 2000000, 1, 4}, {0, 0, 0, 0}, {-1, -1, -1, -1}};
+    Work w = after_passes();
+    const Plan *usual = generate(&w, "module", "module");
+    const int k = decode_matmul(usual);
+    for (size_t i = 0; i < COUNTOF(cuts); i++) {
+        PlanChoice choice = {usual->kernels.v[k].shape, cuts[i]};
+        PlanChoices choices = {&choice, 1, 1};
+        const Plan *p = generate_cut(&w, "module", "module", &choices, 0);
+        assert_false(p->kernels.v[k].tuned);
+        assert_string_equal(p->kernels.v[k].text, usual->kernels.v[k].text);
+    }
+    PlanChoice by_rule = {usual->kernels.v[k].shape, usual->kernels.v[k].cut};
+    PlanChoices choices = {&by_rule, 1, 1};
+    assert_false(generate_cut(&w, "module", "module", &choices, 0)->kernels.v[k].tuned);
+    done(&w);
+}
+
 static void refuses_what_no_kernel_does(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNTOF(wrong); i++) {
@@ -167,6 +251,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attends_as_chosen),
         cmocka_unit_test(chooses_keys_where_it_is_sparse),
+        cmocka_unit_test(cuts_as_chosen),
+        cmocka_unit_test(other_cuts_are_not_taken),
         cmocka_unit_test(refuses_what_no_kernel_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

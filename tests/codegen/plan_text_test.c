@@ -55,6 +55,11 @@ static void means_what_it_says(void **state) {
     assert_int_equal(p->slots, 2);
     assert_int_equal(plan_bytes(p, BUFFER_K), 2 * 4096);
     assert_int_equal(plan_bytes(p, BUFFER_TILES), 4352);
+    assert_true(p->kernels.v[1].tuned);
+    assert_string_equal(p->kernels.v[1].shape, "linear 32 = Q8_0 64, 1 x 64, rows 8");
+    static const MatmulCut cut = {.groups = 1, .stages = 5, .flight = 3, .partials = 4};
+    assert_true(matmul_cut_same(&p->kernels.v[1].cut, &cut));
+    assert_null(p->kernels.v[2].shape);
     const PlanLaunch *l = &p->phases.v[0].launches.v[0];
     assert_int_equal(l->grid.fill, 2);
     assert_int_equal(l->grid.z, 2);
@@ -113,6 +118,11 @@ static const struct {
     {"kernel matmul_1 from", "kernel \"../m\" from", "expected the name of a kernel, not a string"},
     {"kernel matmul_1 from", "kernel a.b from", "expected the name of a kernel, not 'a.b'"},
     {"threads 128", "threads 2048", "the threads of a block must be a whole number from 1 to 1024"},
+    {"tuned groups", "tuner groups", "expected tuned or analytic, not 'tuner'"},
+    {"groups 1", "groups 3", "a part of the cut must be a whole number from 1 to 2"},
+    {"stages 5", "stages 17", "a part of the cut must be a whole number from 1 to 16"},
+    {"stages 5", "", "expected 'stages', not 'flight'"},
+    {"of \"linear 32 = Q8_0 64, 1 x 64, rows 8\"", "", "expected 'of', not the end of the line"},
     {"call b0 bytes 1024", "call b0 bytes 4097", "the bytes of the call must be a whole number from 16 to 4096"},
     {"call b0 bytes", "call b1 bytes", "the buffer of a call is of kind call, not slab"},
     {"call b0 bytes", "call b99 bytes", "there is no buffer b99; above this line there are 12"},

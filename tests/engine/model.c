@@ -106,6 +106,7 @@ void model_open(Model *m, const ModelOptions *o, const Places *p) {
         .plan = {.slots = o->slots, .context = o->context, .chunk = o->chunk, .wanted = 16},
         .timed_rows = o->timed_rows,
         .timed_wanted = o->timed_wanted,
+        .tune = o->tune,
     };
     m->gpu = m->eval ? gpu_open(m->module, m->data, &g) : NULL;
     must(m, m->gpu != NULL);

@@ -33,6 +33,7 @@ typedef struct ModelOptions {
     int slots;
     int64_t context, chunk;
     int64_t timed_rows, timed_wanted; /* as GpuOptions has them */
+    TuneOptions tune;
 } ModelOptions;
 
 /* K/V in f16 on both. Prints and exits where something fails. */

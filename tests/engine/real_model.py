@@ -36,7 +36,8 @@ def compare_perplexity(o, gpu):
     print("evaluator      perplexity %.4f  %6.1f s" % (want["perplexity"], want["seconds"]))
     ok = True
     for kv in KV_TYPES:
-        got = perplexity(o, o.gpu_weights or o.model, ["--device", "gpu", "--kv-k", kv, "--kv-v", kv] + gpu)
+        got = perplexity(o, o.gpu_weights or o.model, ["--device", "gpu", "--kv-k", kv, "--kv-v", kv] +
+                         (["--tune", "off"] if o.driver else []) + gpu)
         off = got["perplexity"] / want["perplexity"] - 1
         near = got["scored"] == want["scored"] and abs(off) <= MOST_DIFFERENCE
         ok = ok and near

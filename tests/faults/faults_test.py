@@ -28,7 +28,7 @@ TMP = tempfile.mkdtemp(prefix="lap-faults-")
 TINY = os.path.join(TMP, "tiny.gguf")
 WARM = os.path.join(TMP, "warm")  # every kernel of RUN
 RUN = ["run", TINY, "-p", "the", "-n", "6", "--greedy", "--set", "L=1", "--chunk", "16", "--context", "128"]
-GPU = ["--device", "gpu"] + ([] if REAL else ["--driver", DRIVER])
+GPU = ["--device", "gpu", "--tune", "off"] + ([] if REAL else ["--driver", DRIVER])
 
 
 def compiler(nvrtc):

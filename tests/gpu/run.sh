@@ -70,6 +70,7 @@ models() {
     for kind in dense moe ple odd; do
         check "sequences-$kind" "$build/tests/engine/sequences_test" "$fixtures/$kind/model.gguf"
     done
+    check tune "$build/tests/engine/tune_test" "$cache/tune"
     check times "$build/tests/engine/times_test" "$fixtures/moe/model.gguf"
     check picks "$build/tests/engine/pick_test" "$fixtures/dense/model.gguf"
     check drafters "$build/tests/engine/drafters_test" "$fixtures" gpu

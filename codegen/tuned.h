@@ -1,0 +1,52 @@
+/* tuned.h - what timing found of the ways to cut decode matmuls, as a text that is kept from run to run.
+ *
+ * One thing a line; words, strings and comments as in docs/ir.md:
+ *
+ *   tuned 1
+ *   choice ARCH GPU KERNELS SHAPE CUT ns RULE CHOSEN
+ *
+ *   GPU      its name, a string: "NVIDIA H100 80GB HBM3"
+ *   KERNELS  tuned_kernels() of the program that timed: with other kernels the choice means nothing
+ *   SHAPE    a string, as PlanKernel.shape
+ *   CUT      tuned|analytic groups N stages N flight N partials N; analytic: none was faster than the rule's
+ *   RULE, CHOSEN  how long a stretch of a step took with the rule's cut and with this one
+ *
+ * The text may be hostile: lines that are not so are left out and counted, and a choice is taken only when it is a way
+ * to cut that shape (PlanOptions.choices).
+ */
+#ifndef LAP_CODEGEN_TUNED_H
+#define LAP_CODEGEN_TUNED_H
+
+#include "codegen/plan.h"
+
+typedef struct TunedEntry {
+    const char *arch, *gpu, *kernels, *shape;
+    bool tuned; /* else the rule's cut was the fastest */
+    MatmulCut cut;
+    int64_t rule_ns, chosen_ns;
+} TunedEntry;
+
+enum { MAX_TUNED = 4096, MAX_TUNED_TEXT = 2 << 20 /* bytes */ };
+
+typedef struct Tuned {
+    Arena *arena; /* holds everything */
+    VEC(TunedEntry) entries;
+    int dropped, first_dropped; /* lines that were left out, and the number of the first */
+} Tuned;
+
+/* Adds what a text says; of lines about the same thing the last counts. */
+void tuned_read(Tuned *t, const char *text, size_t len);
+void tuned_print(Buf *out, const Tuned *t);
+
+/* The entry of that GPU, kernels and shape; NULL: none. */
+const TunedEntry *tuned_find(const Tuned *t, const char *arch, const char *gpu, const char *kernels, const char *shape);
+/* Adds or replaces; strings are not copied. When there are MAX_TUNED the oldest goes. */
+void tuned_put(Tuned *t, const TunedEntry *e);
+
+/* Names the texts of the kernels that are timed, the rule and the ways of this program; one word. */
+const char *tuned_kernels(Arena *a);
+/* Cuts other than the rule's for a plan with this program's kernels. gpu NULL: of any GPU of the architecture, the
+ * newest first. */
+PlanChoices tuned_choices(Arena *a, const Tuned *t, const char *arch, const char *gpu);
+
+#endif

@@ -1,0 +1,71 @@
+/* tuned_file.c - see tuned_file.h. */
+#include "runtime/engine/tuned_file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const char *tuned_file_path(Arena *a, const char *kernel_cache) {
+    return arena_printf(a, "%s/tuned.txt", kernel_cache);
+}
+
+/* At most a byte more than such a file may have, so that a larger one is seen to be. */
+static bool read_all(const char *path, Buf *to) {
+    FILE *f = fopen(path, "rb");
+    struct stat st;
+    char block[65536];
+    if (!f)
+        return errno == ENOENT || errno == ENOTDIR;
+    bool ok = fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
+    errno = ok ? 0 : EINVAL;
+    for (size_t n; ok && to->n <= MAX_TUNED_TEXT && (n = fread(block, 1, sizeof block, f)) > 0;)
+        buf_bytes(to, block, n);
+    ok = ok && !ferror(f);
+    const int error = errno;
+    fclose(f);
+    errno = error;
+    return ok;
+}
+
+bool tuned_file_read(Tuned *t, const char *path, Diag *diag) {
+    Buf text = {0};
+    const bool ok = read_all(path, &text);
+    if (!ok)
+        diag_warning(diag, NO_LOC, "choices of tuning cannot be read: %s: %s", path, strerror(errno));
+    else
+        tuned_read(t, text.n ? text.s : "", text.n);
+    if (t->dropped)
+        diag_warning(diag, NO_LOC, "%s: %d line%s, the first of them %d, %s no choices of tuning and left out", path,
+                     t->dropped, t->dropped == 1 ? "" : "s", t->first_dropped, t->dropped == 1 ? "is" : "are");
+    buf_free(&text);
+    return ok;
+}
+
+static bool write_whole(const char *path, const Buf *text) {
+    FILE *f = fopen(path, "wb");
+    if (!f)
+        return false;
+    bool ok = fwrite(text->s, 1, text->n, f) == text->n;
+    return fclose(f) == 0 && ok;
+}
+
+void tuned_file_add(const Tuned *fresh, const char *path, Diag *diag) {
+    Tuned all = {.arena = arena_new()};
+    Buf text = {0};
+    if (read_all(path, &text))
+        tuned_read(&all, text.n ? text.s : "", text.n);
+    text.n = 0;
+    for (int i = 0; i < fresh->entries.n; i++)
+        tuned_put(&all, &fresh->entries.v[i]);
+    tuned_print(&text, &all);
+    const char *beside = arena_printf(all.arena, "%s.new-%ld", path, (long)getpid());
+    if (!write_whole(beside, &text) || rename(beside, path) != 0) {
+        diag_warning(diag, NO_LOC, "choices of tuning cannot be kept in %s: %s; they will be made again next time",
+                     path, strerror(errno));
+        unlink(beside);
+    }
+    buf_free(&text);
+    arena_free(all.arena);
+}

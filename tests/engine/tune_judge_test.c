@@ -1,0 +1,164 @@
+/* tune_judge_test.c - which cut is taken from times, and the file in which choices are kept. */
+#include "runtime/engine/tune.h"
+#include "runtime/engine/tuned_file.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+/* cmocka needs those before */
+#include <cmocka.h>
+
+/* ==== The decision ==== */
+
+static const struct {
+    const char *what;
+    double share;
+    double seconds[3][TUNE_ROUNDS]; /* the first below 0: cannot be had */
+    int chosen;
+} cases[] = {
+    {"the rule is fastest", 0.5, {{1, 1, 1, 1, 1}, {1.1, 1.1, 1.1, 1.1, 1.1}, {1.2, 1.2, 1.2, 1.2, 1.2}}, 0},
+    {"the fastest is taken", 0.5, {{1, 1, 1, 1, 1}, {0.9, 0.9, 0.9, 0.9, 0.9}, {0.8, 0.8, 0.8, 0.8, 0.8}}, 2},
+    {"less than 2 % of its part", 0.5, {{1, 1, 1, 1, 1}, {.991, .991, .991, .991, .991}, {2, 2, 2, 2, 2}}, 0},
+    {"more than 2 % of its part", 0.4, {{1, 1, 1, 1, 1}, {.991, .991, .991, .991, .991}, {2, 2, 2, 2, 2}}, 1},
+    {"slower in one round", 0.5, {{1, 1, 1, 1, 1}, {0.9, 0.9, 1.01, 0.9, 0.9}, {2, 2, 2, 2, 2}}, 0},
+    {"as fast in one round", 0.5, {{1, 1, 0.9, 1, 1}, {0.9, 0.9, 0.9, 0.9, 0.9}, {2, 2, 2, 2, 2}}, 0},
+    {"a clock that rises", 0.5, {{5, 4, 3, 2, 1}, {4.5, 3.6, 2.7, 1.8, 0.9}, {9, 9, 9, 9, 9}}, 1},
+    {"one that cannot be had", 0.5, {{1, 1, 1, 1, 1}, {-1}, {0.9, 0.9, 0.9, 0.9, 0.9}}, 2},
+    {"a device without a clock", 0.5, {{0}, {0}, {0}}, 0},
+};
+
+static void takes_what_is_faster(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        TuneRow row = {.share = cases[i].share, .n = 3};
+        double seconds[3][TUNE_ROUNDS];
+        memcpy(seconds, cases[i].seconds, sizeof seconds);
+        for (int k = 0; k < 3; k++)
+            row.times[k].seconds = seconds[k][0] < 0 ? -1 : 0;
+        tune_judge(seconds, &row);
+        if (row.chosen != cases[i].chosen)
+            fail_msg("%s: %d is taken, not %d", cases[i].what, row.chosen, cases[i].chosen);
+    }
+    TuneRow row = {.share = 1, .n = 2};
+    double seconds[2][TUNE_ROUNDS] = {{5, 1, 4, 2, 3}, {9, 7, 6, 8, 5}};
+    tune_judge(seconds, &row);
+    assert_true(row.times[0].seconds == 3 && row.times[1].seconds == 7);
+}
+
+/* ==== The file ==== */
+
+#define KERNELS "k0123456789abcdef"
+
+static void write_file(const char *path, const char *text) {
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static Tuned read_file(const char *path, char **messages) {
+    Tuned t = {.arena = arena_new()};
+    Diag *diag = diag_new();
+    tuned_file_read(&t, path, diag);
+    assert_int_equal(diag_errors(diag), 0);
+    *messages = diag_text(diag);
+    diag_free(diag);
+    return t;
+}
+
+static void add(const char *path, const char *shape, int stages, char **messages) {
+    Tuned t = {.arena = arena_new()};
+    Diag *diag = diag_new();
+    const TunedEntry e = {"sm_90a", "GPU", KERNELS, shape, true, {1, stages, 2, 4}, 2, 1};
+    tuned_put(&t, &e);
+    tuned_file_add(&t, path, diag);
+    assert_int_equal(diag_errors(diag), 0);
+    *messages = diag_text(diag);
+    diag_free(diag);
+    arena_free(t.arena);
+}
+
+static int stages_of(const Tuned *t, const char *shape) {
+    const TunedEntry *e = tuned_find(t, "sm_90a", "GPU", KERNELS, shape);
+    return e ? e->cut.stages : 0;
+}
+
+static void file_keeps_what_is_added(void **state) {
+    (void)state;
+    const char *path = SCRATCH "/tuned-here.txt";
+    char *said;
+    unlink(path);
+    Tuned t = read_file(path, &said);
+    assert_string_equal(said, "");
+    assert_int_equal(t.entries.n, 0);
+    free(said);
+    arena_free(t.arena);
+    static const char *const shapes[] = {"one", "two", "one"};
+    for (int i = 0; i < 3; i++) {
+        add(path, shapes[i], 5 + i, &said);
+        assert_string_equal(said, "");
+        free(said);
+    }
+    t = read_file(path, &said);
+    assert_int_equal(t.entries.n, 2);
+    assert_int_equal(stages_of(&t, "one"), 7);
+    assert_int_equal(stages_of(&t, "two"), 6);
+    free(said);
+    arena_free(t.arena);
+    unlink(path);
+}
+
+static void damage_is_said_and_mended(void **state) {
+    (void)state;
+    const char *path = SCRATCH "/tuned-damaged.txt";
+    char *said;
+    write_file(path, "tuned 1\nnonsense\nchoice sm_90a \"GPU\" " KERNELS
+                     " \"two\" tuned groups 1 stages 9 flight 2 partials 4 ns 2 1\nchoice sm_90a \"GPU\n");
+    Tuned t = read_file(path, &said);
+    assert_non_null(strstr(said, "tuned-damaged.txt: 2 lines, the first of them 2, are no choices of tuning"));
+    assert_int_equal(stages_of(&t, "two"), 9);
+    free(said);
+    arena_free(t.arena);
+    add(path, "one", 5, &said);
+    free(said);
+    t = read_file(path, &said);
+    assert_string_equal(said, "");
+    assert_int_equal(stages_of(&t, "two"), 9);
+    assert_int_equal(stages_of(&t, "one"), 5);
+    free(said);
+    arena_free(t.arena);
+    unlink(path);
+}
+
+/* A folder in its place, a folder that is not there: a warning, and nothing is left behind. */
+static void what_cannot_be_kept_is_a_warning(void **state) {
+    (void)state;
+    const char *path = SCRATCH "/tuned-folder.txt";
+    char *said;
+    mkdir(path, 0777);
+    Tuned t = read_file(path, &said);
+    assert_non_null(strstr(said, "warning: choices of tuning cannot be read"));
+    free(said);
+    arena_free(t.arena);
+    add(path, "one", 5, &said);
+    assert_non_null(strstr(said, "warning: choices of tuning cannot be kept in"));
+    free(said);
+    assert_int_equal(rmdir(path), 0);
+    add(SCRATCH "/no/such/tuned.txt", "one", 5, &said);
+    assert_non_null(strstr(said, "cannot be kept in " SCRATCH "/no/such/tuned.txt: No such file"));
+    free(said);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(takes_what_is_faster),
+        cmocka_unit_test(file_keeps_what_is_added),
+        cmocka_unit_test(damage_is_said_and_mended),
+        cmocka_unit_test(what_cannot_be_kept_is_a_warning),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
