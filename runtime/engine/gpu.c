@@ -126,6 +126,18 @@ static bool add_timed_phase(const Gpu *g, Plan *plan) {
     return phase < 0 || plan_time_phase(plan, phase, g->m->diag);
 }
 
+/* For the chunk that is asked for, or for one that fits into the memory that is free now. */
+static Plan *generate_plan(const Gpu *g, const PlanTarget *target) {
+    ChunkRoom room = {.multiprocessors = dev_info(g->device)->multiprocessors};
+    DevError e = {0};
+    if (!g->o.choose)
+        return plan_generate(g->arena, g->m, target, &g->o.plan);
+    if (dev_memory(g->device, &room.free_bytes, &room.total_bytes, &e))
+        return chunk_choose(g->arena, g->o.choose, target, &room);
+    gpu_fail(g->m->diag, &e);
+    return NULL;
+}
+
 static bool make_plan(Gpu *g) {
     if (g->o.ready) {
         g->plan = g->o.ready;
@@ -137,7 +149,7 @@ static bool make_plan(Gpu *g) {
         diag_error(g->m->diag, NO_LOC, "there are no kernels for GPUs of architecture %s", arch);
         return false;
     }
-    Plan *plan = plan_generate(g->arena, g->m, &target, &g->o.plan);
+    Plan *plan = generate_plan(g, &target);
     g->plan = plan;
     return plan && (!g->o.use_kernel || replace_kernel(g, plan)) && add_timed_phase(g, plan);
 }

@@ -71,6 +71,7 @@ models() {
         check "sequences-$kind" "$build/tests/engine/sequences_test" "$fixtures/$kind/model.gguf"
     done
     check times "$build/tests/engine/times_test" "$fixtures/moe/model.gguf"
+    check chunk "$build/tests/engine/chunk_test" "$fixtures/dense/model.gguf"
     check picks "$build/tests/engine/pick_test" "$fixtures/dense/model.gguf"
     check drafters "$build/tests/engine/drafters_test" "$fixtures" gpu
     for kind in dense ple; do
