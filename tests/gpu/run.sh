@@ -84,6 +84,18 @@ models() {
     check facet python3 "$repo/tests/cli/facet_test.py" "$build/lap" "$cache"
 }
 
+# Mean KL divergence of the logits in each storage type, over 2,048 positions: the tables are in storage-NAME.log.
+storage() {
+    local kind options=(--kernel-cache "$cache")
+    for kind in dense moe; do
+        check "storage-$kind" "$build/tests/engine/storage_kl" "${options[@]}" "$fixtures/$kind/model.gguf" "$logs"
+    done
+    if [ -e "$model" ]; then
+        check storage-real "$build/tests/engine/storage_kl" "${options[@]}" --limit 1e-3 --text \
+            "$repo/tests/data/constitution.txt" "$model" "$logs"
+    fi
+}
+
 # Perplexity, logits along a text, greedy tokens: the table is in real-model.log.
 real_model() {
     check real-model python3 "$repo/tests/engine/real_model.py" "$build/lap" "$build/tests/engine/real_gpu" "$cache" \
@@ -125,6 +137,7 @@ if [ $sanitize = yes ]; then
 else
     programs
     models
+    storage
     real_model
 fi
 summary
