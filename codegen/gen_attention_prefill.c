@@ -1,13 +1,23 @@
 /* gen_attention_prefill.c - attention of many rows of one sequence: attention_heads.cu prepares the queries and stores
- * keys and values, then attention_prefill.cu attends; to blocks of keys that were chosen in between if it is sparse.
+ * keys and values, then attention_prefill.cu or attention_wgmma.cu attends; to blocks of keys that were chosen in
+ * between if it is sparse.
  */
 #include "codegen/gen_attention_int.h"
+#include <stdio.h>
 
 /* Query rows of a block, keys of a tile, and blocks of a multiprocessor: kernels/attention_prefill.cu. */
 typedef struct PrefillShape {
     int most_dim; /* for heads up to this */
     int queries, keys, blocks;
 } PrefillShape;
+
+/* The kernel of a launch. */
+typedef struct PrefillKernel {
+    const char *file;
+    int queries, threads, blocks; /* query rows of a block */
+    int64_t shared;
+    char defines[100];
+} PrefillKernel;
 
 /* Best first for each dim; the first that fits is taken. */
 static const PrefillShape prefill_shapes[] = {
@@ -28,15 +38,50 @@ static int64_t prefill_shared(const KvLayout *l, const PrefillShape *s) {
     return s->queries * line_bytes(l->k_dim) + keys + values + exchange + 4 * s->queries;
 }
 
+enum { GROUP_TILE = 64, GROUP_THREADS = 384, ATOM = 1 << 10 }; /* keys; dynamic memory begins at an atom */
+
+/* kernels/attention_wgmma.cu and attention_wgmma_wide.cu: the layouts that they can do, and what they need. */
+static bool group_kernel(const KvLayout *l, int64_t room, PrefillKernel *out) {
+    enum { QUERIES = 128, STAGES = 2, BARRIERS = 128 };
+    enum { WIDE_QUERIES = 64, WIDE_NUMBERS = 7, CHUNKS = 8, CHUNK = 16 << 10, WIDE_BARRIERS = 256 };
+    const int64_t row = 2 * (int64_t)l->k_dim;
+    *out = (PrefillKernel){.file = "attention_wgmma.cu", .queries = QUERIES, .threads = GROUP_THREADS, .blocks = 1};
+    out->shared = (QUERIES + 2 * STAGES * GROUP_TILE) * row + 4 * QUERIES + BARRIERS;
+    if (l->k_dim > 256) {
+        out->file = "attention_wgmma_wide.cu";
+        out->queries = WIDE_QUERIES;
+        out->shared = WIDE_QUERIES * (row + 2 * 2 * GROUP_TILE + 4 * WIDE_NUMBERS) + CHUNKS * CHUNK + WIDE_BARRIERS;
+    }
+    return !kv_group(l->k_type) && !kv_group(l->v_type) && l->k_dim == l->v_dim &&
+           (l->k_dim == 64 || l->k_dim == 128 || l->k_dim == 256 || l->k_dim == 512) && out->shared + ATOM <= room;
+}
+
 /* more: bytes of shared memory besides the tiles. */
-static const PrefillShape *choose_prefill(Gen *g, const Attention *a, int64_t more) {
-    const int dim = a->layout->k_dim > a->layout->v_dim ? a->layout->k_dim : a->layout->v_dim;
-    for (size_t i = 0; i < COUNTOF(prefill_shapes); i++)
-        if (dim <= prefill_shapes[i].most_dim &&
-            prefill_shared(a->layout, &prefill_shapes[i]) + more <= g->target->shared_per_block)
-            return &prefill_shapes[i];
-    gen_fail(g, a->attend, "no tile of attention over heads of %d fits the shared memory of %s", dim, g->target->arch);
-    return &prefill_shapes[0];
+static PrefillKernel choose_prefill(Gen *g, const Attention *a, int64_t more) {
+    const KvLayout *l = a->layout;
+    const int64_t room = g->target->shared_per_block - more;
+    const int dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
+    PrefillKernel k;
+    if (!g->target->wgmma || !group_kernel(l, room, &k)) {
+        const PrefillShape *s = NULL;
+        for (size_t i = 0; !s && i < COUNTOF(prefill_shapes); i++)
+            if (dim <= prefill_shapes[i].most_dim && prefill_shared(l, &prefill_shapes[i]) <= room)
+                s = &prefill_shapes[i];
+        if (!s) {
+            gen_fail(g, a->attend, "no tile of attention over heads of %d fits the shared memory of %s", dim,
+                     g->target->arch);
+            s = &prefill_shapes[0];
+        }
+        k = (PrefillKernel){.file = "attention_prefill.cu",
+                            .queries = s->queries,
+                            .threads = 32 * (s->queries / 32) * attention_column_groups(l),
+                            .blocks = s->blocks,
+                            .shared = prefill_shared(l, s)};
+        snprintf(k.defines, sizeof k.defines, "#define ATT_QUERIES %d\n#define ATT_TILE %d\n#define ATT_BLOCKS %d\n",
+                 s->queries, s->keys, s->blocks);
+    }
+    k.shared += more;
+    return k;
 }
 
 void attention_heads_launch(Gen *g, const Attention *a, const Body *bodies, int n_bodies, PlanArg q16) {
@@ -66,7 +111,7 @@ void attention_heads_launch(Gen *g, const Attention *a, const Body *bodies, int 
 void attention_prefill(Gen *g, const Attention *a) {
     const bool sparse = attention_sparse_applies(g, a);
     const SparsePart part = sparse ? attention_sparse_part(g, a) : (SparsePart){.defines = ""};
-    const PrefillShape *s = choose_prefill(g, a, part.shared);
+    const PrefillKernel k = choose_prefill(g, a, part.shared);
     const int64_t heads = a->attend->type.dim[1];
     const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
     const int64_t q16 = gen_scratch(g, gen_most(g, a->query_dim) * heads * a->layout->k_dim * 2, g->group);
@@ -76,13 +121,11 @@ void attention_prefill(Gen *g, const Attention *a) {
     Buf b = {0};
     attention_defines(a, &b);
     buf_str(&b, part.defines);
-    buf_printf(&b, "#define ATT_QUERIES %d\n#define ATT_TILE %d\n#define ATT_BLOCKS %d\n", s->queries, s->keys,
-               s->blocks);
-    const int threads = 32 * (s->queries / 32) * attention_column_groups(a->layout);
-    const int kernel = gen_kernel(g, "attention_prefill.cu", "ATT_NAME", "attention_prefill", b.s, bodies, 2, threads,
-                                  prefill_shared(a->layout, s) + part.shared, s->blocks);
+    buf_str(&b, k.defines);
+    const int kernel =
+        gen_kernel(g, k.file, "ATT_NAME", "attention_prefill", b.s, bodies, 2, k.threads, k.shared, k.blocks);
     buf_free(&b);
-    PlanGrid grid = {.x = heads, .y = 1, .z = 1, .rows = gen_count(a->query_dim), .axis = 1, .per = s->queries};
+    PlanGrid grid = {.x = heads, .y = 1, .z = 1, .rows = gen_count(a->query_dim), .axis = 1, .per = k.queries};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, attention_label(g, a), a->attend->loc);
     launch_arg(g, l, arg_at(g->scratch_buffer, q16));
     attention_cache_args(g, a, l);

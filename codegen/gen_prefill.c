@@ -1,16 +1,16 @@
-/* gen_prefill.c - matmuls of many rows: input as f16 records, then tensor-core tiles; experts sorted first. */
+/* gen_prefill.c - matmuls of many rows: input as f16 records or atoms, then tensor-core tiles; experts sorted first. */
 #include "codegen/gen_matmul_int.h"
 #include "codegen/prefill_shape.h"
 
 /* ==== Records ==== */
 
 int64_t gen_records(Gen *g, int64_t k, int64_t most) {
-    return gen_scratch(g, ceil_div(k, RECORD_K) * ceil_div(most, ROWS_OF_TILE) * RECORD, g->group);
+    return gen_scratch(g, prefill_x_bytes(k, most, g->target->wgmma), g->group);
 }
 
 static int input_kernel(Gen *g, int64_t k, int64_t entries, int64_t divide) {
     Buf b = {0};
-    prefill_input_defines(k, entries, divide, &b);
+    prefill_input_defines(k, entries, g->target->wgmma, divide, &b);
     const int kernel = gen_kernel(g, "matmul_input.cu", "IN_NAME", "input", b.s, NULL, 0, INPUT_THREADS, 0, 1);
     buf_free(&b);
     return kernel;
@@ -28,29 +28,30 @@ void gen_input_launch(Gen *g, const Loc *x, int64_t records, int64_t k, int64_t 
 
 /* ==== Matmul ==== */
 
-/* NULL after gen_fail. */
-static const PrefillCut *choose_cut(Gen *g, const MatmulShape *s) {
-    const PrefillCut *c = prefill_cut_fit(s, g->target->shared_per_block);
-    if (!c)
+/* False after gen_fail. */
+static bool choose_cut(Gen *g, const MatmulShape *s, PrefillCut *c) {
+    if (!prefill_cut(s, g->target->shared_per_block, g->target->wgmma, c)) {
         gen_fail(g, NULL, "no tile of a prefill matmul fits the shared memory of %s", g->target->arch);
-    return c;
+        return false;
+    }
+    return true;
 }
 
 static int prefill_kernel(Gen *g, const MatmulShape *s, int64_t entries, bool grouped, const PrefillCut *c) {
     Buf b = {0};
     prefill_defines(s, c, entries, grouped, &b);
-    const int kernel = gen_kernel(g, "matmul_prefill.cu", "PF_NAME", grouped ? "experts_prefill" : "prefill", b.s, NULL,
-                                  0, prefill_threads(c), prefill_shared(s, c), c->blocks);
+    const int kernel = gen_kernel(g, prefill_file(c), "PF_NAME", grouped ? "experts_prefill" : "prefill", b.s, NULL, 0,
+                                  prefill_threads(c), prefill_shared(s, c), c->blocks);
     buf_free(&b);
     return kernel;
 }
 
 void gen_prefill_launch(Gen *g, const NodeVec *mains, const MatmulShape *s, int64_t records, const Loc *out,
                         int64_t most, int64_t dim, SrcLoc loc) {
-    const PrefillCut *c = choose_cut(g, s);
-    if (!c)
+    PrefillCut c;
+    if (!choose_cut(g, s, &c))
         return;
-    const int kernel = prefill_kernel(g, s, most, false, c);
+    const int kernel = prefill_kernel(g, s, most, false, &c);
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, mains), loc);
     gen_matmul_weights(g, mains, l);
@@ -115,15 +116,15 @@ void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const L
         gen_fail(g, w, "%lld experts: a GPU sorts rows by at most %d", (long long)experts, MOST_EXPERTS);
         return;
     }
-    const PrefillCut *c = choose_cut(g, s);
-    if (!c)
+    PrefillCut c;
+    if (!choose_cut(g, s, &c))
         return;
-    const ExpertLists lists = expert_lists(g, experts, most * k_experts, c);
+    const ExpertLists lists = expert_lists(g, experts, most * k_experts, &c);
     const int64_t records = gen_records(g, s->k, lists.entries);
     gen_place_results(g, &m->main, most, k_experts, 1);
-    sort_launch(g, &lists, ids, experts, k_experts, c, dim, loc);
+    sort_launch(g, &lists, ids, experts, k_experts, &c, dim, loc);
     gather_launch(g, &lists, x, records, s->k, pairs ? 1 : k_experts, dim, loc);
-    const int kernel = prefill_kernel(g, s, lists.entries, true, c);
+    const int kernel = prefill_kernel(g, s, lists.entries, true, &c);
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), loc);
     gen_matmul_weights(g, &m->main, l);

@@ -13,9 +13,9 @@ enum { FEW = 16, CALL_ALIGN = 64 };
 /* ==== Targets ==== */
 
 static const PlanTarget targets[] = {
-    {"sm_80", 163 << 10, false},  {"sm_86", 99 << 10, false},  {"sm_87", 163 << 10, false},
-    {"sm_89", 99 << 10, false},   {"sm_90a", 227 << 10, true}, {"sm_100a", 227 << 10, true},
-    {"sm_103a", 227 << 10, true}, {"sm_120a", 99 << 10, true}, {"sm_121a", 99 << 10, true},
+    {"sm_80", 163 << 10, false, false},  {"sm_86", 99 << 10, false, false},  {"sm_87", 163 << 10, false, false},
+    {"sm_89", 99 << 10, false, false},   {"sm_90a", 227 << 10, true, true},  {"sm_100a", 227 << 10, true, false},
+    {"sm_103a", 227 << 10, true, false}, {"sm_120a", 99 << 10, true, false}, {"sm_121a", 99 << 10, true, false},
 };
 
 bool plan_target(const char *arch, PlanTarget *out) {

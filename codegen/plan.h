@@ -213,6 +213,7 @@ typedef struct PlanTarget {
     const char *arch;
     int64_t shared_per_block; /* bytes, opted in */
     bool pdl;
+    bool wgmma; /* tensor cores work for warpgroups, from shared memory */
 } PlanTarget;
 
 bool plan_target(const char *arch, PlanTarget *out);

@@ -223,10 +223,18 @@ static Affine affine(const Scalar *e) {
     }
 }
 
-/* low..high of an affine expression over the tile, as doubles. */
+static bool small_whole(double v) {
+    return is_whole_number(v) && fabs(v) < 0x1p30;
+}
+
+/* low..high of an affine expression over the tile: in long long where that is exact, else as doubles. */
 static void bound(Buf *to, const char *name, const Affine *x, bool low) {
-    buf_printf(to, "    const double %s = %.17g * (double)%s + %.17g * (double)%s + %.17g;\n", name, x->q,
-               (x->q > 0) == low ? "q0" : "q1", x->k, (x->k > 0) == low ? "k0" : "k1", x->c);
+    const char *q = (x->q > 0) == low ? "q0" : "q1", *k = (x->k > 0) == low ? "k0" : "k1";
+    if (small_whole(x->q) && small_whole(x->k) && is_whole_number(x->c))
+        buf_printf(to, "    const long long %s = %.0fll * %s + %.0fll * %s + %.0fll;\n", name, x->q, q, x->k, k, x->c);
+    else
+        buf_printf(to, "    const double %s = %.17g * (double)%s + %.17g * (double)%s + %.17g;\n", name, x->q, q, x->k, k,
+                   x->c);
 }
 
 /* Statements that compute the class of e into a variable; its name's number. */
@@ -267,7 +275,7 @@ static int class_of(Gen *g, Buf *to, const Scalar *e, int *count) {
     snprintf(high, sizeof high, "h%d", me);
     bound(to, low, &d, true);
     bound(to, high, &d, false);
-    buf_printf(to, "    const int c%d = %s %s 0.0 ? %d : %s %s 0.0 ? %d : %d;\n", me, high, op, CLASS_ALL, low, op,
+    buf_printf(to, "    const int c%d = %s %s 0 ? %d : %s %s 0 ? %d : %d;\n", me, high, op, CLASS_ALL, low, op,
                CLASS_SOME, CLASS_NONE);
     return me;
 }

@@ -34,7 +34,7 @@ DEVICE void scale_pairs(u32 (&pair)[4], u32 scales) {
 /* ==== Elements of 16 bits ==== */
 
 struct Form_F16 {
-    static constexpr bool packed = false, rotated = false;
+    static constexpr bool packed = false, rotated = false, bf16 = false;
     static constexpr int bits = 16, group = 1;
     static constexpr float unit = 1.0f; /* what a number 1 counts for */
 
@@ -51,6 +51,8 @@ struct Form_F16 {
 };
 
 struct Form_BF16 : Form_F16 {
+    static constexpr bool bf16 = true;
+
     static DEVICE float value(u16 bits) {
         return bf16_value(bits);
     }

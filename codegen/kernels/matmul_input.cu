@@ -1,13 +1,14 @@
-/* matmul_input.cu - f32 rows -> x records (matmul_rows.cu) for the prefill matmul.
+/* matmul_input.cu - f32 rows -> x records, or x atoms (matmul_rows.cu), for the prefill matmuls.
  *
  * Contract
  *   IN_NAME, IN_K        the kernel's name, columns
  *   IN_TILES             tiles of 8 rows in a column of records: most rows / 8, rounded up
+ *   IN_ATOMS             0: x records, 1: x atoms
  *   IN_GATHER            0: row i of the records is row i of x; 1: row order[i] / IN_DIVIDE, none where order[i] is -1
  *   IN_DIVIDE            for experts: rows of x have this many entries in `order` (1: each has a row of its own)
  *   parameters           const float *x; u8 *records; const int *rows; with IN_GATHER then const int *order
  *   x                    f32 [..][IN_K], at a multiple of 16 bytes if IN_K is one of 4
- *   records              [ceil(IN_K / 256)][IN_TILES]. Rows that are not live, or have no source, are not written
+ *   records              [ceil(IN_K / 256)][IN_TILES], or [ceil(IN_K / 64)][IN_TILES] atoms and scales. Rows that are not live, or have no source, are not written
  *   rows                 how many rows of records are live, in device memory
  *   launch               block 1024, no dynamic shared memory, any grid of one dimension: a block makes one tile of 8
  *                        rows after another. Best: min(multiprocessors, tiles)
@@ -25,6 +26,9 @@
 #define IN_NAME  matmul_input
 #define IN_K     5376
 #define IN_TILES 512
+#endif
+#ifndef IN_ATOMS
+#define IN_ATOMS 0
 #endif
 #ifndef IN_GATHER
 #define IN_GATHER 0
@@ -74,8 +78,41 @@ DEVICE float row_largest(const float *row, int share) {
     return warp_max(largest);
 }
 
+#if IN_ATOMS
+/* v[p] of lane t becomes v[t] of lane p, in each four lanes. */
+DEVICE void transpose_quad(u32 (&v)[4]) {
+#pragma unroll
+    for (int bit = 1; bit < 4; bit *= 2) {
+        const bool upper = threadIdx.x & bit;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i & bit)
+                continue;
+            const u32 got = lane_swap(upper ? v[i] : v[i + bit], bit);
+            v[i] = upper ? got : v[i];
+            v[i + bit] = upper ? v[i + bit] : got;
+        }
+    }
+}
+
+/* 256 columns of a row. Lane 4b + t has columns 8t..8t+7 of block b, and after the transposition its pairs t. */
+DEVICE void write_columns(u8 *atoms, int tile, int in_tile, const float *row, int number, float scale) {
+    const int lane = threadIdx.x & 31, atom = 4 * number + lane / 8, chunk = lane & 7;
+    float v[8], sum;
+    read_columns(v, row, 256 * number + 8 * lane);
+    const uint4 pairs = x_fragment(v, scale, sum);
+    u32 words[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+    transpose_quad(words);
+    if (atom < X_TILES(IN_K))
+        *(uint4 *)(atoms + ((u64)atom * IN_TILES + tile) * X_ATOM + in_tile * 128 + (chunk ^ in_tile) * 16) =
+            make_uint4(words[0], words[1], words[2], words[3]);
+    if (number == 0 && lane == 0)
+        ((float *)(atoms + (u64)X_TILES(IN_K) * IN_TILES * X_ATOM))[8 * tile + in_tile] = 1.0f / scale;
+}
+#else
 /* Lane l has columns 8l..8l+7 of the record. */
-DEVICE void write_record(u8 *record, int in_tile, const float *row, int number, float scale) {
+DEVICE void write_columns(u8 *records, int tile, int in_tile, const float *row, int number, float scale) {
+    u8 *const record = records + (u64)(number * IN_TILES + tile) * X_RECORD;
     const int lane = threadIdx.x & 31, block = lane >> 2, t = lane & 3;
     float v[8], sum;
     read_columns(v, row, 256 * number + 8 * lane);
@@ -88,6 +125,7 @@ DEVICE void write_record(u8 *record, int in_tile, const float *row, int number, 
     if (lane == 0)
         ((float *)(record + X_SCALES))[in_tile] = 1.0f / scale;
 }
+#endif
 
 KERNEL __launch_bounds__(1024, 1) IN_NAME(const float *x, u8 *records, const int *rows IN_LIST) {
     SHARED float largest[8][IN_SHARE];
@@ -114,7 +152,7 @@ KERNEL __launch_bounds__(1024, 1) IN_NAME(const float *x, u8 *records, const int
             const float scale = x_scale(fmaxf(fmaxf(all[0], all[1]), fmaxf(all[2], all[3])));
 #pragma unroll 2
             for (int record = share; record < IN_RECORDS; record += IN_SHARE)
-                write_record(records + (u64)(record * IN_TILES + tile) * X_RECORD, in_tile, row, record, scale);
+                write_columns(records, tile, in_tile, row, record, scale);
         }
         block_sync();
     }

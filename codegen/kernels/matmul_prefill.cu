@@ -49,7 +49,6 @@
  * together, so that 132 multiprocessors work on 16 panels x 8 blocks of rows, 12 MB + 12 MB at K = 5376.
  */
 #include "matmul_rows.cu"
-#include "matmul_weights.cu"
 #include "prelude.cu"
 
 #ifndef PF_NAME
@@ -81,101 +80,12 @@
 #define PF_ROW_WARPS  (PF_STRIPS / PF_WARP_STRIPS)
 #define PF_WARPS      (PF_ROW_WARPS * (PF_TOKENS / PF_WARP_TOKENS))
 #define PF_THREADS    (32 * PF_WARPS)
-#define PF_RECORDS    ((PF_K + 255) / 256)
-#define PF_LAST_TILES ((PF_K - 256 * (PF_RECORDS - 1) + 63) / 64) /* tiles of 64 columns of the last record */
-#define PF_SPAN       8
+#define PF_COLUMNS    256
 
 static_assert(PF_STRIPS % PF_WARP_STRIPS == 0 && PF_TOKENS % PF_WARP_TOKENS == 0, "warps share a block out evenly");
 static_assert(PF_WARP_TOKENS % 8 == 0, "an mma has 8 tokens");
 
-/* ==== Segments and panels ==== */
-
-enum Form {
-#define PF_FORM_ID(form) FORM_##form,
-    PF_FORMS(PF_FORM_ID)
-};
-
-#define PF_ADD_ROWS(i, form, n)   +(n)
-#define PF_ADD_ONE(i, form, n)    +1
-#define PF_ADD_PANELS(i, form, n) +(((n) + 16 * PF_STRIPS - 1) / (16 * PF_STRIPS))
-constexpr int all_rows = 0 PF_SEGMENTS(PF_ADD_ROWS), all_panels = 0 PF_SEGMENTS(PF_ADD_PANELS);
-
-DEVICE constexpr u32 larger(u32 a, u32 b) {
-    return a > b ? a : b;
-}
-#define PF_LARGER(form) larger(256 / Strip_##form::K * Strip_##form::BYTES,
-#define PF_CLOSE(form) )
-/* Bytes of 256 columns of a strip. */
-constexpr u32 PF_SLOT = PF_FORMS(PF_LARGER) 0 PF_FORMS(PF_CLOSE);
-
-#define PF_PARAMETER(i, form, n) const u8 *w##i,
-#define PF_LIST(i, form, n)      w##i,
-
-/* Strips of one matrix. */
-struct Panel {
-    const u8 *from;
-    u32 strip, record, last; /* bytes of a strip, and of its 256 columns: of most records, of the last */
-    Form form;
-    int column, rows; /* where its first row goes in a row of the output, and how many there are */
-};
-
-struct Weights {
-    const u8 *of[0 PF_SEGMENTS(PF_ADD_ONE)];
-
-    DEVICE Panel panel(int matrix, int panel) const {
-        constexpr int most = 16 * PF_STRIPS;
-        int column = 0;
-#define PF_FIND(i, form_name, n)                                                                                       \
-    if (panel < ((n) + most - 1) / most) {                                                                             \
-        typedef Strip_##form_name Strip;                                                                               \
-        constexpr u32 strip = (PF_K + Strip::K - 1) / Strip::K * Strip::BYTES;                                         \
-        constexpr u32 record = 256 / Strip::K * Strip::BYTES, last = strip - (PF_RECORDS - 1) * record;                \
-        const int left = (n)-most * panel;                                                                             \
-        return {of[i] + ((u64)matrix * (((n) + 15) / 16) + panel * PF_STRIPS) * strip,                                 \
-                strip,                                                                                                 \
-                record,                                                                                                \
-                last,                                                                                                  \
-                FORM_##form_name,                                                                                      \
-                column + most * panel,                                                                                 \
-                left < most ? left : most};                                                                            \
-    }                                                                                                                  \
-    panel -= ((n) + most - 1) / most;                                                                                  \
-    column += (n);
-        PF_SEGMENTS(PF_FIND)
-        return {nullptr, 0, 0, 0, (Form)0, 0, 0}; /* no such panel */
-    }
-};
-
-/* ==== The work ==== */
-
-/* A panel and the rows of x that it meets. */
-struct Item {
-    int matrix, panel, first, live; /* first: tile of 8 rows */
-};
-
-struct Work {
-    int rows; /* live rows, or tiles */
-    const int *tiles;
-
-    DEVICE int blocks() const {
-        return PF_GROUPED ? rows : (rows + PF_TOKENS - 1) / PF_TOKENS;
-    }
-    DEVICE int count() const {
-        return blocks() * all_panels;
-    }
-    DEVICE Item item(int index) const {
-        const int span = index / (PF_SPAN * all_panels), in_span = index % (PF_SPAN * all_panels);
-        const int left = blocks() - PF_SPAN * span, width = left < PF_SPAN ? left : PF_SPAN;
-        const int panel = in_span / width, block = PF_SPAN * span + in_span % width;
-#if PF_GROUPED
-        const int *tile = tiles + 3 * block;
-        return {tile[0], panel, tile[1], tile[2]};
-#else
-        const int live = rows - PF_TOKENS * block;
-        return {0, panel, PF_TOKENS / 8 * block, live < PF_TOKENS ? live : PF_TOKENS};
-#endif
-    }
-};
+#include "matmul_panels.cu"
 
 /* ==== Shared memory ==== */
 
@@ -198,13 +108,13 @@ static_assert(PF_STAGES < 16, "a named barrier for each stage");
 /* Strips beyond the panel's rows are the last one again: nobody stores what they give. */
 DEVICE void load_stage(u64 *filled, u8 *stage, const Panel &p, const Item &item, const u8 *x, int record) {
     const int lane = threadIdx.x & 31, strips = (p.rows + 15) / 16;
-    const u32 bytes = record + 1 < PF_RECORDS ? p.record : p.last;
+    const u32 bytes = record + 1 < PF_PIECES ? p.piece : p.last;
     chunk_load_common(stage + PF_STRIPS * PF_SLOT, x + (u64)(record * PF_TILES + item.first) * X_RECORD,
                       (u32)(item.live + 7) / 8 * X_RECORD, filled, lane);
 #pragma unroll 1
     for (int i = 0; i < PF_STRIPS; i++) {
         const int strip = i < strips ? i : strips - 1;
-        chunk_load_common(stage + i * PF_SLOT, p.from + (u64)strip * p.strip + (u64)record * p.record, bytes, filled,
+        chunk_load_common(stage + i * PF_SLOT, p.from + (u64)strip * p.strip + (u64)record * p.piece, bytes, filled,
                           lane);
     }
 }
@@ -217,12 +127,12 @@ struct Ring {
 
     /* What step number `step` of the block needs, a record of an item; by a warp. */
     DEVICE void fill(int step) const {
-        const int index = blockIdx.x + step / PF_RECORDS * gridDim.x, stage = step % PF_STAGES;
+        const int index = blockIdx.x + step / PF_PIECES * gridDim.x, stage = step % PF_STAGES;
         if (index >= work.count())
             return;
         const Item item = work.item(index);
         load_stage(&bar.filled[stage], shared_bytes + stage * PF_STAGE, weights.panel(item.matrix, item.panel), item, x,
-                   step % PF_RECORDS);
+                   step % PF_PIECES);
     }
     DEVICE const u8 *wait(int step) const {
         barrier_wait(&bar.filled[step % PF_STAGES], (step / PF_STAGES) & 1);
@@ -302,10 +212,10 @@ struct Place {
 /* All of K; a warp without live tokens only keeps step. */
 template <class Strip> DEVICE void multiply_panel(const Ring &ring, int step, const Place &at, bool busy, Sums &acc) {
     const int lane = threadIdx.x & 31;
-    for (int record = 0; record < PF_RECORDS; record++, step++) {
+    for (int record = 0; record < PF_PIECES; record++, step++) {
         const u8 *stage = ring.wait(step), *x = stage + PF_STRIPS * PF_SLOT + at.token / 8 * X_RECORD + lane * 16;
         if (busy)
-            multiply_record<Strip>(stage + at.strip * PF_SLOT, x, record + 1 < PF_RECORDS ? 4 : PF_LAST_TILES, acc);
+            multiply_record<Strip>(stage + at.strip * PF_SLOT, x, record + 1 < PF_PIECES ? 4 : PF_LAST_TILES, acc);
         ring.leave(step);
     }
 }
@@ -348,7 +258,7 @@ DEVICE void store(const Panel &p, const Item &item, const Place &at, float unit,
 DEVICE void multiply(const Ring &ring, float *out, const int *order) {
     const Place at;
     int step = 0;
-    for (int index = blockIdx.x; index < ring.work.count(); index += gridDim.x, step += PF_RECORDS) {
+    for (int index = blockIdx.x; index < ring.work.count(); index += gridDim.x, step += PF_PIECES) {
         const Item item = ring.work.item(index);
         const Panel p = ring.weights.panel(item.matrix, item.panel);
         const bool busy = at.token < item.live;
@@ -367,16 +277,6 @@ DEVICE void multiply(const Ring &ring, float *out, const int *order) {
 
 /* ==== The kernel ==== */
 
-#if PF_GROUPED
-#define PF_LISTS     , const int *tiles, const int *order
-#define PF_TILE_LIST tiles
-#define PF_ORDER     order
-#else
-#define PF_LISTS
-#define PF_TILE_LIST nullptr
-#define PF_ORDER     nullptr
-#endif
-
 KERNEL __launch_bounds__(PF_THREADS, PF_BLOCKS)
     PF_NAME(PF_SEGMENTS(PF_PARAMETER) const u8 *x, float *out, const int *rows PF_LISTS) {
     SHARED Barriers bar;
@@ -392,7 +292,7 @@ KERNEL __launch_bounds__(PF_THREADS, PF_BLOCKS)
     }
     block_sync();
     previous_kernels_wait();
-    const Work work = {*rows, PF_TILE_LIST};
+    const Work work = {*rows, PF_TOKENS, PF_TILE_LIST};
     const Ring ring = {bar, weights, work, x};
     if (threadIdx.x < 32)
         for (int i = 0; i < PF_STAGES; i++)

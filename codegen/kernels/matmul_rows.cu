@@ -16,6 +16,12 @@
  *   byte 0     f16 [block of 32][token][32]: lane 4g + t's fragment at 16 (4g + t) of each block
  *   byte 4096  sums: [token][t = 0..3]{high 2t, high 2t + 1, low 2t, low 2t + 1}, by block of the record
  *   byte 4352  f32 [token]: what a product of the record is multiplied by
+ *
+ * Warpgroups (matmul_wgmma.cu) want the same pairs in another order, as atoms of 8 rows x 64 columns: an input of K
+ * columns is [ceil(K / 64)][tiles of 8 rows] atoms of 1024 bytes and then f32 [tiles][token], what products are
+ * multiplied by. In an atom (group_mma.cu) row r of 128 bytes has pair p of lane t's columns of its block j, 0 or 1, as
+ * word t of chunk 4j + p, which stands in the place of chunk (4j + p) ^ r: so that the f16 of 16 columns of an atom
+ * are those of an mma.
  */
 #ifndef LAP_MATMUL_ROWS
 #define LAP_MATMUL_ROWS
@@ -24,6 +30,9 @@
 #define X_RECORD 4384
 #define X_SUMS   4096
 #define X_SCALES 4352
+
+#define X_ATOM     1024
+#define X_TILES(K) (((K) + 63) / 64) /* of 64 columns */
 
 /* 2^e with e such that amax * 2^e is in 512..1024; 1 for a row of zeros. */
 DEVICE float x_scale(float amax) {

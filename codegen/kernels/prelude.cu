@@ -1,7 +1,7 @@
 /* prelude.cu - what every kernel stands on: integer names, f16 pairs, tensor cores, barriers, copies, launch order.
  *
  * Header-free: NVRTC gives this text for `#include "prelude.cu"`, and nvcc finds the file. All PTX of this folder is
- * here, but for two functions of launch_time.cu; a test on a machine without a GPU defines LAP_PRELUDE and brings
+ * here, but for group_mma.cu and two functions of launch_time.cu; a test on a machine without a GPU defines LAP_PRELUDE and brings
  * functions of the same names (tests/kernels/emulator.h).
  *
  * Architectures: sm_80 and later. From sm_90 on a chunk of memory comes by one bulk copy and programmatic
@@ -22,6 +22,8 @@ typedef unsigned long long u64;
 #define KERNEL         extern "C" __global__ void
 #define SHARED         __shared__
 #define DYNAMIC_SHARED extern __shared__ __align__(128)
+/* For atoms of 1024 bytes (group_mma.cu). */
+#define DYNAMIC_SHARED_ATOMS extern __shared__ __align__(1024)
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #error "these kernels need compute capability 8.0 or later"
@@ -380,6 +382,11 @@ DEVICE void copies_close() {
 /* Until at most OPEN of the calling thread's closed groups are under way; then block_sync() shows them to all. */
 template <int OPEN> DEVICE void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
+}
+
+/* Arrives at a barrier when all copies that the calling thread has asked for are there; does not wait for them. */
+DEVICE void copies_arrive(u64 *bar) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
 }
 
 /* Asks for the line of 128 bytes at p to come into the L2 cache. */

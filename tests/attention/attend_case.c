@@ -82,7 +82,20 @@ int64_t case_partials(const AttendCase *c, int rows) {
     return rows * c->heads * splits * (c->v_dim + 2);
 }
 
+enum { WGMMA_QUERIES = 128, WIDE_QUERIES = 64, WGMMA_TILE = 64, WGMMA_THREADS = 384 };
+
+bool case_wgmma(const AttendCase *c) {
+    return !kv_group(c->k_type) && !kv_group(c->v_type) && c->k_dim == c->v_dim &&
+           (c->k_dim == 64 || c->k_dim == 128 || c->k_dim == 256 || c->k_dim == 512);
+}
+
+const char *case_prefill_file(const AttendCase *c) {
+    return !c->wgmma ? "attention_prefill.cu" : c->k_dim > 256 ? "attention_wgmma_wide.cu" : "attention_wgmma.cu";
+}
+
 int case_prefill_queries(const AttendCase *c) {
+    if (c->wgmma)
+        return c->k_dim > 256 ? WIDE_QUERIES : WGMMA_QUERIES;
     return c->queries ? c->queries : wide(c) > 256 ? 32 : wide(c) > 128 ? 64 : 128;
 }
 
@@ -91,6 +104,8 @@ static int column_groups(const AttendCase *c) {
 }
 
 int case_prefill_threads(const AttendCase *c) {
+    if (c->wgmma)
+        return WGMMA_THREADS;
     return case_prefill_queries(c) * column_groups(c);
 }
 
@@ -100,6 +115,10 @@ static int64_t line(int n) {
 
 int64_t case_prefill_shared(const AttendCase *c) {
     const int64_t queries = case_prefill_queries(c), tile = c->tile ? c->tile : wide(c) > 64 ? 32 : 64;
+    if (c->wgmma && c->k_dim > 256)
+        return WIDE_QUERIES * (2 * c->k_dim + 4 * WGMMA_TILE + 28) + (8 << 14) + 256 + 8 * case_words(c);
+    if (c->wgmma)
+        return (WGMMA_QUERIES + 4 * WGMMA_TILE) * 2 * (int64_t)c->k_dim + 4 * WGMMA_QUERIES + 128 + 8 * case_words(c);
     const int64_t exchanged = column_groups(c) > 1 ? line((int)tile) + 4 * column_groups(c) : 0;
     const Plane k = case_plane(c, false), v = case_plane(c, true);
     return queries * (line(c->k_dim) + exchanged + 4) + tile_bytes(&k, tile, line(c->k_dim)) +
@@ -187,9 +206,11 @@ char *case_prefill_defines(const AttendCase *c) {
                 s->sink, s->local);
         fprintf(to, "#define SPARSE_TAIL %d\n#define SPARSE_FROM %d\n", s->tail, s->from);
     }
-    put_tuned(to, "ATT_QUERIES", c->queries);
-    put_tuned(to, "ATT_TILE", c->tile);
-    put_tuned(to, "ATT_BLOCKS", c->blocks);
+    if (!c->wgmma) {
+        put_tuned(to, "ATT_QUERIES", c->queries);
+        put_tuned(to, "ATT_TILE", c->tile);
+        put_tuned(to, "ATT_BLOCKS", c->blocks);
+    }
     fclose(to);
     return text;
 }

@@ -25,6 +25,7 @@ typedef struct AttendCase {
     int early;                 /* ATT_EARLY */
     int blocks;                /* ATT_BLOCKS; 0: the default */
     int chunk, queries, tile;  /* prefill: most rows of a call, query rows of a block, keys of a tile; 0: the default */
+    int wgmma;                 /* prefill by attention_wgmma.cu, whose block and tile have one size */
     SparseCase sparse;         /* prefill; block 0: dense */
 } AttendCase;
 
@@ -39,7 +40,9 @@ char *case_prefill_defines(const AttendCase *c);
 int64_t case_shared(const AttendCase *c, int rows);
 int64_t case_partials(const AttendCase *c, int rows);
 
-/* The same of attention_prefill.cu; query rows and threads of a block. */
+bool case_wgmma(const AttendCase *c); /* whether attention_wgmma.cu can do it */
+/* The prefill kernel's file, dynamic shared memory, query rows and threads of a block. */
+const char *case_prefill_file(const AttendCase *c);
 int64_t case_prefill_shared(const AttendCase *c);
 int case_prefill_queries(const AttendCase *c);
 int case_prefill_threads(const AttendCase *c);

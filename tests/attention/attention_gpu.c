@@ -2,7 +2,7 @@
  *
  * attention_gpu [--driver PATH] [--nvrtc DIR] check [NAME]   the cases, or those whose name begins so
  * attention_gpu .. pairs [MANY [SEED]]                       random cases of so many pairs of types, default all
- * attention_gpu rates | decode-rates | prefill-rates         times of the shapes of real models
+ * attention_gpu rates | decode-rates | prefill-rates [LABEL] times of the shapes of real models
  * Exit 77 without a GPU.
  */
 #include "tests/attention/check.h"
@@ -240,11 +240,15 @@ static bool check(Lab *l, const char *prefix) {
     static Wish wishes[N_CASES * MOST_WISHES];
     int at[N_CASES + 1][2] = {{0}}, n = 0;
     bool ok = true;
+    static AttendCase groups[N_CASES]; /* for warpgroups */
     for (int i = 0; i < N_CASES; i++) {
         const bool asked = !strncmp(cases[i].name, prefix, strlen(prefix));
         at[i][0] = n;
         n += asked ? prefill_wishes(&cases[i], wishes + n) : 0;
         n += asked ? decode_wishes(&cases[i], wishes + n) : 0;
+        groups[i] = cases[i];
+        groups[i].wgmma = asked && case_wgmma(&cases[i]) && lab_wgmma(l);
+        n += groups[i].wgmma ? prefill_wishes(&groups[i], wishes + n) : 0;
         at[i][1] = n;
         at[i + 1][0] = n;
     }
@@ -253,6 +257,8 @@ static bool check(Lab *l, const char *prefix) {
         if (at[i][1] > at[i][0]) {
             ok &= prefill_check(l, &cases[i], wishes + at[i][0]);
             ok &= decode_check(l, &cases[i], wishes + at[i][0] + PREFILL_WISHES);
+            if (groups[i].wgmma)
+                ok &= prefill_check(l, &groups[i], wishes + at[i][1] - PREFILL_WISHES);
         }
     for (int i = 0; i < n; i++)
         dev_module_free(wishes[i].module);
@@ -265,10 +271,11 @@ int main(int argc, char **argv) {
     const char *what = i < argc ? argv[i] : "check";
     bool ok = true;
     if (strstr(what, "rates")) {
+        const char *label = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(what, "prefill-rates") != 0)
-            decode_rates(&l);
+            decode_rates(&l, label);
         if (strcmp(what, "decode-rates") != 0)
-            prefill_rates(&l);
+            prefill_rates(&l, label);
     } else if (strcmp(what, "pairs") == 0) {
         const uint64_t seed = i + 2 < argc ? strtoull(argv[i + 2], NULL, 10) : (uint64_t)time(NULL);
         ok = pairs_check(&l, seed, i + 1 < argc ? atoi(argv[i + 1]) : 25);

@@ -3,11 +3,12 @@
  *
  * compile_attention [all | ARCH..], without for the first and a drawn one; exit 77 without NVRTC.
  */
+#include "codegen/plan.h"
 #include "tests/attention/attend_case.h"
 #include "tests/attention/lab.h"
 #include "tests/kernels/program.h"
 
-typedef enum Which { DECODE8, DECODE16, HEADS, PREFILL, MEANS, CHOOSE } Which;
+typedef enum Which { DECODE8, DECODE16, HEADS, PREFILL, WGMMA, MEANS, CHOOSE } Which;
 
 typedef struct Compilation {
     const char *label;
@@ -42,6 +43,13 @@ static const Compilation all[] = {
     {"prefill 256, q4_0 and f16", PREFILL, {SLIDING(32, 16), .queries = 128, .tile = 64, TYPES(Q4_0, F16)}, true},
     {"prefill 256, tq3_0", PREFILL, {SLIDING(32, 16), .queries = 128, .tile = 64, TYPES(TQ3_0, TQ3_0)}, true},
     {"prefill 512, q8_0 and tq3_0", PREFILL, {FULL(32, 4, 512), .queries = 64, .tile = 64, TYPES(Q8_0, TQ3_0)}, true},
+    {"wgmma 256, bf16", WGMMA, {SLIDING(32, 16), .wgmma = 1, BF16}, true},
+    {"wgmma 256", WGMMA, {FULL(32, 4, 256), .wgmma = 1}, true},
+    {"wgmma 128, soft-cap, sink", WGMMA, {FULL(32, 8, 128), .wgmma = 1, .score = 1, .sink = 1}, true},
+    {"wgmma 64, ALiBi", WGMMA, {FULL(32, 8, 64), .wgmma = 1, .score = 2}, true},
+    {"wgmma 512", WGMMA, {FULL(32, 4, 512), .wgmma = 1}, true},
+    {"wgmma, sparse 512, bf16", WGMMA, {FULL(32, 4, 512), SPARSE, .wgmma = 1, BF16}, true},
+    {"wgmma, sparse 256", WGMMA, {FULL(16, 8, 256), SPARSE, .wgmma = 1}, true},
     {"prefill 64, soft-cap, sink", PREFILL, {FULL(32, 8, 64), .score = 1, .sink = 1}, true},
     {"prefill 64, ALiBi, bf16", PREFILL, {FULL(32, 8, 64), .score = 2, BF16}, true},
     {"sparse 64", PREFILL, {FULL(32, 8, 64), SPARSE}, true},
@@ -55,23 +63,30 @@ static const Compilation all[] = {
 enum { N = sizeof all / sizeof all[0] };
 
 static Program program(const Compilation *c) {
-    static const char *const files[] = {"attention_decode.cu",  "attention_decode.cu", "attention_heads.cu",
-                                        "attention_prefill.cu", "attention_means.cu",  "attention_choose.cu"};
+    static const char *const files[] = {
+        "attention_decode.cu", "attention_decode.cu", "attention_heads.cu", "attention_prefill.cu", NULL,
+        "attention_means.cu",  "attention_choose.cu"};
     char *defines = c->which == DECODE8    ? case_decode_defines(&c->of, 8, 1, 0)
                     : c->which == DECODE16 ? case_decode_defines(&c->of, 16, 1, 0)
                                            : case_prefill_defines(&c->of);
-    return attention_program(c->label, files[c->which], defines);
+    return attention_program(c->label, c->which == WGMMA ? case_prefill_file(&c->of) : files[c->which], defines);
 }
 
 static bool compile(const Nvrtc *n, const char *arch) {
     Program programs[N];
     bool hot[N];
+    PlanTarget target;
+    int count = 0;
+    if (!plan_target(arch, &target))
+        return false;
     for (int i = 0; i < N; i++) {
-        programs[i] = program(&all[i]);
-        hot[i] = all[i].hot;
+        if (all[i].which == WGMMA && !target.wgmma)
+            continue;
+        programs[count] = program(&all[i]);
+        hot[count++] = all[i].hot;
     }
-    const bool ok = programs_compile(n, arch, programs, hot, N);
-    for (int i = 0; i < N; i++)
+    const bool ok = programs_compile(n, arch, programs, hot, count);
+    for (int i = 0; i < count; i++)
         program_free(&programs[i]);
     return ok;
 }

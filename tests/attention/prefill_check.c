@@ -10,7 +10,7 @@ enum { HEADS, PREFILL, KERNELS };
 
 int prefill_wishes(const AttendCase *c, Wish *to) {
     to[HEADS] = (Wish){.file = "attention_heads.cu", .kernel = "attention_heads", .defines = case_prefill_defines(c)};
-    to[PREFILL] = (Wish){.file = "attention_prefill.cu",
+    to[PREFILL] = (Wish){.file = case_prefill_file(c),
                          .kernel = "attention_prefill",
                          .shared = case_prefill_shared(c),
                          .defines = case_prefill_defines(c)};

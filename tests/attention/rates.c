@@ -154,14 +154,14 @@ static AttendCase decode_way(const DecodeRate *r, int way, int keys) {
     return c;
 }
 
-void decode_rates(Lab *l) {
+void decode_rates(Lab *l, const char *label) {
     DevError e = {0};
     Roofline roof;
     must(roofline_measure(l->device, l->nvrtc, NULL, &roof, &e), &e);
     printf("%s: %.0f GB/s read\n", dev_info(l->device)->name, roof.read_gb_per_second);
     const Memory m = memory_new(l);
     for (int i = 0; i < N_DECODE; i++)
-        for (int k = 0; k < 4 && decode_cases[i].keys[k]; k++) {
+        for (int k = 0; strstr(decode_cases[i].label, label) && k < 4 && decode_cases[i].keys[k]; k++) {
             const int keys = decode_cases[i].keys[k];
             Wish wishes[MOST_WAYS * 2] = {0};
             for (int n = 0; n < MOST_WAYS * 2; n++) {
@@ -203,10 +203,11 @@ static const PrefillRate prefill_cases[] = {
     {"128 causal", {.heads = 16, .kv_heads = 8, .k_dim = 128, .v_dim = 128, .lookback = -1, COMMON}},
     {"64 causal", {.heads = 16, .kv_heads = 8, .k_dim = 64, .v_dim = 64, .lookback = -1, COMMON}},
 };
-enum { N_PREFILL = sizeof prefill_cases / sizeof prefill_cases[0], PREFILL_WAYS = 3 };
+enum { N_PREFILL = sizeof prefill_cases / sizeof prefill_cases[0], PREFILL_WAYS = 4 };
 
-/* ATT_QUERIES, ATT_TILE, ATT_BLOCKS by head dim up to 128, up to 256, more. */
-static const int prefill_ways[3][PREFILL_WAYS][3] = {
+/* ATT_QUERIES, ATT_TILE, ATT_BLOCKS by head dim up to 128, up to 256, more; the last way is attention_wgmma.cu, where
+ * it can be. */
+static const int prefill_ways[3][PREFILL_WAYS - 1][3] = {
     {{0, 0, 0}, {64, 64, 2}, {128, 64, 1}},
     {{128, 64, 1}, {64, 64, 2}, {64, 32, 2}},
     {{64, 64, 1}, {64, 32, 1}, {32, 32, 2}},
@@ -215,22 +216,26 @@ static const int prefill_ways[3][PREFILL_WAYS][3] = {
 static void prefill_rate(Lab *l, const Memory *m, const PrefillRate *r, int rows) {
     Wish wishes[PREFILL_WAYS + 1] = {0};
     AttendCase c[PREFILL_WAYS];
-    for (int way = 0; way < PREFILL_WAYS; way++) {
-        const int *w = prefill_ways[r->of.k_dim > 256 ? 2 : r->of.k_dim > 128][way];
+    const int ways = PREFILL_WAYS - !(case_wgmma(&r->of) && lab_wgmma(l));
+    for (int way = 0; way < ways; way++) {
         c[way] = r->of;
-        c[way].queries = w[0];
-        c[way].tile = w[1];
-        c[way].blocks = w[2];
+        c[way].wgmma = way == PREFILL_WAYS - 1;
+        if (!c[way].wgmma) {
+            const int *w = prefill_ways[r->of.k_dim > 256 ? 2 : r->of.k_dim > 128][way];
+            c[way].queries = w[0];
+            c[way].tile = w[1];
+            c[way].blocks = w[2];
+        }
         c[way].chunk = rows;
         c[way].capacity = rows + 1536;
-        wishes[way] = (Wish){.file = "attention_prefill.cu",
+        wishes[way] = (Wish){.file = case_prefill_file(&c[way]),
                              .kernel = "attention_prefill",
                              .shared = case_prefill_shared(&c[way]),
                              .defines = case_prefill_defines(&c[way])};
     }
-    wishes[PREFILL_WAYS] =
+    wishes[ways] =
         (Wish){.file = "attention_heads.cu", .kernel = "attention_heads", .defines = case_prefill_defines(&c[0])};
-    wishes_build(l, wishes, PREFILL_WAYS + 1);
+    wishes_build(l, wishes, ways + 1);
     int *pos = malloc((size_t)rows * sizeof *pos), *zeros = calloc((size_t)rows, sizeof *zeros);
     double pairs = 0;
     for (int i = 0; i < rows; i++) {
@@ -244,7 +249,7 @@ static void prefill_rate(Lab *l, const Memory *m, const PrefillRate *r, int rows
                                      &at,        &slots, &count, &count,  &m->weight,  &m->turns};
     const double flops = pairs * r->of.heads * 2 * (r->of.k_dim + r->of.v_dim);
     char text[100];
-    for (int way = 0; way < PREFILL_WAYS; way++) {
+    for (int way = 0; way < ways; way++) {
         const int queries = case_prefill_queries(&c[way]);
         const DevLaunch launch = {.kernel = wishes[way].built,
                                   .grid = {(uint32_t)c[way].heads, (uint32_t)((rows + queries - 1) / queries)},
@@ -252,10 +257,11 @@ static void prefill_rate(Lab *l, const Memory *m, const PrefillRate *r, int rows
                                   .shared_bytes = (uint32_t)wishes[way].shared,
                                   .arguments = (void **)arguments};
         const double seconds = lab_time(l, (const DevLaunch[]){launch, launch, launch}, 3);
-        printf("%-15s %5d rows, %3d x %2d, %d blocks  %s %9.1f us %5.0f TF\n", r->label, rows, queries, c[way].tile,
-               c[way].blocks, spills(&wishes[way], text), seconds * 1e6, flops / seconds / 1e12);
+        printf("%-15s %5d rows, %s %3d x %2d, %d blocks  %s %9.1f us %5.0f TF\n", r->label, rows,
+               c[way].wgmma ? "wgmma" : "mma  ", queries, c[way].tile, c[way].blocks, spills(&wishes[way], text),
+               seconds * 1e6, flops / seconds / 1e12);
     }
-    const DevLaunch heads = {.kernel = wishes[PREFILL_WAYS].built,
+    const DevLaunch heads = {.kernel = wishes[ways].built,
                              .grid = {(uint32_t)(rows * (c[0].heads + 2 * c[0].kv_heads) / 8)},
                              .block = {256},
                              .arguments = (void **)heads_arguments};
@@ -265,16 +271,16 @@ static void prefill_rate(Lab *l, const Memory *m, const PrefillRate *r, int rows
     const DevPtr memory[] = {at, slots, length, count};
     for (int i = 0; i < 4; i++)
         dev_free(l->device, memory[i]);
-    for (int i = 0; i <= PREFILL_WAYS; i++)
+    for (int i = 0; i <= ways; i++)
         dev_module_free(wishes[i].module);
     free(pos);
     free(zeros);
 }
 
-void prefill_rates(Lab *l) {
+void prefill_rates(Lab *l, const char *label) {
     const Memory m = memory_new(l);
     for (int i = 0; i < N_PREFILL; i++)
-        for (int rows = 4096; rows <= 8192; rows *= 2)
+        for (int rows = 4096; strstr(prefill_cases[i].label, label) && rows <= 8192; rows *= 2)
             prefill_rate(l, &m, &prefill_cases[i], rows);
     memory_free(l, &m);
 }

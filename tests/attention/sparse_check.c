@@ -489,11 +489,11 @@ int sparse_wishes(const AttendCase *c, Wish *to) {
                                .kernel = "attention_choose",
                                .shared = case_choose_shared(c),
                                .defines = case_prefill_defines(c)};
-    to[SPARSE_ATTEND] = (Wish){.file = "attention_prefill.cu",
+    to[SPARSE_ATTEND] = (Wish){.file = case_prefill_file(c),
                                .kernel = "attention_prefill",
                                .shared = case_prefill_shared(c),
                                .defines = case_prefill_defines(c)};
-    to[SPARSE_DENSE] = (Wish){.file = "attention_prefill.cu",
+    to[SPARSE_DENSE] = (Wish){.file = case_prefill_file(c),
                               .kernel = "attention_prefill",
                               .shared = case_prefill_shared(&dense),
                               .defines = case_prefill_defines(&dense)};

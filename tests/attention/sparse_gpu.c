@@ -80,6 +80,7 @@ static bool check(Lab *l, uint64_t seed, int times) {
     static Wish wishes[N_CASES * SPARSE_WISHES];
     bool ok = true;
     for (int i = 0; i < N_CASES; i++) {
+        cases[i].wgmma = case_wgmma(&cases[i]) && lab_wgmma(l);
         if (case_prefill_shared(&cases[i]) > lab_shared(l))
             cases[i].queries = cases[i].tile = 0; /* those of smaller GPUs */
         sparse_wishes(&cases[i], wishes + i * SPARSE_WISHES);

@@ -141,6 +141,7 @@ void sparse_rates(Lab *l) {
     for (int i = 0; i < N_RATES; i++) {
         AttendCase c = case_of(&rate_cases[i]);
         Wish built[SPARSE_WISHES];
+        c.wgmma = case_wgmma(&c) && lab_wgmma(l);
         if (case_prefill_shared(&c) > lab_shared(l))
             c.queries = c.tile = 0;
         wishes_build(l, built, sparse_wishes(&c, built));

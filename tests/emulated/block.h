@@ -216,7 +216,51 @@ template <class T> void multiply(void *const *offers) {
     }
 }
 
-inline const Calls table = {yield, meet_warp, meet_block, chunk, raise, multiply<F16>, multiply<BF16>, fail};
+/* Element (row, k) of atoms of 8 rows x 64 elements: at a multiple of 1024 bytes, but for the step of k. */
+inline uint16_t atom_element(const unsigned char *atoms, int row, int k) {
+    const uintptr_t at = (uintptr_t)atoms + (uintptr_t)(row / 8 * 1024 + row % 8 * 128 + k * 2);
+    uint16_t half;
+    memcpy(&half, (const void *)(at ^ (at >> 7 & 7) << 4), 2);
+    return half;
+}
+
+/* The 16 rows of one warp by N columns of b; exact products, summed in double, rounded once. */
+template <class T> void multiply_group_of(void *const *offers) {
+    const Product &first = *(const Product *)offers[0];
+    const int warp = (int)(first.warp % 4); /* of its group */
+    double a[16][16];                       /* [k][row] */
+    for (int lane = 0; lane < 32; lane++) {
+        const Product &p = *(const Product *)offers[lane];
+        for (int i = 0; i < 8; i++) {
+            const int k = lane % 4 * 2 + i % 2 + i / 4 * 8, row = lane / 4 + i / 2 % 2 * 8;
+            a[k][row] =
+                T::value(p.rows ? atom_element(p.rows, 16 * warp + row, k) : (uint16_t)(p.a[i / 2] >> i % 2 * 16));
+        }
+    }
+    for (int n = 0; n < first.n; n++) {
+        double sum[16] = {};
+        for (int k = 0; k < 16; k++) {
+            const double b = T::value(first.block ? atom_element(first.b + (size_t)(n / 64) * first.block, k, n % 64)
+                                                  : atom_element(first.b, n, k));
+            for (int row = 0; row < 16; row++)
+                sum[row] += a[k][row] * b;
+        }
+        for (int row = 0; row < 16; row++) {
+            float &c = ((const Product *)offers[row % 8 * 4 + n % 8 / 2])->c[n / 8 * 4 + row / 8 * 2 + n % 2];
+            c = (float)((first.add ? c : 0.0f) + sum[row]);
+        }
+    }
+}
+
+inline void multiply_group(void *const *offers) {
+    if (((const Product *)offers[0])->bf16)
+        multiply_group_of<BF16>(offers);
+    else
+        multiply_group_of<F16>(offers);
+}
+
+inline const Calls table = {yield,         meet_warp,      meet_block,     chunk, raise,
+                            multiply<F16>, multiply<BF16>, multiply_group, fail};
 
 /* ==== One block ==== */
 
@@ -245,7 +289,7 @@ inline void prepare(RunningBlock &b, Launch &l, int64_t number) {
         f.thread = {i % l.threads.x, i / l.threads.x % l.threads.y, i / l.threads.x / l.threads.y};
         f.index = i;
         f.wait = READY;
-        f.open = f.copies = 0;
+        f.open = f.copies = f.closed = f.products = 0;
     }
 }
 

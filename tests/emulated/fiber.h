@@ -12,13 +12,14 @@
 
 namespace emulated {
 
-enum : uint32_t { ABI = 2 };
+enum : uint32_t { ABI = 3 };
 enum : size_t {
     MAX_THREADS = 1024,
     STACK_BYTES = 64 << 10,
-    FIRST_STACK = 48, /* stacks' worth of bytes for the fibers */
+    FIRST_STACK = 80, /* stacks' worth of bytes for the fibers */
     ARENA_BYTES = 128 << 20,
     MAX_COPIES = 64, /* of a fiber, under way */
+    MAX_PRODUCTS = 40,
     /* Dynamic shared memory of a block, and what lies behind it to find out who writes there. */
     SHARED_MOST = 227 << 10,
     FENCE_BYTES = 1024,
@@ -56,6 +57,18 @@ struct Copy {
     int group;
 };
 
+/* A product of a warpgroup (group_mma.cu) that is under way, as one lane has asked for it. */
+struct Product {
+    float *c;                  /* [n / 2] */
+    const uint32_t *a;         /* [4], read when the product is made; or */
+    const unsigned char *rows; /* in shared memory */
+    const unsigned char *b;
+    int n, group;
+    uint32_t warp;  /* in the block */
+    uint32_t block; /* of 64 columns of b, in bytes; 0: b is in rows of n */
+    bool add, bf16;
+};
+
 struct Block;
 
 struct alignas(64) Fiber {
@@ -69,6 +82,8 @@ struct alignas(64) Fiber {
     const void *what; /* Meeting or Barrier */
     int open, copies; /* groups closed so far; copies under way */
     Copy copy[MAX_COPIES];
+    int closed, products; /* groups of products closed so far; products under way */
+    Product product[MAX_PRODUCTS];
 };
 static_assert(sizeof(Fiber) * MAX_THREADS <= FIRST_STACK * STACK_BYTES, "the fibers lie before the stacks");
 static_assert((FIRST_STACK + MAX_THREADS) * STACK_BYTES <= ARENA_BYTES, "an arena holds a block");
@@ -81,6 +96,7 @@ struct Calls {
     void (*chunk)(void *to, const void *from, size_t bytes, Barrier *barrier);
     int (*raise)(int *counter, int by);
     Operation *mma_f16, *mma_bf16;  /* of MmaOffer */
+    Operation *product;             /* of Product */
     void (*fail)(const char *what); /* ends the launch and does not return */
 };
 

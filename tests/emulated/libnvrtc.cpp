@@ -217,7 +217,7 @@ static std::string table_of(const std::vector<Found> &kernels, bool dynamic_shar
     s += "{}};\nstatic __thread char emulated_anchor_byte;\n"
          "static void *emulated_anchor() { return &emulated_anchor_byte; }\n";
     if (dynamic_shared)
-        s += "alignas(128) __thread u8 shared_bytes[emulated::SHARED_MOST + emulated::FENCE_BYTES];\n"
+        s += "alignas(1024) __thread u8 shared_bytes[emulated::SHARED_MOST + emulated::FENCE_BYTES];\n"
              "static u8 *emulated_dynamic() { return shared_bytes; }\n";
     s += "extern \"C\" __attribute__((visibility(\"default\"))) const emulated::Module emulated_module = {\n"
          "emulated::ABI, " +

@@ -7,6 +7,7 @@
 #include "tests/kernels/prefill_lab.h"
 #include "tests/kernels/program.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct Case {
@@ -34,8 +35,12 @@ enum { N_CASES = sizeof cases / sizeof cases[0], N_PROGRAMS = N_CASES + 1, ROWS 
 /* As a plan for the target cuts it. */
 static Program program(const Case *c, const PlanTarget *target) {
     Shape s = c->shape;
-    if (c->prefill)
-        return problem_matmul(&(Prefill){s, ROWS, *prefill_cut_fit(&s.m, target->shared_per_block)}, c->label);
+    if (c->prefill) {
+        Prefill p = {s, ROWS, {0}};
+        if (!prefill_cut(&s.m, target->shared_per_block, target->wgmma, &p.cut))
+            abort();
+        return problem_matmul(&p, c->label);
+    }
     shape_choose(&s, target->shared_per_block - (1 << 10));
     return program_new(c->label, shape_file(&s), shape_defines(&s, "matmul"), NULL, 0);
 }

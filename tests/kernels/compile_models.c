@@ -41,8 +41,8 @@ static const char *const kind_macros[] = {
 
 /* Templates in which no thread may keep registers in memory. */
 static const char *const hot_files[] = {
-    "matmul_decode.cu",     "matmul_experts.cu",  "attention_decode.cu", "matmul_prefill.cu",
-    "attention_prefill.cu", "attention_means.cu", "attention_choose.cu",
+    "matmul_decode.cu",   "matmul_experts.cu",   "attention_decode.cu", "matmul_prefill.cu",  "attention_prefill.cu",
+    "attention_means.cu", "attention_choose.cu", "matmul_wgmma.cu",     "attention_wgmma.cu", "attention_wgmma_wide.cu",
 };
 
 #define SIXTEEN_ROWS_12_WARPS "#define MM_NT 2\n#define MM_WARP_K 256\n#define MM_WARPS 12\n"
@@ -310,7 +310,10 @@ static bool inspect(const char *arch, const Job *job, const Compiled *out, bool 
                known  ? allowed_spills[row].why
                : good ? ""
                       : "  FAILED");
-    return shared_fits(arch, job, out) && good;
+    if (ptxas_serializes(out->log))
+        printf("%s: %s, %s: products of warpgroups wait for each other%s\n", arch, job->label, job->kernel.file,
+               hot ? "  FAILED" : "");
+    return shared_fits(arch, job, out) && good && !(hot && ptxas_serializes(out->log));
 }
 
 static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs) {

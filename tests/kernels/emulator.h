@@ -38,7 +38,8 @@ typedef unsigned long long u64;
 /* A block has them to itself while it runs; __thread, since one block runs on each of several OS threads. */
 #define SHARED                static __thread
 #define DYNAMIC_SHARED        extern __thread
-#define DYNAMIC_SHARED_MEMORY alignas(128) __thread u8
+#define DYNAMIC_SHARED_ATOMS  extern __thread
+#define DYNAMIC_SHARED_MEMORY alignas(1024) __thread u8
 #define CHUNK_ARRIVALS        1
 
 #define threadIdx (emulated::self().thread)
@@ -290,6 +291,56 @@ inline void load_matrices_transposed(u32 (&r)[4], const void *row) {
     emulated_load_matrices<true>(r, row);
 }
 
+/* ==== Tensor cores of a warpgroup: group_mma.cu ====
+ *
+ * A product is made when it is waited for, from what registers and shared memory hold then. So it comes out wrong where
+ * a kernel touches them too early.
+ */
+
+#define LAP_GROUP_MMA
+
+inline void group_mma_begin() {}
+inline void group_mma_close() {
+    emulated::self().closed++;
+}
+inline void emulated_ask(emulated::Product p) {
+    emulated::Fiber &f = emulated::self();
+    if (f.products == emulated::MAX_PRODUCTS)
+        emulated::calls().fail("more products of a warpgroup under way than the emulator remembers");
+    if (((uintptr_t)p.b | (uintptr_t)p.rows) & (1023 ^ 96))
+        emulated::calls().fail("rows for a warpgroup are no atoms of 1024 bytes");
+    p.group = f.closed;
+    p.warp = f.index / 32;
+    f.product[f.products++] = p;
+}
+template <int N> inline void group_mma(float (&c)[N / 2], const u32 (&a)[4], const u8 *b) {
+    emulated_ask({c, a, nullptr, b, N, 0, 0, 0, true, false});
+}
+template <int N, bool BF16>
+inline void group_mma_rows(float (&c)[N / 2], const u8 *a, int i, const u8 *b, int j, bool add) {
+    emulated_ask({c, nullptr, a + i, b + j, N, 0, 0, 0, add, BF16});
+}
+template <int N, bool BF16>
+inline void group_mma_columns(float (&c)[N / 2], const u32 (&a)[4], const u8 *b, int j, u32 block) {
+    emulated_ask({c, a, nullptr, b + j, N, 0, 0, block, true, BF16});
+}
+template <int N, bool BF16>
+inline void group_mma_columns(float (&c)[N / 2], const u8 *a, int i, const u8 *b, int j, u32 block) {
+    emulated_ask({c, nullptr, a + i, b + j, N, 0, 0, block, true, BF16});
+}
+template <int OPEN> inline void group_mma_wait() {
+    emulated::Fiber &f = emulated::self();
+    int done = 0;
+    for (; done < f.products && f.product[done].group < f.closed - OPEN; done++)
+        emulated::calls().meet_warp(emulated::calls().product, &f.product[done]);
+    for (int i = done; i < f.products; i++)
+        f.product[i - done] = f.product[i];
+    f.products -= done;
+}
+template <int COUNT> inline void group_mma_keep(float (&)[COUNT]) {}
+template <int COUNT> inline void warpgroup_registers_fewer() {}
+template <int COUNT> inline void warpgroup_registers_more() {}
+
 /* ==== Functions of one number ==== */
 
 template <class A, class B> inline auto min(A a, B b) -> decltype(a + b) {
@@ -427,6 +478,10 @@ inline void copies_close() {
 }
 template <int OPEN> inline void copies_wait() {
     emulated_deliver(emulated::self().open - OPEN);
+}
+inline void copies_arrive(u64 *bar) {
+    emulated_deliver(emulated::self().open + 1);
+    barrier_arrive(bar);
 }
 
 /* ==== Order of kernels: they run one after another ==== */

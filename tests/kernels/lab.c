@@ -1,5 +1,6 @@
 /* lab.c - see lab.h. */
 #include "tests/kernels/lab.h"
+#include "codegen/plan.h"
 
 #include "tests/kernels/program.h"
 #include <stdio.h>
@@ -37,6 +38,11 @@ void lab_close(Lab *l) {
 
 int lab_shared(const Lab *l) {
     return (int)dev_info(l->device)->shared_per_block - 1024; /* the barriers are static */
+}
+
+bool lab_wgmma(const Lab *l) {
+    PlanTarget target;
+    return plan_target(dev_info(l->device)->arch, &target) && target.wgmma;
 }
 
 void lab_load(Lab *l, Program *programs, int n, DevModule **out) {

@@ -19,6 +19,7 @@ typedef struct Lab {
 int lab_open(Lab *l, int argc, char **argv);
 void lab_close(Lab *l);
 int lab_shared(const Lab *l); /* dynamic shared memory that a block may use */
+bool lab_wgmma(const Lab *l); /* PlanTarget.wgmma */
 
 /* Compiles all, on all processors, and loads them; the programs are freed. */
 void lab_load(Lab *l, Program *programs, int n, DevModule **out);

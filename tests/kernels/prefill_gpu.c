@@ -19,31 +19,45 @@
 
 /* A cut that does not fit the device is left out. */
 static const Prefill problems[] = {
-    {{.m.k = 512, ALL_TYPES}, 40, {4, 2, 32, 16, 2, 1}},
-    {{.m.k = 512, ALL_TYPES}, 40, {2, 1, 16, 8, 3, 1}},
-    {{.m.k = 64, BLOCKS_OF_32}, 20, {4, 4, 16, 16, 2, 1}},
-    {{.m.k = 96, BLOCKS_OF_32}, 20, {2, 1, 16, 16, 2, 1}},
-    {{.m.k = 608, BLOCKS_OF_32}, 20, {4, 1, 32, 32, 1, 1}},
+    {{.m.k = 512, ALL_TYPES}, 40, MMA_CUT(4, 2, 32, 16, 2, 1)},
+    {{.m.k = 512, ALL_TYPES}, 40, MMA_CUT(2, 1, 16, 8, 3, 1)},
+    {{.m.k = 64, BLOCKS_OF_32}, 20, MMA_CUT(4, 4, 16, 16, 2, 1)},
+    {{.m.k = 96, BLOCKS_OF_32}, 20, MMA_CUT(2, 1, 16, 16, 2, 1)},
+    {{.m.k = 608, BLOCKS_OF_32}, 20, MMA_CUT(4, 1, 32, 32, 1, 1)},
     {{.m.k = 613, .m.n_segments = 3, .m.segments = {{DT_BF16, 40}, {DT_F16, 17}, {DT_F32, 16}}},
      20,
-     {2, 2, 16, 8, 2, 1}},
-    {{.m.k = 768, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q4_K, 16}}}, 130, {16, 4, 128, 64, 2, 1}},
-    {{.m.k = 768, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q4_K, 16}}}, 130, {16, 2, 96, 48, 2, 1}},
-    {{.m.k = 768, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q4_K, 16}}}, 130, {8, 2, 64, 32, 2, 2}},
-    {{.m.k = 256, SIXES}, 130, {4, 4, 112, 56, 2, 1}},
-    {{.m.k = 256, SIXES}, 130, {8, 2, 32, 32, 2, 1}},
+     MMA_CUT(2, 2, 16, 8, 2, 1)},
+    {{.m.k = 768, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q4_K, 16}}},
+     130,
+     MMA_CUT(16, 4, 128, 64, 2, 1)},
+    {{.m.k = 768, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q4_K, 16}}}, 130, MMA_CUT(16, 2, 96, 48, 2, 1)},
+    {{.m.k = 768, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q4_K, 16}}}, 130, MMA_CUT(8, 2, 64, 32, 2, 2)},
+    {{.m.k = 256, SIXES}, 130, MMA_CUT(4, 4, 112, 56, 2, 1)},
+    {{.m.k = 256, SIXES}, 130, MMA_CUT(8, 2, 32, 32, 2, 1)},
     {{.m.k = 512, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 70}, {DT_Q6_K, 17}}, .experts = 7, .slots = 3},
      130,
-     {4, 2, 32, 16, 2, 1}},
+     MMA_CUT(4, 2, 32, 16, 2, 1)},
     {{.m.k = 704, .m.n_segments = 1, .m.segments = {{DT_Q5_0, 70}}, .experts = 9, .slots = 2, .x_pairs = 1},
      130,
-     {4, 4, 64, 32, 2, 1}},
+     MMA_CUT(4, 4, 64, 32, 2, 1)},
     {{.m.k = 96, .m.n_segments = 2, .m.segments = {{DT_Q8_0, 20}, {DT_Q4_1, 16}}, .experts = 40, .slots = 2},
      9,
-     {2, 2, 16, 16, 2, 1}},
+     MMA_CUT(2, 2, 16, 16, 2, 1)},
+    /* Warpgroups: all widths of a block of rows, and K that ends within a piece. */
+    {{.m.k = 512, ALL_TYPES}, 40, WGMMA_CUT(2)},
+    {{.m.k = 613, .m.n_segments = 3, .m.segments = {{DT_BF16, 40}, {DT_F16, 17}, {DT_F32, 16}}}, 20, WGMMA_CUT(3)},
+    {{.m.k = 64, BLOCKS_OF_32}, 20, WGMMA_CUT(3)},
+    {{.m.k = 768, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q4_K, 16}}}, 300, WGMMA_CUT(5)},
+    {{.m.k = 256, SIXES}, 130, WGMMA_CUT(3)},
+    {{.m.k = 512, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 70}, {DT_Q6_K, 17}}, .experts = 7, .slots = 3},
+     130,
+     WGMMA_CUT(4)},
+    {{.m.k = 704, .m.n_segments = 1, .m.segments = {{DT_Q5_0, 70}}, .experts = 9, .slots = 2, .x_pairs = 1},
+     130,
+     WGMMA_CUT(4)},
 };
 enum { N_PROBLEMS = sizeof problems / sizeof problems[0], UNCHOSEN = 3 };
-static const int lives[] = {130, 1, 7, 8, 9, 40, 127, 128, 129, 20};
+static const int lives[] = {130, 1, 7, 8, 9, 40, 127, 128, 129, 20, 64, 65, 192, 193, 256, 300};
 enum { N_LIVES = sizeof lives / sizeof lives[0] };
 
 static int failures;
@@ -286,7 +300,7 @@ static void check(Lab *l, uint64_t seed) {
     int n = 0;
     printf("seed %llu\n", (unsigned long long)seed);
     for (int i = 0; i < N_PROBLEMS; i++)
-        if (problem_shared(&problems[i]) <= lab_shared(l))
+        if (problem_shared(&problems[i]) <= lab_shared(l) && (!problems[i].cut.x_stages || lab_wgmma(l)))
             fitting[n++] = problems[i];
     prefill_build(l, fitting, n, built);
     for (int i = 0; i < n; i++) {

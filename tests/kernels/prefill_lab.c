@@ -43,13 +43,14 @@ Program problem_matmul(const Prefill *p, const char *label) {
     Buf b = {0};
     buf_str(&b, "#define PF_NAME prefill\n");
     prefill_defines(&p->shape.m, &p->cut, problem_entries(p), p->shape.slots > 0, &b);
-    return program_new(label, "matmul_prefill.cu", b.s, NULL, 0);
+    return program_new(label, prefill_file(&p->cut), b.s, NULL, 0);
 }
 
 Program problem_input(const Prefill *p, const char *label) {
     Buf b = {0};
     buf_str(&b, "#define IN_NAME input\n");
-    prefill_input_defines(p->shape.m.k, problem_entries(p), p->shape.x_pairs ? 1 : p->shape.slots, &b);
+    prefill_input_defines(p->shape.m.k, problem_entries(p), p->cut.x_stages > 0, p->shape.x_pairs ? 1 : p->shape.slots,
+                          &b);
     return program_new(label, "matmul_input.cu", b.s, NULL, 0);
 }
 
@@ -93,9 +94,7 @@ void prefill_free(PrefillBuilt *b) {
 /* ==== Launches ==== */
 
 void prefill_memory(Lab *l, const Prefill *p, PrefillOperands *o) {
-    const size_t records =
-        (size_t)ceil_div(p->shape.m.k, RECORD_K) * (size_t)ceil_div(problem_entries(p), ROWS_OF_TILE) * RECORD;
-    o->records = lab_memory(l, records, 0xff);
+    o->records = lab_memory(l, (size_t)prefill_x_bytes(p->shape.m.k, problem_entries(p), p->cut.x_stages > 0), 0xff);
     o->out = lab_memory(l, (size_t)problem_products(p) * (size_t)matmul_rows(&p->shape.m) * 4, 0xff);
     if (!p->shape.slots)
         return;

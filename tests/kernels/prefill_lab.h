@@ -12,6 +12,12 @@ typedef struct Prefill {
     PrefillCut cut;
 } Prefill;
 
+/* Cuts for the mma of single warps and of warpgroups. */
+#define MMA_CUT(strips, warp_strips, tokens, warp_tokens, stages, blocks)                                              \
+    { strips, warp_strips, tokens, warp_tokens, stages, blocks, 0 }
+#define WGMMA_CUT(x_stages)                                                                                            \
+    { 8, 1, 256, 256, 2, 1, x_stages }
+
 int problem_products(const Prefill *p); /* most rows of the output */
 int problem_entries(const Prefill *p);  /* most rows of x records */
 int problem_tiles(const Prefill *p);    /* blocks of rows at most */

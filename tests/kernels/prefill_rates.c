@@ -27,14 +27,13 @@ static const Rate rates[] = {
     {"26B experts down", {.m.k = 704, ONE(Q8_0, 2816), .experts = 128, .slots = 8, .x_pairs = 1}},
     {"bf16", {.m.k = 5376, ONE(BF16, 16384)}},
 };
-static const PrefillCut cuts[] = {
-    {16, 4, 128, 64, 2, 1}, {16, 4, 112, 56, 2, 1}, {16, 4, 96, 48, 2, 1}, {16, 2, 96, 48, 2, 1}, {16, 4, 64, 32, 2, 1},
-    {8, 2, 128, 64, 2, 1},  {8, 4, 128, 32, 2, 1},  {8, 2, 96, 48, 2, 1},  {8, 2, 64, 32, 2, 2},  {8, 2, 32, 32, 2, 2},
-};
+/* Beside the one that a plan for the device has, which comes first. */
+static const PrefillCut cuts[] = {MMA_CUT(16, 4, 128, 64, 2, 1), MMA_CUT(16, 4, 96, 48, 2, 1),
+                                  MMA_CUT(8, 2, 64, 32, 2, 2)};
 static const int lives[] = {512, 2048, 4096};
 enum {
     N_RATES = sizeof rates / sizeof rates[0],
-    N_CUTS = sizeof cuts / sizeof cuts[0],
+    N_CUTS = 1 + sizeof cuts / sizeof cuts[0],
     N_LIVES = sizeof lives / sizeof lives[0],
     MOST = 4096
 };
@@ -114,10 +113,10 @@ static void rate_cut(Lab *l, const char *label, const PrefillBuilt *b, PrefillOp
     const PrefillCut *c = &b->p.cut;
     DevError e = {0};
     prefill_memory(l, &b->p, o);
-    printf("%-20s %-5s %5d -> %5d  %3d x %3d, warp %2d x %2d, %d stages, %d blocks, %3d regs %3d local:", label,
-           dtype_name(s->m.segments[0].type), (int)s->m.k, (int)matmul_rows(&s->m), 16 * c->strips, c->tokens,
-           16 * c->warp_strips, c->warp_tokens, c->stages, b->resident, dev_kernel_info(b->matmul)->registers,
-           dev_kernel_info(b->matmul)->local_bytes);
+    printf("%-20s %-5s %5d -> %5d  %s %3d x %3d, warp %2d x %3d, %d stages, %d blocks, %3d regs %3d local:", label,
+           dtype_name(s->m.segments[0].type), (int)s->m.k, (int)matmul_rows(&s->m), c->x_stages ? "wgmma" : "mma  ",
+           16 * c->strips, c->tokens, 16 * c->warp_strips, c->warp_tokens, c->stages, b->resident,
+           dev_kernel_info(b->matmul)->registers, dev_kernel_info(b->matmul)->local_bytes);
     for (int i = 0; i < N_LIVES; i++) {
         PrefillRun r;
         double seconds[PREFILL_KERNELS];
@@ -136,25 +135,32 @@ static void rate_cut(Lab *l, const char *label, const PrefillBuilt *b, PrefillOp
     prefill_memory_free(l, o);
 }
 
+/* Cut number `at` of a shape; false: it does not fit. */
+static bool cut_of(const Lab *l, const Rate *r, int at, Prefill *p) {
+    *p = (Prefill){.shape = r->shape, .most = MOST};
+    if (at == 0)
+        return prefill_cut(&r->shape.m, lab_shared(l), lab_wgmma(l), &p->cut);
+    p->cut = cuts[at - 1];
+    return problem_shared(p) * p->cut.blocks <= lab_shared(l);
+}
+
 void prefill_rates(Lab *l) {
     static Prefill problems[N_RATES * N_CUTS];
     static PrefillBuilt built[N_RATES * N_CUTS];
-    int n = 0;
+    int first[N_RATES + 1] = {0}, n = 0;
     printf("%s\n", dev_info(l->device)->name);
-    for (int i = 0; i < N_RATES * N_CUTS; i++) {
-        problems[n] = (Prefill){rates[i / N_CUTS].shape, MOST, cuts[i % N_CUTS]};
-        n += problem_shared(&problems[n]) * problems[n].cut.blocks <= lab_shared(l);
+    for (int i = 0; i < N_RATES; i++) {
+        for (int c = 0; c < N_CUTS; c++)
+            n += cut_of(l, &rates[i], c, &problems[n]);
+        first[i + 1] = n;
     }
     prefill_build(l, problems, n, built);
-    for (int i = 0, at = 0; i < N_RATES; i++) {
+    for (int i = 0; i < N_RATES; i++) {
         PrefillOperands o = {0};
         random_operands(l, &rates[i].shape, &o);
-        for (int c = 0; c < N_CUTS; c++) {
-            Prefill p = {rates[i].shape, MOST, cuts[c]};
-            if (problem_shared(&p) * p.cut.blocks > lab_shared(l))
-                continue;
+        for (int at = first[i]; at < first[i + 1]; at++) {
             rate_cut(l, rates[i].label, &built[at], &o);
-            prefill_free(&built[at++]);
+            prefill_free(&built[at]);
         }
         for (int j = 0; j < rates[i].shape.m.n_segments; j++)
             dev_free(l->device, o.weights[j]);

@@ -13,6 +13,8 @@ void program_free(Program *p);
 
 /* The number before `unit` in its report, the largest of several: " registers", " bytes spill stores". */
 int ptxas_number(const char *log, const char *unit);
+/* Whether it has made wgmma wait for each other, which are right then, but slow. */
+bool ptxas_serializes(const char *log);
 /* The options of plans, and that ptxas reports. */
 const char *const *reporting_options(int *n);
 /* Compiles all for an architecture and prints what each needs. hot[i]: it must not spill; NULL: none. */
