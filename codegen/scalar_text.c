@@ -233,8 +233,8 @@ static void bound(Buf *to, const char *name, const Affine *x, bool low) {
     if (small_whole(x->q) && small_whole(x->k) && is_whole_number(x->c))
         buf_printf(to, "    const long long %s = %.0fll * %s + %.0fll * %s + %.0fll;\n", name, x->q, q, x->k, k, x->c);
     else
-        buf_printf(to, "    const double %s = %.17g * (double)%s + %.17g * (double)%s + %.17g;\n", name, x->q, q, x->k, k,
-                   x->c);
+        buf_printf(to, "    const double %s = %.17g * (double)%s + %.17g * (double)%s + %.17g;\n", name, x->q, q, x->k,
+                   k, x->c);
 }
 
 /* Statements that compute the class of e into a variable; its name's number. */

@@ -4,7 +4,8 @@
 
 #include "tests/attention/lab.h"
 
-/* Print their tables, of the cases with `label` in their name: bytes of keys and values a second, beside the read rate of the same run; products a second. */
+/* Print their tables, of the cases with `label` in their name: bytes of keys and values a second, beside the read rate
+ * of the same run; products a second. */
 void decode_rates(Lab *l, const char *label);
 void prefill_rates(Lab *l, const char *label);
 
