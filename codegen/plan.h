@@ -265,6 +265,9 @@ static inline int64_t plan_buffer_bytes(const Plan *p, const PlanBuffer *b) {
 /* Bytes of all buffers of a kind, of all sequences together. (plan_print.c) */
 int64_t plan_bytes(const Plan *p, BufferKind k);
 
+/* Of all buffers in the device's memory. (plan_print.c) */
+int64_t plan_device_bytes(const Plan *p);
+
 /* The phase that a call of T rows with R wanted runs in; -1: none. (plan_print.c) */
 int plan_find_phase(const Plan *p, const char *graph, int64_t T, int64_t R);
 

@@ -75,6 +75,13 @@ int64_t plan_bytes(const Plan *p, BufferKind k) {
     return sum;
 }
 
+int64_t plan_device_bytes(const Plan *p) {
+    int64_t sum = 0;
+    for (int k = 0; k < BUFFER_KINDS; k++)
+        sum += k == BUFFER_HOST ? 0 : plan_bytes(p, (BufferKind)k);
+    return sum;
+}
+
 int plan_find_phase(const Plan *p, const char *graph, int64_t T, int64_t R) {
     for (int i = 0; i < p->phases.n; i++)
         if (strcmp(p->phases.v[i].graph, graph) == 0 && T <= p->phases.v[i].rows && R <= p->phases.v[i].wanted)
@@ -126,16 +133,14 @@ int64_t plan_recent_bytes(int64_t vocab, int64_t context) {
 static void print_totals(Buf *out, const Plan *p) {
     char text[32];
     const char *before = "#";
-    int64_t device = 0;
     for (int k = 0; k < BUFFER_KINDS; k++) {
         int64_t bytes = plan_bytes(p, (BufferKind)k);
         if (bytes)
             buf_printf(out, "%s %s %s", before, buffer_kind_name((BufferKind)k), plan_bytes_text(text, bytes));
         before = bytes ? "," : before;
-        device += k == BUFFER_HOST ? 0 : bytes;
     }
     if (*before == ',')
-        buf_printf(out, "; device %s\n", plan_bytes_text(text, device));
+        buf_printf(out, "; device %s\n", plan_bytes_text(text, plan_device_bytes(p)));
 }
 
 /* Fills up the line that begins at byte `start`, for a comment. */

@@ -52,6 +52,16 @@ bool sparse_possible(const Module *m) {
     return any;
 }
 
+int64_t sparse_grid(const Module *m) {
+    int64_t grid = 1;
+    for (int i = 0; i < m->variants.n; i++) {
+        const Variant *v = &m->variants.v[i];
+        const int64_t block = v->sparse ? sparse_read(v).block : 1;
+        grid = block > grid ? block : grid;
+    }
+    return grid;
+}
+
 /* ==== What sparse would gain ==== */
 
 /* FLOPs of one row of a prompt of `context`, on average: of the attentions with a sparse method, and of all. */

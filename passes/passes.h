@@ -54,6 +54,8 @@ MatmulSplit matmul_split(int64_t k, const DType *types, int n);
 
 /* Whether the text lets an attention of the module be sparse. (choose_attention.c) */
 bool sparse_possible(const Module *m);
+/* The largest block of its sparse methods; 1 without. (choose_attention.c) */
+int64_t sparse_grid(const Module *m);
 
 /* choose-attention's costs of a layer. (sparse_cost.c) */
 typedef struct SparseShape {
@@ -81,6 +83,7 @@ int64_t sparse_from(const SparseShape *s, const SparseRates *r, int64_t context)
 typedef struct PassInfo {
     const char *name;
     PassFn *run;
+    bool by_rows;     /* what it decides depends on how many rows calls have, and it may run again for others */
     const char *does; /* one line for --help */
     const char *why;  /* why at this place in the order */
 } PassInfo;
@@ -109,6 +112,9 @@ const char *pipeline_problem(Arena *a, const PipelineOptions *o);
 
 /* Runs the passes in order; ir_verify after each. False after errors in m->diag. */
 bool pipeline_run(Module *m, const PipelineOptions *o);
+
+/* After all passes: what they decided by the chunk and the wanted rows, for others. The graphs stay as they are. */
+bool pipeline_replan(Module *m, const PassOptions *o);
 
 /* The check behind verify_each: runs every graph of both modules on the same random tokens, in
  * calls of several sizes, and compares all emits and taps both have. Reports to b->diag. rows: most

@@ -11,34 +11,37 @@
 #include <string.h>
 #include <time.h>
 
+enum { ONCE = false, BY_ROWS = true };
+
 static const PassInfo passes[] = {
-    {"simplify", pass_simplify, "fold constants, drop what is unused and what does nothing",
+    {"simplify", pass_simplify, ONCE, "fold constants, drop what is unused and what does nothing",
      "first: unwanted taps would hold values that select-rows wants to narrow"},
-    {"select-rows", pass_select_rows, "compute the last layer's tail, the norm and the head on wanted rows only",
+    {"select-rows", pass_select_rows, ONCE, "compute the last layer's tail, the norm and the head on wanted rows only",
      "before any plan: it changes shapes"},
-    {"merge-linear", pass_merge_linear, "compute linears of one value together",
+    {"merge-linear", pass_merge_linear, ONCE, "compute linears of one value together",
      "first of the fusing passes: the groups it makes are what the others grow"},
-    {"fuse-rope", pass_fuse_rope, "head norms, RoPE and the K/V store become part of attention",
+    {"fuse-rope", pass_fuse_rope, ONCE, "head norms, RoPE and the K/V store become part of attention",
      "before what grows from matmuls, which would take the head norms"},
-    {"fuse-moe", pass_fuse_moe, "router, experts and their weighted sum",
+    {"fuse-moe", pass_fuse_moe, ONCE, "router, experts and their weighted sum",
      "before fuse-glu, which grows what this starts"},
-    {"fuse-glu", pass_fuse_glu, "elementwise work on the results of one matmul happens in it",
+    {"fuse-glu", pass_fuse_glu, ONCE, "elementwise work on the results of one matmul happens in it",
      "before fuse-residual: what needs no whole row is cheaper in the tile"},
-    {"fuse-residual", pass_fuse_residual, "post-norm, residual and the next norm happen where the row is finished",
+    {"fuse-residual", pass_fuse_residual, ONCE,
+     "post-norm, residual and the next norm happen where the row is finished",
      "after fuse-glu: takes what is left behind a matmul"},
-    {"fuse-norm", pass_fuse_norm, "the first norm joins the lookup in front of it",
+    {"fuse-norm", pass_fuse_norm, ONCE, "the first norm joins the lookup in front of it",
      "last of the fusing passes: other norms are behind a matmul by now"},
-    {"plan-kv", pass_plan_kv, "give every cache a ring or a line, from what its readers may see",
+    {"plan-kv", pass_plan_kv, BY_ROWS, "give every cache a ring or a line, from what its readers may see",
      "reads variants only; before anything that asks for cache bytes"},
-    {"schedule", pass_schedule, "put groups one after another; what is left alone becomes groups too",
+    {"schedule", pass_schedule, ONCE, "put groups one after another; what is left alone becomes groups too",
      "before plan-memory: a group lives as one"},
-    {"overlap", pass_overlap, "groups that need nothing of the one ahead run beside it in the decode phase",
+    {"overlap", pass_overlap, ONCE, "groups that need nothing of the one ahead run beside it in the decode phase",
      "after schedule, where groups are final; before plan-memory, which keeps their values apart"},
-    {"choose-matmul", pass_choose_matmul, "how many warps share a row of each matmul, by shape and storage type",
+    {"choose-matmul", pass_choose_matmul, ONCE, "how many warps share a row of each matmul, by shape and storage type",
      "after schedule, where groups are final"},
-    {"choose-attention", pass_choose_attention, "how each attention goes over the keys in each phase, and why",
+    {"choose-attention", pass_choose_attention, BY_ROWS, "how each attention goes over the keys in each phase, and why",
      "after schedule, where groups are final"},
-    {"plan-memory", pass_plan_memory, "place values in one slab, by the time they live",
+    {"plan-memory", pass_plan_memory, BY_ROWS, "place values in one slab, by the time they live",
      "last: any change of a graph ends its plan"},
 };
 
@@ -196,6 +199,14 @@ static bool run_one(Module *m, const PassInfo *pass, const PipelineOptions *o) {
     }
     buf_free(&before);
     buf_free(&after);
+    return ok;
+}
+
+bool pipeline_replan(Module *m, const PassOptions *o) {
+    const PipelineOptions p = {.pass = *o};
+    bool ok = options_ok(m, &p);
+    for (size_t i = 0; i < COUNTOF(passes) && ok; i++)
+        ok = !passes[i].by_rows || run_one(m, &passes[i], &p);
     return ok;
 }
 

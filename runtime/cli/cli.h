@@ -72,6 +72,10 @@ CubinCache *cli_open_kernel_cache(Cli *c);
 void cli_close_kernel_cache(const Cli *c, CubinCache *cache);
 /* --kv-k or --kv-v; `automatic` when that is what was chosen. */
 DType cli_kv_type(const char *choice, DType automatic);
+/* --chunk, without it the usual one; at most the context. */
+int64_t cli_chunk(const Cli *c);
+/* --memory; nothing in room when it is not given. Gives EXIT_FINE, or the exit code of a usage error, printed. */
+int cli_memory(const Cli *c, ChunkRoom *room);
 /* --sparse. */
 SparseUse cli_sparse(const Cli *c);
 /* --sparse and --alpha as passes have them. */

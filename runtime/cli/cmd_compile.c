@@ -17,6 +17,9 @@ typedef struct Job {
     const Nvrtc *nvrtc;
     CubinCache *cache;
     FacetContents contents; /* info.archs: all of them, plans and cubins as they are made */
+    Module *module;         /* of the contents */
+    PassOptions pass;
+    ChunkRoom room; /* --memory */
     Progress *progress;
     int64_t done, kernels; /* of all architectures */
     Compiled *compiled;    /* of all architectures, one behind the other */
@@ -93,7 +96,7 @@ static int make_module(Job *j, Bound *b, const TextSource *t) {
         return EXIT_INPUT;
     PipelineOptions p = {.pass = pass_options_default(), .out = stdout};
     p.pass.context = c->o.context;
-    p.pass.chunk = c->o.chunk < c->o.context ? c->o.chunk : c->o.context;
+    p.pass.chunk = cli_chunk(c);
     p.pass.rows = p.pass.rows < p.pass.chunk ? p.pass.rows : p.pass.chunk;
     p.pass.kv_k = cli_kv_type(c->o.kv_k, DT_F16);
     p.pass.kv_v = cli_kv_type(c->o.kv_v, DT_F16);
@@ -104,35 +107,58 @@ static int make_module(Job *j, Bound *b, const TextSource *t) {
     info->text_name = t->name;
     for (int i = 0; i < c->o.set.n; i++)
         vec_push(c->arena, &info->settings, c->o.set.v[i]);
-    info->options =
-        (FacetOptions){p.pass.context, p.pass.chunk, p.pass.rows, p.pass.draft, c->o.slots, p.pass.kv_k, p.pass.kv_v};
     info->weights = facet_weights(c->arena, b->in.file);
     info->target = b->in.target_file ? facet_weights(c->arena, b->in.target_file) : NULL;
     j->contents.text = t->text;
     j->contents.text_len = t->len;
-    j->contents.module = m;
+    j->contents.module = j->module = m;
+    j->pass = p.pass;
     return pipeline_run(m, &p) ? EXIT_FINE : EXIT_INPUT;
+}
+
+static PlanTarget target_of(const FacetArch *a) {
+    PlanTarget t;
+    if (!plan_target(a->name, &t))
+        ICE("architecture %s was known", a->name);
+    return t;
+}
+
+/* --memory: a chunk that every architecture has room for. False after an error. */
+static bool choose_chunk(Job *j) {
+    const FacetInfo *info = &j->contents.info;
+    ChunkRequest least = {0};
+    for (int i = 0; i < info->archs.n; i++) {
+        ChunkRequest r = {.m = j->module, .pass = j->pass, .slots = (int)j->c->o.slots};
+        const PlanTarget t = target_of(&info->archs.v[i]);
+        if (!chunk_choose(j->c->arena, &r, &t, &j->room))
+            return false;
+        least = i == 0 || r.chunk < least.chunk ? r : least;
+    }
+    j->pass.chunk = least.chunk;
+    j->pass.rows = j->pass.rows < least.chunk ? j->pass.rows : least.chunk;
+    if (!j->c->o.quiet)
+        fprintf(stderr, "chunk of %lld: %s\n", (long long)least.chunk, least.why);
+    return pipeline_replan(j->module, &j->pass);
 }
 
 static int make_plans(Job *j) {
     Cli *c = j->c;
     FacetInfo *info = &j->contents.info;
+    if (j->room.total_bytes && !choose_chunk(j))
+        return EXIT_INPUT;
     Tuned tuned;
     const int code = cli_read_tuned(c, c->o.tuned ? c->o.tuned : cli_tuned_file(c), c->o.tuned != NULL, &tuned);
     if (code != EXIT_FINE)
         return code;
-    PlanOptions o = {.slots = (int)info->options.slots,
-                     .context = info->options.context,
-                     .chunk = info->options.chunk,
-                     .wanted = info->options.rows};
+    const PassOptions *p = &j->pass;
+    PlanOptions o = {.slots = (int)c->o.slots, .context = p->context, .chunk = p->chunk, .wanted = p->rows};
+    info->options = (FacetOptions){p->context, p->chunk, p->rows, p->draft, o.slots, p->kv_k, p->kv_v};
     for (int i = 0; i < info->archs.n; i++) {
         FacetArch *a = &info->archs.v[i];
-        PlanTarget t;
-        if (!plan_target(a->name, &t))
-            ICE("architecture %s was known", a->name);
+        const PlanTarget t = target_of(a);
         const PlanChoices choices = tuned_choices(c->arena, &tuned, a->name, NULL);
         o.choices = &choices;
-        a->plan = plan_generate(c->arena, j->contents.module, &t, &o);
+        a->plan = plan_generate(c->arena, j->module, &t, &o);
         if (!a->plan)
             return EXIT_INPUT;
         a->n_kernels = a->plan->kernels.n;
@@ -250,7 +276,9 @@ int cmd_compile(Cli *c) {
     Job j = {.c = c};
     TextSource t;
     Bound b = {0};
-    int code = c->o.arch ? read_archs(&j, c->o.arch) : EXIT_FINE;
+    int code = cli_memory(c, &j.room);
+    if (code == EXIT_FINE && c->o.arch)
+        code = read_archs(&j, c->o.arch);
     if (code != EXIT_FINE)
         return code;
     if (!text_read(c->arena, c->diag, c->o.operand[0], &t))

@@ -14,7 +14,7 @@ static bool pipeline_options(const Cli *c, PipelineOptions *p) {
     const char *problem = NULL;
     *p = (PipelineOptions){.pass = pass_options_default()};
     p->pass.context = o->context;
-    p->pass.chunk = o->chunk < o->context ? o->chunk : o->context;
+    p->pass.chunk = cli_chunk(c);
     const DType kv_type = o->plan || o->kernels ? DT_F16 : DT_F32; /* as a GPU has them; as the processor */
     p->pass.kv_k = cli_kv_type(o->kv_k, kv_type);
     p->pass.kv_v = cli_kv_type(o->kv_v, kv_type);
@@ -82,7 +82,7 @@ static int write_kernels(Cli *c, const Plan *plan, const char *dir) {
     return EXIT_FINE;
 }
 
-static int print_plan(Cli *c, const Module *m, const PipelineOptions *p) {
+static int print_plan(Cli *c, Module *m, const PipelineOptions *p, const ChunkRoom *room) {
     const Options *o = &c->o;
     PlanTarget target;
     if (!plan_target(o->plan_arch, &target))
@@ -94,11 +94,15 @@ static int print_plan(Cli *c, const Module *m, const PipelineOptions *p) {
     const PlanChoices choices = tuned_choices(c->arena, &tuned, target.arch, NULL);
     const PlanOptions po = {
         .slots = 1, .context = p->pass.context, .chunk = p->pass.chunk, .wanted = p->pass.rows, .choices = &choices};
-    Plan *plan = plan_generate(c->arena, m, &target, &po);
+    ChunkRequest choose = {.m = m, .pass = p->pass, .slots = 1, .choices = &choices};
+    Plan *plan =
+        room->total_bytes ? chunk_choose(c->arena, &choose, &target, room) : plan_generate(c->arena, m, &target, &po);
     if (!plan)
         return EXIT_INPUT;
     if (o->plan) {
         Buf out = {0};
+        if (choose.why)
+            buf_printf(&out, "# chunk of %lld: %s\n", (long long)choose.chunk, choose.why);
         plan_print(&out, plan, m);
         fwrite(out.n ? out.s : "", 1, out.n, stdout);
         buf_free(&out);
@@ -109,8 +113,12 @@ static int print_plan(Cli *c, const Module *m, const PipelineOptions *p) {
 int cmd_print(Cli *c) {
     TextSource t;
     PipelineOptions p;
-    if (!pipeline_options(c, &p))
+    ChunkRoom room;
+    const bool plan = c->o.plan || c->o.kernels;
+    if (!pipeline_options(c, &p) || cli_memory(c, &room) != EXIT_FINE)
         return EXIT_USAGE;
+    if (c->o.memory && !plan)
+        return cli_fail(c, EXIT_USAGE, "--memory has a meaning only with --plan or --kernels");
     if (!text_read(c->arena, c->diag, c->o.operand[0], &t))
         return EXIT_INPUT;
     Bound b = {0};
@@ -118,9 +126,8 @@ int cmd_print(Cli *c) {
     int code = load(c, &t, &b, &m);
     if (m && strcmp(c->o.after, "none") != 0 && !pipeline_run(m, &p))
         code = EXIT_INPUT;
-    const bool plan = c->o.plan || c->o.kernels;
     if (code == EXIT_FINE && plan)
-        code = print_plan(c, m, &p);
+        code = print_plan(c, m, &p, &room);
     if (code == EXIT_FINE && !plan && !c->o.print_after && !c->o.diff && !c->o.time) {
         Buf out = {0};
         ir_print(&out, m);

@@ -175,7 +175,10 @@ int cmd_profile(Cli *c) {
                            o->profile_depth};
     if (strcmp(o->device, "auto") == 0)
         o->device = "gpu";
-    o->chunk = o->chunk > rows.T ? o->chunk : rows.T;
+    if (!o->chunk && o->profile_pp)
+        o->chunk = CHUNK_USUAL; /* or as long as the call that is asked for */
+    if (o->chunk)
+        o->chunk = o->chunk > rows.T ? o->chunk : rows.T;
     if (!o->alone) {
         c->timed_rows = rows.T;
         c->timed_wanted = rows.R;

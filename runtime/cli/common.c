@@ -207,6 +207,8 @@ static void loading(void *ctx, const char *what, int64_t done, int64_t total, bo
 static void say_session(const Session *s, const char *weights, double seconds) {
     fprintf(stderr, "%s: %s, device %s, K/V %.1f MiB, ready in %.2f s\n", weights, session_text_name(s),
             session_device_text(s), (double)session_cache_bytes(s) / (1 << 20), seconds);
+    fprintf(stderr, "chunk of %lld: %s\n", (long long)session_chunk(s),
+            session_chunk_why(s) ? session_chunk_why(s) : "as it was given");
     const Gpu *gpu = session_gpu(s);
     if (!gpu)
         return;

@@ -127,6 +127,28 @@ static bool add_timed_phase(const Gpu *g, Plan *plan) {
     return phase < 0 || plan_time_phase(plan, phase, g->m->diag);
 }
 
+/* For the chunk that is asked for, or for one that fits into the memory that is free now: g->o.plan says it then. */
+static Plan *generate_plan(Gpu *g, const PlanTarget *target, const PlanChoices *choices) {
+    ChunkRoom room = {.multiprocessors = dev_info(g->device)->multiprocessors};
+    DevError e = {0};
+    PlanOptions o = g->o.plan;
+    o.choices = choices;
+    if (!g->o.choose)
+        return plan_generate(g->arena, g->m, target, &o);
+    if (!dev_memory(g->device, &room.free_bytes, &room.total_bytes, &e)) {
+        gpu_fail(g->m->diag, &e);
+        return NULL;
+    }
+    g->o.choose->choices = choices;
+    Plan *plan = chunk_choose(g->arena, g->o.choose, target, &room);
+    const int64_t chunk = g->o.choose->chunk, rows = g->o.choose->pass.rows;
+    if (plan) {
+        g->o.plan.chunk = chunk;
+        g->o.plan.wanted = rows < chunk ? rows : chunk;
+    }
+    return plan;
+}
+
 static bool make_plan(Gpu *g) {
     if (g->o.ready) {
         g->plan = g->o.ready;
@@ -138,14 +160,13 @@ static bool make_plan(Gpu *g) {
         diag_error(g->m->diag, NO_LOC, "there are no kernels for GPUs of architecture %s", arch);
         return false;
     }
-    PlanOptions o = g->o.plan;
     PlanChoices choices;
-    if (gpu_takes_choices(g)) {
+    const bool takes = gpu_takes_choices(g);
+    if (takes) {
         tuned_file_read(&g->tuned, g->o.tune.file, g->m->diag);
         choices = tuned_choices(g->arena, &g->tuned, arch, dev_info(g->device)->name);
-        o.choices = &choices;
     }
-    Plan *plan = plan_generate(g->arena, g->m, &target, &o);
+    Plan *plan = generate_plan(g, &target, takes ? &choices : NULL);
     g->plan = g->own = plan;
     return plan && (!g->o.use_kernel || replace_kernel(g, plan)) && add_timed_phase(g, plan);
 }

@@ -13,6 +13,7 @@
 #include "ir/eval.h"
 #include "runtime/device/compile.h"
 #include "runtime/device/device.h"
+#include "runtime/engine/chunk.h"
 #include "runtime/engine/timeline.h"
 #include "runtime/engine/tune.h"
 #include "runtime/text/text.h"
@@ -31,6 +32,8 @@ typedef struct GpuOptions {
     const char *kernel_cache; /* folder of compiled kernels; NULL: none is kept */
     int ordinal;              /* which GPU */
     PlanOptions plan;
+    ChunkRequest
+        *choose; /* NULL: plan.chunk. Else the chunk is chosen by the device, for this module; not with `ready` */
     /* A call of "step" whose phase gets a timed version (plan_time_phase); 0: none. Not with `ready`. */
     int64_t timed_rows, timed_wanted;
     const char *use_kernel; /* a file whose text takes the place of the kernel named as it is (NAME.cu) */

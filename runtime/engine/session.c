@@ -37,6 +37,14 @@ int session_vocab(const Session *s) {
     return s->vocab;
 }
 
+int64_t session_chunk(const Session *s) {
+    return s->o.chunk;
+}
+
+const char *session_chunk_why(const Session *s) {
+    return s->chunk_why;
+}
+
 int64_t session_context(const Session *s) {
     return s->o.context;
 }

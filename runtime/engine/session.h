@@ -27,7 +27,7 @@ typedef struct SessionOptions {
     int n_settings;
     int64_t context;         /* most positions of a sequence */
     int sequences;           /* held at once, each with K/V of its own; 0: 1, of a bundle as many as it has */
-    int64_t chunk;           /* most rows of a call */
+    int64_t chunk;           /* most rows of a call; 0: chosen (chunk.h), of a bundle what it was compiled for */
     DType kv_k, kv_v;        /* element types of stored keys and values; DT_COUNT: as the back end prefers */
     SparseUse sparse;        /* attention that leaves out keys of long prompts */
     const double *alpha;     /* of it, in the place of the text's; NULL: the text's */
@@ -58,6 +58,8 @@ const char *session_text_name(const Session *s);
 bool session_can_sparse(const Session *s); /* whether SPARSE_ON would open: a method in the text, computed here */
 int session_vocab(const Session *s);       /* logits of a row */
 int64_t session_context(const Session *s);
+int64_t session_chunk(const Session *s);              /* most rows of a call */
+const char *session_chunk_why(const Session *s);      /* NULL: it was given */
 int64_t session_tap_width(const Session *s, int tap); /* floats of a row of options.taps[tap] */
 int64_t session_cache_bytes(const Session *s);
 int session_threads(const Session *s); /* really used, whatever was asked for */

@@ -59,6 +59,7 @@ struct Session {
     TextSource text; /* of a bundle: only its name */
     Facet *facet;    /* NULL: compiled here */
     const Module *module;
+    Module *compiled; /* the same where it was compiled here */
     const Graph *step;
     const void **data; /* [weights] bytes as stored */
     const Backend *backend;
@@ -70,12 +71,13 @@ struct Session {
     int n_taps; /* of the options and of the drafter */
     const char *taps[MAX_TAPS];
     int64_t tap_width[MAX_TAPS];
-    Sequence *sequences; /* [o.sequences] */
-    Sequence *now;       /* the one that functions mean which name none */
-    int32_t *pos;        /* [chunk] scratch */
-    int32_t *slots;      /* [chunk] scratch */
-    int32_t *rows;       /* [chunk] 0, 1, 2, .. */
-    int64_t grid;        /* calls of a feed end at multiples of it: the block of sparse attention; 1: anywhere */
+    Sequence *sequences;   /* [o.sequences] */
+    Sequence *now;         /* the one that functions mean which name none */
+    int32_t *pos;          /* [chunk] scratch */
+    int32_t *slots;        /* [chunk] scratch */
+    int32_t *rows;         /* [chunk] 0, 1, 2, .. */
+    const char *chunk_why; /* o.chunk was chosen; NULL: given */
+    int64_t grid;          /* calls of a feed end at multiples of it: the block of sparse attention; 1: anywhere */
     Picks picks;
 };
 

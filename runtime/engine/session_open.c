@@ -54,19 +54,24 @@ static bool bind_data(Session *s) {
     return true;
 }
 
+/* Rows of which every one's logits may be wanted. */
+static int64_t logits_that_fit(const Session *s) {
+    const int64_t fit = ALL_ROWS_BYTES / ((int64_t)s->vocab * (int64_t)sizeof(float));
+    return fit > s->grid ? fit : s->grid; /* a block of queries in parts would choose other keys */
+}
+
 int64_t session_rows_a_call(const Session *s, bool all) {
-    int64_t fit = ALL_ROWS_BYTES / ((int64_t)s->vocab * (int64_t)sizeof(float));
-    fit = fit > s->grid ? fit : s->grid; /* a block of queries in parts would choose other keys */
+    const int64_t fit = logits_that_fit(s);
     int64_t most = !all || fit > s->o.chunk ? s->o.chunk : fit;
     if (all && s->facet && most > session_step_rows(s))
         most = session_step_rows(s);
     return most < 1 ? 1 : most;
 }
 
-/* Most rows whose logits are wanted of one call. */
-static int64_t wanted_rows(const Session *s) {
-    const int64_t fit = session_rows_a_call(s, true), rows = fit > LEAST_WANTED ? fit : LEAST_WANTED;
-    return rows < s->o.chunk ? rows : s->o.chunk;
+/* Most rows whose logits are wanted of one call of up to `chunk` rows. */
+static int64_t wanted_rows(const Session *s, int64_t chunk) {
+    const int64_t fit = logits_that_fit(s), rows = fit > LEAST_WANTED ? fit : LEAST_WANTED;
+    return rows < chunk ? rows : chunk;
 }
 
 /* What calls need to know of the graph; passes do not change it. */
@@ -103,29 +108,23 @@ static bool read_module(Session *s) {
 
 /* ==== From a text ==== */
 
-/* The largest block of the sparse methods. */
-static int64_t sparse_grid(const Module *m) {
-    int64_t grid = 1;
-    for (int i = 0; i < m->variants.n; i++) {
-        const Variant *v = &m->variants.v[i];
-        const int64_t block = v->sparse ? sparse_read(v).block : 1;
-        grid = block > grid ? block : grid;
-    }
-    return grid;
+static PassOptions pass_options(const Session *s) {
+    PassOptions p = pass_options_default();
+    p.context = s->o.context;
+    p.chunk = s->o.chunk;
+    p.rows = wanted_rows(s, s->o.chunk);
+    p.kv_k = s->o.kv_k == DT_COUNT ? s->backend->kv_type : s->o.kv_k;
+    p.kv_v = s->o.kv_v == DT_COUNT ? s->backend->kv_type : s->o.kv_v;
+    p.sparse = s->o.sparse;
+    p.alpha = s->o.alpha ? *s->o.alpha : p.alpha;
+    p.all_taps = false;
+    p.taps = s->taps;
+    p.n_taps = s->n_taps;
+    return p;
 }
 
 static bool run_pipeline(Session *s, Module *m) {
-    PipelineOptions p = {.pass = pass_options_default()};
-    p.pass.context = s->o.context;
-    p.pass.chunk = s->o.chunk;
-    p.pass.rows = wanted_rows(s);
-    p.pass.kv_k = s->o.kv_k == DT_COUNT ? s->backend->kv_type : s->o.kv_k;
-    p.pass.kv_v = s->o.kv_v == DT_COUNT ? s->backend->kv_type : s->o.kv_v;
-    p.pass.sparse = s->o.sparse;
-    p.pass.alpha = s->o.alpha ? *s->o.alpha : p.pass.alpha;
-    p.pass.all_taps = false;
-    p.pass.taps = s->taps;
-    p.pass.n_taps = s->n_taps;
+    PipelineOptions p = {.pass = pass_options(s)};
     p.verify_each = s->o.verify_each;
     p.data = s->data;
     p.out = stderr;
@@ -143,7 +142,7 @@ static bool compile(Session *s) {
                   .settings = s->o.settings,
                   .n_settings = s->o.n_settings};
     Module *m = fe_compile(s->arena, s->diag, &in);
-    s->module = m;
+    s->module = s->compiled = m;
     s->grid = m && s->o.sparse == SPARSE_ON ? sparse_grid(m) : 1;
     if (!m || !draft_compile(s, m) || !read_module(s) || !run_pipeline(s, m))
         return false;
@@ -271,12 +270,27 @@ static bool take_bundle(Session *s) {
 
 /* ==== Opening ==== */
 
-static bool open_backend(Session *s) {
+/* Opens it; on a GPU the chunk is chosen by what is free there, unless it was given. */
+static bool start_backend(Session *s) {
     BackendOptions b = {.threads = s->o.threads, .gpu = s->o.gpu};
-    b.gpu.plan =
-        (PlanOptions){.slots = s->o.sequences, .context = s->o.context, .chunk = s->o.chunk, .wanted = wanted_rows(s)};
+    ChunkRequest choose = {.m = s->compiled, .slots = s->o.sequences};
+    b.gpu.plan = (PlanOptions){
+        .slots = s->o.sequences, .context = s->o.context, .chunk = s->o.chunk, .wanted = wanted_rows(s, s->o.chunk)};
+    if (s->chunk_why) {
+        choose.pass = pass_options(s);
+        choose.pass.rows = wanted_rows(s, s->o.context);
+        b.gpu.choose = &choose;
+    }
     s->state = s->backend->open(s->module, s->data, &b);
-    if (!s->state)
+    if (s->state && choose.why) {
+        s->o.chunk = choose.chunk;
+        s->chunk_why = arena_strdup(s->arena, choose.why);
+    }
+    return s->state;
+}
+
+static bool open_backend(Session *s) {
+    if (!start_backend(s))
         return false;
     const Gpu *gpu = session_gpu(s);
     s->device = gpu ? arena_printf(s->arena, "%s %s", s->backend->name, dev_info(gpu_device(gpu))->name)
@@ -308,6 +322,10 @@ Session *session_open(const SessionOptions *o, Diag *diag) {
         s->taps[i] = o->taps[i];
     if (!s->o.facet && !s->o.sequences)
         s->o.sequences = 1;
+    if (!s->o.facet && !s->o.chunk) {
+        s->o.chunk = CHUNK_USUAL;
+        s->chunk_why = "the usual one";
+    }
     if (!s->o.facet && s->o.chunk > s->o.context)
         s->o.chunk = s->o.context;
     s->weights = weights_open(o->weights, diag);

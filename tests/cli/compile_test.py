@@ -90,6 +90,14 @@ def check_without_builtins(library, tmp, options):
     assert not os.path.exists(cache) and not os.path.exists(os.path.join(tmp, "none.facet")), os.listdir(tmp)
 
 
+def check_memory(tiny, path, nvrtc):
+    """--memory: the chunk of the bundle is what is chosen for it."""
+    r = lap("compile", TEXT, "--weights", tiny, "--arch", "sm_90a", "--context", 70, "--memory", "2G", "-o", path, *nvrtc)
+    assert r.stderr.decode().startswith("chunk of 70: as long as the context\n"), r.stderr
+    assert json.loads(lap("inspect", path, "--json").stdout)["options"]["chunk"] == 70
+    assert "context 70, chunk 70, rows 64" in lap("inspect", path).stdout.decode()
+
+
 def main():
     nvrtc, library = find_nvrtc()
     with tempfile.TemporaryDirectory() as tmp:
@@ -107,6 +115,7 @@ def main():
         assert not lap("compile", TEXT, *options, "-q", "-o", again).stderr
         assert pathlib.Path(path).read_bytes() == pathlib.Path(again).read_bytes(), "the same contents give other bytes"
         check_damage(path)
+        check_memory(tiny, os.path.join(tmp, "memory.facet"), nvrtc)
         r = lap("compile", TEXT, *options, "-q", "-o", os.path.join(tmp, "no", "such", "x.facet"), code=3)
         assert b"x.facet: error: cannot be written" in r.stderr, r.stderr
     print("ok")

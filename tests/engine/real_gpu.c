@@ -12,6 +12,7 @@
  * Exit code 0, 1 when a limit below is passed, 77 without a GPU.
  */
 #include "runtime/engine/session.h"
+#include "tests/engine/distance.h"
 #include "tests/engine/model.h"
 
 #include <math.h>
@@ -96,53 +97,6 @@ static void read_text(Test *t) {
 
 /* ==== Logits along the text ==== */
 
-/* How far logits are from the evaluator's. */
-typedef struct Distance {
-    int64_t n, same; /* rows; rows with the same most probable token */
-    double kl, worst_kl;
-    double gap_error2, worst_gap_error; /* of the evaluator's gap between its two best tokens */
-    double worst_gap;                   /* evaluator's, where another token is the most probable */
-} Distance;
-
-static int best(const float *logits, int n, int but) {
-    int at = but == 0 ? 1 : 0;
-    for (int i = at + 1; i < n; i++)
-        if (i != but && logits[i] > logits[at])
-            at = i;
-    return at;
-}
-
-/* ln of the sum of exp(logits). */
-static double log_sum(const float *logits, int n, float top) {
-    double sum = 0;
-    for (int i = 0; i < n; i++)
-        sum += (double)expf(logits[i] - top);
-    return top + log(sum);
-}
-
-static void greater(double *most, double x) {
-    if (!(x <= *most) && !isnan(*most)) /* a NaN comes in and stays */
-        *most = x;
-}
-
-static void add_row(Distance *d, const float *got, const float *want, int n) {
-    const int first = best(want, n, -1), second = best(want, n, first), other = best(got, n, -1);
-    const double sum_want = log_sum(want, n, want[first]), sum_got = log_sum(got, n, got[other]);
-    double kl = 0;
-    for (int i = 0; i < n; i++) {
-        const double log_p = want[i] - sum_want;
-        kl += (double)expf((float)log_p) * (log_p - (got[i] - sum_got));
-    }
-    const double error = fabs(((double)got[first] - got[second]) - ((double)want[first] - want[second]));
-    d->n++;
-    d->same += other == first;
-    d->kl += kl;
-    d->gap_error2 += error * error;
-    greater(&d->worst_kl, kl);
-    greater(&d->worst_gap_error, error);
-    greater(&d->worst_gap, (double)want[first] - want[other]);
-}
-
 /* n tokens, the logits of each; as many rows as a call of any session can give. */
 static void compare_rows(Test *t, const int32_t *ids, int64_t n, float *want, float *got, Distance *d) {
     int32_t rows[MAX_CALL];
@@ -157,7 +111,7 @@ static void compare_rows(Test *t, const int32_t *ids, int64_t n, float *want, fl
             c.logits = got;
             must(t, session_step(t->on_gpu[kv], &c) == STEP_OK);
             for (int64_t i = 0; i < now; i++)
-                add_row(&d[kv], got + i * t->vocab, want + i * t->vocab, t->vocab);
+                distance_add(&d[kv], got + i * t->vocab, want + i * t->vocab, t->vocab);
         }
     }
 }
@@ -254,7 +208,7 @@ static void compare_tokens(Test *t, const char *name, const TokenList *prompt) {
     }
     printf("%lld greedy tokens behind %s (%d tokens)\n", (long long)t->tokens, name, prompt->n);
     for (int64_t left = t->tokens - 1; left >= 0; left--) {
-        const int32_t want = best(logits, t->vocab, -1);
+        const int32_t want = best_of(logits, t->vocab, -1);
         for (int kv = 0; kv < N_KV; kv++)
             pick(t, kv, logits, want, left, &others[kv]);
         if (left > 0)

@@ -72,6 +72,7 @@ models() {
     done
     check tune "$build/tests/engine/tune_test" "$cache/tune"
     check times "$build/tests/engine/times_test" "$fixtures/moe/model.gguf"
+    check chunk "$build/tests/engine/chunk_test" "$fixtures/dense/model.gguf"
     check picks "$build/tests/engine/pick_test" "$fixtures/dense/model.gguf"
     check drafters "$build/tests/engine/drafters_test" "$fixtures" gpu
     for kind in dense ple; do
@@ -92,6 +93,18 @@ family() {
             "${what#*:}" --device gpu --kernel-cache "$cache"
     done
     grep 'tokens/s' "$log"
+}
+
+# Mean KL divergence of the logits in each storage type, over 2,048 positions: the tables are in storage-NAME.log.
+storage() {
+    local kind options=(--kernel-cache "$cache")
+    for kind in dense moe; do
+        check "storage-$kind" "$build/tests/engine/storage_kl" "${options[@]}" "$fixtures/$kind/model.gguf" "$logs"
+    done
+    if [ -e "$model" ]; then
+        check storage-real "$build/tests/engine/storage_kl" "${options[@]}" --limit 1e-3 --text \
+            "$repo/tests/data/constitution.txt" "$model" "$logs"
+    fi
 }
 
 # Perplexity, logits along a text, greedy tokens: the table is in real-model.log.
@@ -136,6 +149,7 @@ else
     programs
     models
     family
+    storage
     real_model
 fi
 summary
