@@ -28,6 +28,15 @@ typedef struct Loc {
     int64_t segment_len, segment_stride;
 } Loc;
 
+/* Rows of a call by the experts that ids name (kernels/experts_sort.cu): scratch offsets. Every group that multiplies
+ * by the same ids reads them. */
+typedef struct Sorted {
+    NodeId ids;
+    int64_t experts, entries; /* most of `order` */
+    int tokens;               /* most pairs of a tile */
+    int64_t order, places, tiles, n_tiles;
+} Sorted;
+
 /* ==== A phase being generated ==== */
 
 typedef enum PhaseKind {
@@ -52,10 +61,11 @@ typedef struct Gen {
     Plan *plan;
     PlanPhase *phase;
     PhaseKind kind;
-    Loc *loc;        /* by node, of this phase */
-    bool *in_planes; /* by node: a matmul's result that its readers take from the planes */
-    int *last_read;  /* by node: the last group that reads it, through views; groups.n + 1 for outputs */
-    int group;       /* being emitted, from 1 */
+    Loc *loc;           /* by node, of this phase */
+    bool *in_planes;    /* by node: a matmul's result that its readers take from the planes */
+    int *last_read;     /* by node: the last group that reads it, through views; groups.n + 1 for outputs */
+    int group;          /* being emitted, from 1 */
+    VEC(Sorted) sorted; /* of this phase */
     VEC(ScratchBlock) scratch;
     int64_t scratch_bytes; /* most of any phase */
     int slab, scratch_buffer, counters;

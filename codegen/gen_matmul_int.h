@@ -41,8 +41,7 @@ void gen_input_launch(Gen *g, const Loc *x, int64_t records, int64_t k, int64_t 
 /* Records x weights -> out. */
 void gen_prefill_launch(Gen *g, const NodeVec *mains, const MatmulShape *s, int64_t records, const Loc *out,
                         int64_t most, int64_t dim, SrcLoc loc);
-/* The same through experts: sort, gather, multiply. */
-void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const Loc *x, PlanArg ids, int64_t k_experts,
-                         bool pairs, int64_t most, int64_t dim, SrcLoc loc);
+/* The same through experts: sort, if nobody has by these ids, rows to where the sort says, multiply. */
+void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const Loc *x);
 
 #endif

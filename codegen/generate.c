@@ -135,7 +135,7 @@ static void generate_phase(Gen *g, PhaseKind kind, const char *name, int64_t row
     g->kind = kind;
     g->loc = arena_array(g->arena, count, sizeof *g->loc);
     g->in_planes = arena_array(g->arena, count, sizeof *g->in_planes);
-    g->scratch.n = 0;
+    g->scratch.n = g->sorted.n = 0;
     for (NodeId id = 1; id < count; id++)
         if (ir_get(g->g, id)->slab >= 0)
             g->loc[id] = slab_loc(g, id);

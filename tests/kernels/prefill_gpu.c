@@ -172,15 +172,18 @@ static void free_problem(Lab *l, const Shape *s, Problem *p) {
 /* ==== The sort ==== */
 
 /* What experts_sort.cu should have written: its lists are compared whole. */
-static bool sorted(const Prefill *of, const int *ids, int live, const int *order, const int *tiles, const int *counts) {
+static bool sorted(const Prefill *of, const int *ids, int live, const int *order, const int *places, const int *tiles,
+                   int all_tiles) {
     const int pairs = live * of->shape.slots;
     int entries = 0, n_tiles = 0;
     bool ok = true;
     for (int e = 0; e < of->shape.experts; e++) {
         const int first = entries;
         for (int i = 0; i < pairs; i++)
-            if (ids[i] == e)
+            if (ids[i] == e) {
+                ok &= places[i] == entries;
                 ok &= order[entries++] == i;
+            }
         const int end = entries;
         for (; entries % 8; entries++)
             ok &= order[entries] == -1;
@@ -189,20 +192,23 @@ static bool sorted(const Prefill *of, const int *ids, int live, const int *order
             ok &= tile[0] == e && tile[1] == at / 8 && tile[2] == (left < of->cut.tokens ? left : of->cut.tokens);
         }
     }
-    return ok && counts[0] == entries && counts[1] == n_tiles;
+    return ok && all_tiles == n_tiles;
 }
 
 static void check_sort(Lab *l, const Prefill *of, const PrefillOperands *o, const int *ids, int live) {
     const size_t order_bytes = (size_t)problem_entries(of) * 4, tile_bytes = (size_t)problem_tiles(of) * 12;
-    int *order = malloc(order_bytes), *tiles = malloc(tile_bytes), counts[2];
+    const size_t place_bytes = (size_t)problem_products(of) * 4;
+    int *order = malloc(order_bytes), *places = malloc(place_bytes), *tiles = malloc(tile_bytes), n_tiles;
     DevError e = {0};
     must(dev_copy_out(l->stream, order, o->order, order_bytes, &e) &&
+             dev_copy_out(l->stream, places, o->places, place_bytes, &e) &&
              dev_copy_out(l->stream, tiles, o->tiles, tile_bytes, &e) &&
-             dev_copy_out(l->stream, counts, o->counts, sizeof counts, &e) && dev_stream_wait(l->stream, &e),
+             dev_copy_out(l->stream, &n_tiles, o->n_tiles, sizeof n_tiles, &e) && dev_stream_wait(l->stream, &e),
          &e);
-    if (!sorted(of, ids, live, order, tiles, counts))
+    if (!sorted(of, ids, live, order, places, tiles, n_tiles))
         fail(of, "the experts are sorted wrongly", live, DT_I32);
     free(order);
+    free(places);
     free(tiles);
 }
 
@@ -242,7 +248,7 @@ static void run(Lab *l, const PrefillBuilt *b, Problem *p, int live, int grid) {
     const size_t values = (size_t)problem_products(&b->p) * (size_t)p->n;
     prefill_memory(l, &b->p, &p->on);
     must(dev_copy_in(l->stream, p->on.live, &live, 4, &e), &e);
-    prefill_launches(l, b, &p->on, grid, &r);
+    prefill_launches(l, b, &p->on, live, grid, &r);
     for (int i = 0; i < r.n; i++)
         must(dev_launch(l->stream, &r.launches[i], &e), &e);
     must(dev_copy_out(l->stream, p->got, p->on.out, values * 4, &e) && dev_stream_wait(l->stream, &e), &e);

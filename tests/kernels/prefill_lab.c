@@ -49,8 +49,8 @@ Program problem_matmul(const Prefill *p, const char *label) {
 Program problem_input(const Prefill *p, const char *label) {
     Buf b = {0};
     buf_str(&b, "#define IN_NAME input\n");
-    prefill_input_defines(p->shape.m.k, problem_entries(p), p->cut.x_stages > 0, p->shape.x_pairs ? 1 : p->shape.slots,
-                          &b);
+    const InputRows rows = p->shape.x_pairs ? (InputRows){p->shape.slots, 1} : (InputRows){1, p->shape.slots};
+    prefill_input_defines(p->shape.m.k, problem_entries(p), p->cut.x_stages > 0, rows, &b);
     return program_new(label, "matmul_input.cu", b.s, NULL, 0);
 }
 
@@ -100,12 +100,13 @@ void prefill_memory(Lab *l, const Prefill *p, PrefillOperands *o) {
         return;
     o->order = lab_memory(l, (size_t)problem_entries(p) * 4, 0x7e);
     o->tiles = lab_memory(l, (size_t)problem_tiles(p) * 12, 0x7e);
-    o->counts = lab_memory(l, 8, 0x7e);
+    o->places = lab_memory(l, (size_t)problem_products(p) * 4, 0x7e);
+    o->n_tiles = lab_memory(l, 4, 0x7e);
 }
 
 void prefill_memory_free(Lab *l, PrefillOperands *o) {
-    DevPtr *const all[] = {&o->records, &o->out, &o->order, &o->tiles, &o->counts};
-    for (int i = 0; i < 5; i++) {
+    DevPtr *const all[] = {&o->records, &o->out, &o->order, &o->places, &o->tiles, &o->n_tiles};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (*all[i])
             dev_free(l->device, *all[i]);
         *all[i] = 0;
@@ -124,34 +125,36 @@ static int least(int a, int b) {
     return a < b ? a : b;
 }
 
-static DevLaunch sort_launch(const DevKernel *kernel, const Prefill *p, const PrefillOperands *o, Arguments *a) {
-    const DevPtr v[] = {o->ids, o->order, o->tiles, o->counts, o->live};
+static DevLaunch sort_launch(const DevKernel *kernel, const Prefill *p, const PrefillOperands *o, int live,
+                             Arguments *a) {
+    const DevPtr v[] = {o->ids, o->order, o->places, o->tiles, o->n_tiles, o->live};
     return (DevLaunch){.kernel = kernel,
-                       .grid = {1},
+                       .grid = {(uint32_t)ceil_div(live, SORT_PAIRS / p->shape.slots)},
                        .block = {SORT_THREADS},
                        .shared_bytes = (uint32_t)sort_shared(p),
                        .pdl = true,
-                       .arguments = point(a, v, 5)};
+                       .arguments = point(a, v, 6)};
 }
 
 void prefill_sort(Lab *l, const Prefill *p, const PrefillOperands *o, DevModule **module) {
     Program source = problem_sort(p, "sort");
     lab_load(l, &source, 1, module);
     Arguments a;
-    const DevLaunch launch = sort_launch(lab_kernel(*module, "sort", sort_shared(p)), p, o, &a);
+    const DevLaunch launch = sort_launch(lab_kernel(*module, "sort", sort_shared(p)), p, o, p->most, &a);
     lab_run(l, &launch);
 }
 
-void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands *o, int grid, PrefillRun *run) {
+void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands *o, int live, int grid,
+                      PrefillRun *run) {
     const Prefill *p = &b->p;
     const int n = p->shape.m.n_segments, processors = dev_info(l->device)->multiprocessors;
     const bool experts = p->shape.slots > 0;
     int i = 0;
     if (experts) {
-        run->launches[i] = sort_launch(b->sort, p, o, &run->arguments[i]);
+        run->launches[i] = sort_launch(b->sort, p, o, live, &run->arguments[i]);
         i++;
     }
-    const DevPtr in[] = {o->x, o->records, experts ? o->counts : o->live, o->order};
+    const DevPtr in[] = {o->x, o->records, o->live, o->places};
     run->launches[i] =
         (DevLaunch){.kernel = b->input,
                     .grid = {(uint32_t)least((int)ceil_div(problem_entries(p), ROWS_OF_TILE), processors)},
@@ -161,7 +164,7 @@ void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands
     i++;
     DevPtr v[MAX_SEGMENTS + 5];
     memcpy(v, o->weights, sizeof o->weights);
-    const DevPtr rest[] = {o->records, o->out, experts ? o->counts + 4 : o->live, o->tiles, o->order};
+    const DevPtr rest[] = {o->records, o->out, experts ? o->n_tiles : o->live, o->tiles, o->order};
     memcpy(v + n, rest, sizeof rest);
     const int fill = least(panels(p) * problem_tiles(p), b->resident * processors);
     run->launches[i] = (DevLaunch){.kernel = b->matmul,

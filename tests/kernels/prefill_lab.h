@@ -42,22 +42,24 @@ void prefill_free(PrefillBuilt *b);
 
 /* Addresses; ids and what the sort writes for experts only. */
 typedef struct PrefillOperands {
-    DevPtr weights[MAX_SEGMENTS], x, records, out, live, ids, order, tiles, counts;
+    DevPtr weights[MAX_SEGMENTS], x, records, out, live, ids, order, places, tiles, n_tiles;
 } PrefillOperands;
 
 /* Everything but weights, x, live and ids, poisoned. */
 void prefill_memory(Lab *l, const Prefill *p, PrefillOperands *o);
 void prefill_memory_free(Lab *l, PrefillOperands *o);
 
-/* Launches in order, and what they point to; grid 0: as many blocks as are resident. */
+/* Launches in order for `live` rows, which o->live says, and what they point to; grid 0: as many blocks as are
+ * resident, of the matmul. */
 typedef struct PrefillRun {
     DevLaunch launches[PREFILL_KERNELS];
     Arguments arguments[PREFILL_KERNELS];
     int n; /* the matmul is the last */
 } PrefillRun;
-void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands *o, int grid, PrefillRun *run);
+void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands *o, int live, int grid,
+                      PrefillRun *run);
 
-/* Compiles the sort alone and runs it; for the caller to free. */
+/* Compiles the sort alone and runs it, for all rows; for the caller to free. */
 void prefill_sort(Lab *l, const Prefill *p, const PrefillOperands *o, DevModule **module);
 
 /* Prints the table of rates (prefill_rates.c). */
