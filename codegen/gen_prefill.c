@@ -4,13 +4,11 @@
 
 /* ==== Records ==== */
 
-int64_t gen_records(Gen *g, int64_t k, int64_t most) {
-    return gen_scratch(g, prefill_x_bytes(k, most, g->target->wgmma), g->group);
-}
-
-/* Of x to its records, `copies` times each. */
-static void input_launch(Gen *g, const Loc *x, int64_t records, int64_t k, int64_t entries, InputRows rows,
-                         int64_t places, int64_t dim, const char *label, SrcLoc loc) {
+/* A launch that converts x: where its records are. */
+static PlanArg convert(Gen *g, const Loc *x, int64_t k, int64_t entries, InputRows rows, int64_t places, int64_t dim,
+                       const char *label, SrcLoc loc) {
+    const int64_t bytes = prefill_x_bytes(k, entries, g->target->wgmma);
+    const PlanArg records = arg_at(g->scratch_buffer, gen_scratch(g, bytes, g->group));
     Buf b = {0};
     prefill_input_defines(k, entries, g->target->wgmma, rows, &b);
     const int kernel = gen_kernel(g, "matmul_input.cu", "IN_NAME", "input", b.s, NULL, 0, INPUT_THREADS, 0, 1);
@@ -18,15 +16,18 @@ static void input_launch(Gen *g, const Loc *x, int64_t records, int64_t k, int64
     PlanGrid grid = {.x = rows.each, .y = 1, .z = 1, .rows = gen_count(dim), .axis = 0, .per = ROWS_OF_TILE};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, label, loc);
     launch_arg(g, l, arg_loc(x));
-    launch_arg(g, l, arg_at(g->scratch_buffer, records));
+    launch_arg(g, l, records);
     launch_arg(g, l, arg_count(g, dim));
     if (rows.copies)
         launch_arg(g, l, arg_at(g->scratch_buffer, places));
     l->cost.bytes_a_row = rows.each * k * (4 + 2 * (rows.copies ? rows.copies : 1));
+    return records;
 }
 
-void gen_input_launch(Gen *g, const Loc *x, int64_t records, int64_t k, int64_t most, int64_t dim, SrcLoc loc) {
-    input_launch(g, x, records, k, most, (InputRows){1, 0}, 0, dim, "to f16", loc);
+PlanArg gen_records(Gen *g, const Node *main, const Loc *x, int64_t k) {
+    const Operand *o = gen_operand(g, main);
+    const int64_t dim = main->type.dim[0];
+    return o ? o->records : convert(g, x, k, gen_most(g, dim), (InputRows){1, 0}, 0, dim, "to f16", main->loc);
 }
 
 /* ==== Matmul ==== */
@@ -49,7 +50,7 @@ static int prefill_kernel(Gen *g, const MatmulShape *s, int64_t entries, bool gr
     return kernel;
 }
 
-void gen_prefill_launch(Gen *g, const NodeVec *mains, const MatmulShape *s, int64_t records, const Loc *out,
+void gen_prefill_launch(Gen *g, const NodeVec *mains, const MatmulShape *s, PlanArg records, const Loc *out,
                         int64_t most, int64_t dim, SrcLoc loc) {
     PrefillCut c;
     if (!choose_cut(g, s, &c))
@@ -58,7 +59,7 @@ void gen_prefill_launch(Gen *g, const NodeVec *mains, const MatmulShape *s, int6
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, mains), loc);
     gen_matmul_weights(g, mains, l);
-    launch_arg(g, l, arg_at(g->scratch_buffer, records));
+    launch_arg(g, l, records);
     launch_arg(g, l, arg_loc(out));
     launch_arg(g, l, arg_count(g, dim));
     l->cost.weight_bytes = matmul_weight_bytes(s);
@@ -113,6 +114,16 @@ static Sorted sort_by_expert(Gen *g, const Node *main, int64_t experts, const Pr
     return s;
 }
 
+static PlanArg records_by_expert(Gen *g, const Node *main, const Loc *x, int64_t k, const Sorted *sorted) {
+    const Operand *o = gen_operand(g, main);
+    if (o)
+        return o->records;
+    const bool pairs = ir_type(g->g, main->in[0])->rank == 3; /* each has a row of its own */
+    const int64_t dim = main->type.dim[0], k_experts = main->type.dim[1];
+    return convert(g, x, k, sorted->entries, pairs ? (InputRows){k_experts, 1} : (InputRows){1, k_experts},
+                   sorted->places, dim, "to f16 by expert", main->loc);
+}
+
 void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const Loc *x) {
     enum { MOST_EXPERTS = 1024 };
     const Node *main = ir_get(g->g, m->main.v[0]), *w = ir_get(g->g, main->in[1]);
@@ -127,16 +138,13 @@ void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const L
     if (!choose_cut(g, s, &c))
         return;
     const Sorted sorted = sort_by_expert(g, main, experts, &c);
-    const int64_t records = gen_records(g, s->k, sorted.entries);
+    const PlanArg records = records_by_expert(g, main, x, s->k, &sorted);
     gen_place_results(g, &m->main, gen_most(g, dim), k_experts, 1);
-    const bool pairs = ir_type(g->g, main->in[0])->rank == 3; /* rows of their own */
-    input_launch(g, x, records, s->k, sorted.entries, pairs ? (InputRows){k_experts, 1} : (InputRows){1, k_experts},
-                 sorted.places, dim, "to f16 by expert", main->loc);
     const int kernel = prefill_kernel(g, s, sorted.entries, true, &c);
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), main->loc);
     gen_matmul_weights(g, &m->main, l);
-    launch_arg(g, l, arg_at(g->scratch_buffer, records));
+    launch_arg(g, l, records);
     launch_arg(g, l, arg_loc(&g->loc[m->main.v[0]]));
     launch_arg(g, l, arg_at(g->scratch_buffer, sorted.n_tiles));
     launch_arg(g, l, arg_at(g->scratch_buffer, sorted.tiles));
