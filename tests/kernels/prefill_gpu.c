@@ -2,7 +2,7 @@
  *
  * prefill_gpu [--driver FILE] [--nvrtc FOLDER] check [seed]
  *     every type, odd shapes, 1..130 rows, experts some of which nobody chose: errors, poisoned outputs, the sort of
- *     the experts, rows bit for bit the same in all company
+ *     the experts, rows bit for bit the same in all company, and as a row program makes them
  * prefill_gpu rates
  *     times of the shapes of real models, for several cuts of a block
  * Exit 77 without a GPU.
@@ -239,6 +239,32 @@ static void check_sorts(Lab *l, uint64_t *seed) {
     }
 }
 
+/* ==== Rows ==== */
+
+/* A row program writes the very bytes that matmul_input.cu does, and no others. */
+static void check_rows(Lab *l, const PrefillBuilt *b, Problem *p, int live) {
+    const size_t bytes = (size_t)prefill_x_bytes(b->p.shape.m.k, problem_entries(&b->p), b->p.cut.x_stages > 0);
+    uint8_t *of[2] = {malloc(bytes), malloc(bytes)};
+    DevError e = {0};
+    for (int rows = 0; rows < 2; rows++) {
+        PrefillRun r;
+        Arguments a;
+        prefill_memory(l, &b->p, &p->on);
+        must(dev_copy_in(l->stream, p->on.live, &live, 4, &e), &e);
+        prefill_launches(l, b, &p->on, live, 0, &r);
+        if (rows)
+            r.launches[r.n - 2] = prefill_rows_launch(b, &p->on, live, &a);
+        for (int i = 0; i < r.n - 1; i++)
+            must(dev_launch(l->stream, &r.launches[i], &e), &e);
+        must(dev_copy_out(l->stream, of[rows], p->on.records, bytes, &e) && dev_stream_wait(l->stream, &e), &e);
+        prefill_memory_free(l, &p->on);
+    }
+    if (memcmp(of[0], of[1], bytes) != 0)
+        fail(&b->p, "a row program makes other records", live, p->types[0]);
+    free(of[0]);
+    free(of[1]);
+}
+
 /* ==== Checks ==== */
 
 /* Rows that are not live must still be poison. */
@@ -296,6 +322,8 @@ static void check_problem(Lab *l, const PrefillBuilt *b, double worst[DT_COUNT],
         if (memcmp(p.first, p.got, (size_t)(lives[i] * p.products) * (size_t)p.n * sizeof *p.got) != 0)
             fail(of, "rows are not the same bits as among all", lives[i], p.types[0]);
     }
+    for (int i = 0; problem_has_rows(of) && i < 2; i++)
+        check_rows(l, b, &p, i ? of->most : 3);
     free_problem(l, &of->shape, &p);
 }
 

@@ -26,13 +26,16 @@ int problem_shared(const Prefill *p);   /* dynamic shared memory of the matmul, 
 Program problem_matmul(const Prefill *p, const char *label);
 Program problem_input(const Prefill *p, const char *label);
 Program problem_sort(const Prefill *p, const char *label);
+/* A row program that copies x, kernel "rows": to records, as row_operand.cu does. Not of rows that experts share. */
+Program problem_rows(const Prefill *p, const char *label);
+bool problem_has_rows(const Prefill *p);
 
-/* A problem's kernels: matmul, input, and for experts sort. */
-enum { PREFILL_KERNELS = 3 };
+/* A problem's kernels: matmul, input, and for experts sort, and rows where it has that. */
+enum { PREFILL_KERNELS = 4 };
 typedef struct PrefillBuilt {
     Prefill p;
     DevModule *modules[PREFILL_KERNELS];
-    const DevKernel *matmul, *input, *sort;
+    const DevKernel *matmul, *input, *sort, *rows;
     int resident; /* blocks on a multiprocessor */
 } PrefillBuilt;
 
@@ -58,6 +61,9 @@ typedef struct PrefillRun {
 } PrefillRun;
 void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands *o, int live, int grid,
                       PrefillRun *run);
+
+/* In place of the input's launch: problem_rows(). What it points to is in `a`. */
+DevLaunch prefill_rows_launch(const PrefillBuilt *b, const PrefillOperands *o, int live, Arguments *a);
 
 /* Compiles the sort alone and runs it, for all rows; for the caller to free. */
 void prefill_sort(Lab *l, const Prefill *p, const PrefillOperands *o, DevModule **module);
