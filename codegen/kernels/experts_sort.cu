@@ -72,6 +72,7 @@ DEVICE int sum_before(int v, int &all) {
         of_warp[warp] = sum;
     block_sync();
     all = 0;
+#pragma unroll 8
     for (int i = 0; i < 32; i++) {
         before += i < warp ? of_warp[i] : 0;
         all += of_warp[i];
@@ -116,7 +117,9 @@ KERNEL __launch_bounds__(1024, 1)
     const int first = sum_before((count + 7) / 8 * 8, all);
     const int tile = sum_before((count + ES_TOKENS - 1) / ES_TOKENS, all_tiles);
     if (expert < ES_EXPERTS) {
-        for (int w = 0, at = first + (int)before[expert]; w < 32; w++) {
+        int at = first + (int)before[expert];
+#pragma unroll 8
+        for (int w = 0; w < 32; w++) {
             const int of_warp = table[w * ES_EXPERTS + expert];
             table[w * ES_EXPERTS + expert] = at;
             at += of_warp;

@@ -13,6 +13,7 @@ template <bool ATOMS, int GROUPS, int K, int TILES, class Entry>
 DEVICE void row_operand(u8 *to, const float *x, float *parts, Entry entry) {
     constexpr int PIECES = X_PIECES(K);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+#pragma unroll 2
     for (int i = warp; i < GROUPS * PIECES; i += TAIL_THREADS / 32) {
         float v[8];
         x_columns<K>(v, x + i / PIECES * K, i % PIECES * 256 + 8 * lane);
@@ -21,14 +22,22 @@ DEVICE void row_operand(u8 *to, const float *x, float *parts, Entry entry) {
             parts[i] = largest;
     }
     block_sync();
+    auto scale_of = [&](int group) {
+        float largest = 0.0f;
+#pragma unroll
+        for (int k = 0; k < PIECES; k += 32)
+            largest = fmaxf(largest, k + lane < PIECES ? parts[group * PIECES + k + lane] : 0.0f);
+        return x_scale(warp_max(largest));
+    };
+    float scale = scale_of(0);
+#pragma unroll 2
     for (int i = warp; i < GROUPS * PIECES; i += TAIL_THREADS / 32) {
-        const int group = i / PIECES, number = i % PIECES, row = entry(group);
-        float v[8], largest = 0.0f;
-        for (int k = lane; k < PIECES; k += 32)
-            largest = fmaxf(largest, parts[group * PIECES + k]);
-        const float scale = x_scale(warp_max(largest));
+        const int group = i / PIECES, number = i % PIECES;
+        float v[8];
+        if (GROUPS > 1)
+            scale = scale_of(group);
         x_columns<K>(v, x + group * K, 256 * number + 8 * lane);
-        x_store<ATOMS, K, TILES>(to, row, number, x_piece<ATOMS>(v, scale), scale);
+        x_store<ATOMS, K, TILES>(to, entry(group), number, x_piece<ATOMS>(v, scale), scale);
     }
 }
 
