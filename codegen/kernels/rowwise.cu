@@ -3,7 +3,7 @@
  * Contract
  *   ROW_NAME     the kernel's name
  *   ROW_THREADS  of a block, a multiple of 32: TAIL_THREADS of the body
- *   ROW_BLOCKS   how many must find registers on a multiprocessor together, for a row is long to load; may be missing
+ *   ROW_BLOCKS   blocks for which a multiprocessor must have registers; may be missing
  *   ROW_SHARED   dynamic shared memory in bytes: TAIL_SHARED of the body
  *   parameters   const int *rows: how many rows are live, in device memory; TAIL_PARAMETERS
  *   launch       block ROW_THREADS, any grid of one dimension: block b does items b, b + grid, ..
