@@ -13,12 +13,12 @@ void gen_experts(Gen *g) {
     const int64_t dim = main->type.dim[0], k_experts = main->type.dim[1];
     if (!gen_input_rows(g, main, &x) || !gen_matmul_shape(g, &m.main, dim, &s))
         return;
-    const bool pairs = ir_type(g->g, main->in[0])->rank == 3;
-    const PlanArg ids = arg_value(g, main->in[2]);
     if (!gen_few(g, dim)) {
-        gen_prefill_experts(g, &m, &s, &x, ids, k_experts, pairs, gen_most(g, dim), dim, main->loc);
+        gen_prefill_experts(g, &m, &s, &x);
         return;
     }
+    const bool pairs = ir_type(g->g, main->in[0])->rank == 3;
+    const PlanArg ids = arg_value(g, main->in[2]);
     const int slices = matmul_slices(&s);
     gen_place_results(g, &m.main, 8 * s.tiles, k_experts, slices);
     const Loc out = g->loc[m.main.v[0]];

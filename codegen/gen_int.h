@@ -28,6 +28,32 @@ typedef struct Loc {
     int64_t segment_len, segment_stride;
 } Loc;
 
+/* Rows of a call by the experts that ids name (kernels/experts_sort.cu): scratch offsets. Every group that multiplies
+ * by the same ids reads them. */
+typedef struct Sorted {
+    NodeId ids;
+    int64_t experts, entries; /* most of `order` */
+    int tokens;               /* most pairs of a tile */
+    int64_t order, places, tiles, n_tiles;
+} Sorted;
+
+/* How the prefill matmuls of a phase read a value: all of them alike. */
+typedef struct OperandUse {
+    int64_t k;       /* columns; 0: none of them reads it */
+    int64_t groups;  /* rows of the operand in a row of the value */
+    int64_t entries; /* most rows of the operand */
+    int64_t places;  /* of each, scratch offset; -1: row r is row r */
+    int last;        /* the last group that reads it so */
+    bool only;       /* nothing reads it otherwise */
+} OperandUse;
+
+/* What they read, made by the launch that makes the value: f16 rows in their order (gen_operand.c). */
+typedef struct Operand {
+    bool made;
+    PlanArg records;
+    OperandUse use;
+} Operand;
+
 /* ==== A phase being generated ==== */
 
 typedef enum PhaseKind {
@@ -52,10 +78,12 @@ typedef struct Gen {
     Plan *plan;
     PlanPhase *phase;
     PhaseKind kind;
-    Loc *loc;        /* by node, of this phase */
-    bool *in_planes; /* by node: a matmul's result that its readers take from the planes */
-    int *last_read;  /* by node: the last group that reads it, through views; groups.n + 1 for outputs */
-    int group;       /* being emitted, from 1 */
+    Loc *loc;           /* by node, of this phase */
+    bool *in_planes;    /* by node: a matmul's result that its readers take from the planes */
+    int *last_read;     /* by node: the last group that reads it, through views; groups.n + 1 for outputs */
+    int group;          /* being emitted, from 1 */
+    VEC(Sorted) sorted; /* of this phase */
+    Operand *operand;   /* by node, of this phase */
     VEC(ScratchBlock) scratch;
     int64_t scratch_bytes; /* most of any phase */
     int slab, scratch_buffer, counters;
@@ -135,6 +163,7 @@ typedef struct RowProgram {
     int64_t chunks; /* items a row */
     int64_t shared; /* bytes of shared memory */
     int64_t bytes_a_row;
+    bool operands; /* it makes operands of prefill matmuls: half the registers are enough for it */
 } RowProgram;
 
 /* nodes: what is to be computed, in order; their operands are others of them, or can be read where gen->loc says.
@@ -145,6 +174,16 @@ void row_defines(const RowProgram *p, Buf *to);
 void row_args(Gen *g, const RowProgram *p, PlanLaunch *l);
 /* A launch of its own. */
 void row_launch(Gen *g, const NodeId *nodes, int n, const char *label, SrcLoc loc);
+
+/* ==== Operands of prefill matmuls, made by row programs (gen_operand.c) ==== */
+
+OperandUse gen_operand_use(Gen *g, NodeId value);
+/* Room for it: in the value's own place, if nothing else is wanted there. */
+PlanArg gen_operand_place(Gen *g, NodeId value, const OperandUse *use);
+/* The value's operand is at `records` now; where nothing reads the value otherwise, it is nowhere else. */
+void gen_operand_made(Gen *g, NodeId value, const OperandUse *use, PlanArg records);
+/* The operand of a matmul's input; NULL: it has none. */
+const Operand *gen_operand(Gen *g, const Node *main);
 
 /* ==== Scalars of variants (scalar_text.c) ==== */
 
@@ -166,6 +205,8 @@ typedef struct Members {
 } Members;
 
 Members gen_members(Gen *g, Op main);
+/* Of any group. */
+Members gen_members_of(Gen *g, int group, Op main);
 
 void gen_matmul(Gen *g);
 void gen_experts(Gen *g);

@@ -105,7 +105,7 @@ void gen_place_results(Gen *g, const NodeVec *mains, int64_t rows, int64_t pairs
 
 void gen_results_done(Gen *g, const NodeVec *mains) {
     for (int i = 0; i < mains->n; i++)
-        if (ir_get(g->g, mains->v[i])->slab >= 0 && !g->in_planes[mains->v[i]])
+        if (ir_get(g->g, mains->v[i])->slab >= 0 && !g->in_planes[mains->v[i]] && g->loc[mains->v[i]].kind != LOC_NONE)
             g->loc[mains->v[i]] = slab_loc(g, mains->v[i]);
 }
 
@@ -133,7 +133,7 @@ NodeVec gen_tail_nodes(Gen *g, const Members *m) {
 
 bool gen_input_rows(Gen *g, const Node *main, Loc *x) {
     *x = g->loc[ir_view_base(g->g, main->in[0])];
-    if (x->kind == LOC_ROWS)
+    if (x->kind == LOC_ROWS || gen_operand(g, main))
         return true;
     gen_fail(g, main, "the input of this matmul is no computed row");
     return false;
@@ -241,12 +241,12 @@ static void many_rows(Gen *g, const Members *m, const Node *main, const Loc *x, 
     MatmulShape s;
     if (!gen_matmul_shape(g, &m->main, dim, &s))
         return;
-    const int64_t most = gen_most(g, dim), records = gen_records(g, s.k, most);
+    const int64_t most = gen_most(g, dim);
+    const PlanArg records = gen_records(g, main, x, s.k);
     gen_place_results(g, &m->main, most, 1, 1);
     const Node *only = ir_get(g->g, m->main.v[0]);
     if (m->main.n == 1 && m->after.n == 0 && only->slab >= 0 && !g->in_planes[m->main.v[0]])
         g->loc[m->main.v[0]] = slab_loc(g, m->main.v[0]); /* straight to its place */
-    gen_input_launch(g, x, records, s.k, most, dim, main->loc);
     gen_prefill_launch(g, &m->main, &s, records, &g->loc[m->main.v[0]], most, dim, main->loc);
     if (g->loc[m->main.v[0]].kind == LOC_PLANES)
         gen_after(g, m, main->loc);
@@ -348,6 +348,10 @@ static bool f32_fits(const Gen *g, const NodeVec *mains) {
     return rows <= MOST_BLOCKS * F32_WARPS;
 }
 
+bool gen_multiplies_in_f32(const Gen *g, const NodeVec *mains) {
+    return all_f32(g, mains) && f32_fits(g, mains);
+}
+
 void gen_matmul(Gen *g) {
     const Members m = gen_members(g, OP_LINEAR);
     const Node *main = ir_get(g->g, m.main.v[0]);
@@ -355,7 +359,7 @@ void gen_matmul(Gen *g) {
     if (!gen_input_rows(g, main, &x))
         return;
     const int64_t dim = main->type.dim[0];
-    if (all_f32(g, &m.main) && f32_fits(g, &m.main))
+    if (gen_multiplies_in_f32(g, &m.main))
         f32_rows(g, &m, main, &x, dim);
     else if (gen_few(g, dim))
         few_rows(g, &m, main, &x, dim);

@@ -8,7 +8,9 @@
 /* The shape of the group's mains. False after gen_fail. */
 bool gen_matmul_shape(Gen *g, const NodeVec *mains, int64_t dim, MatmulShape *s);
 void gen_matmul_weights(Gen *g, const NodeVec *mains, PlanLaunch *l);
-/* Where the input of a main stands; it must be rows. */
+/* Mains whose weights are f32 and few, which are multiplied in f32 in every phase. */
+bool gen_multiplies_in_f32(const Gen *g, const NodeVec *mains);
+/* Where the input of a main stands; it must be rows, or there as an operand. */
 bool gen_input_rows(Gen *g, const Node *main, Loc *x);
 
 /* Scratch for the mains' results side by side, `planes` times [rows][pairs][sum of N]; sets their places and decides
@@ -37,15 +39,13 @@ const char *gen_order(Gen *g, const NodeVec *nodes);
 
 /* ==== Prefill (gen_prefill.c) ==== */
 
-/* Scratch offset for `most` rows of K columns as records (kernels/matmul_rows.cu). */
-int64_t gen_records(Gen *g, int64_t k, int64_t most);
-/* Rows -> records. */
-void gen_input_launch(Gen *g, const Loc *x, int64_t records, int64_t k, int64_t most, int64_t dim, SrcLoc loc);
+/* Main's input as records (kernels/matmul_rows.cu) of K columns: those that were made with it, or a launch makes them.
+ */
+PlanArg gen_records(Gen *g, const Node *main, const Loc *x, int64_t k);
 /* Records x weights -> out. */
-void gen_prefill_launch(Gen *g, const NodeVec *mains, const MatmulShape *s, int64_t records, const Loc *out,
+void gen_prefill_launch(Gen *g, const NodeVec *mains, const MatmulShape *s, PlanArg records, const Loc *out,
                         int64_t most, int64_t dim, SrcLoc loc);
-/* The same through experts: sort, gather, multiply. */
-void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const Loc *x, PlanArg ids, int64_t k_experts,
-                         bool pairs, int64_t most, int64_t dim, SrcLoc loc);
+/* The same through experts: sort, if nobody has by these ids, rows to where the sort says, multiply. */
+void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const Loc *x);
 
 #endif

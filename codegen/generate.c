@@ -76,10 +76,14 @@ Loc slab_loc(const Gen *g, NodeId id) {
 }
 
 Members gen_members(Gen *g, Op main) {
+    return gen_members_of(g, g->group, main);
+}
+
+Members gen_members_of(Gen *g, int group, Op main) {
     Members m = {0};
     for (NodeId id = 1; id < (NodeId)g->g->nodes.n; id++) {
         const Node *n = ir_get(g->g, id);
-        if (n->group != g->group)
+        if (n->group != group)
             continue;
         if (n->op == main)
             vec_push(g->arena, &m.main, id);
@@ -135,7 +139,8 @@ static void generate_phase(Gen *g, PhaseKind kind, const char *name, int64_t row
     g->kind = kind;
     g->loc = arena_array(g->arena, count, sizeof *g->loc);
     g->in_planes = arena_array(g->arena, count, sizeof *g->in_planes);
-    g->scratch.n = 0;
+    g->operand = arena_array(g->arena, count, sizeof *g->operand);
+    g->scratch.n = g->sorted.n = 0;
     for (NodeId id = 1; id < count; id++)
         if (ir_get(g->g, id)->slab >= 0)
             g->loc[id] = slab_loc(g, id);

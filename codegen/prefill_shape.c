@@ -125,11 +125,11 @@ void prefill_defines(const MatmulShape *s, const PrefillCut *c, int64_t entries,
                    c->strips, c->warp_strips, c->tokens, c->warp_tokens, c->blocks);
 }
 
-void prefill_input_defines(int64_t k, int64_t entries, bool atoms, int64_t divide, Buf *to) {
+void prefill_input_defines(int64_t k, int64_t entries, bool atoms, InputRows rows, Buf *to) {
     buf_printf(to, "#define IN_K %lld\n#define IN_TILES %lld\n", (long long)k,
                (long long)ceil_div(entries, ROWS_OF_TILE));
-    buf_printf(to, "#define IN_ATOMS %d\n#define IN_GATHER %d\n#define IN_DIVIDE %lld\n", atoms, divide > 0,
-               (long long)(divide ? divide : 1));
+    buf_printf(to, "#define IN_ATOMS %d\n#define IN_EACH %lld\n#define IN_COPIES %lld\n", atoms, (long long)rows.each,
+               (long long)rows.copies);
 }
 
 void prefill_sort_defines(int64_t experts, int64_t k_experts, const PrefillCut *c, Buf *to) {

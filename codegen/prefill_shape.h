@@ -30,11 +30,15 @@ int64_t prefill_entries(int64_t pairs, int64_t experts);
 int64_t prefill_expert_tiles(int64_t pairs, int64_t experts, const PrefillCut *c);
 /* All macros of the kernel but its name; entries: most rows of x. */
 void prefill_defines(const MatmulShape *s, const PrefillCut *c, int64_t entries, bool grouped, Buf *to);
-/* Of matmul_input.cu. divide 0: row i of x is row i of its records; else row order[i] / divide. */
-void prefill_input_defines(int64_t k, int64_t entries, bool atoms, int64_t divide, Buf *to);
+/* Of matmul_input.cu. each: rows of x for a live row. copies 0: row i of x is row i of its records; else it is where
+ * the sort has placed its `copies` pairs. */
+typedef struct InputRows {
+    int64_t each, copies;
+} InputRows;
+void prefill_input_defines(int64_t k, int64_t entries, bool atoms, InputRows rows, Buf *to);
 /* Of experts_sort.cu. */
 void prefill_sort_defines(int64_t experts, int64_t k_experts, const PrefillCut *c, Buf *to);
-/* Of their blocks; dynamic shared memory of the sort. */
-enum { INPUT_THREADS = 1024, SORT_THREADS = 1024, SORT_BYTES_AN_EXPERT = 128 };
+/* Of their blocks; dynamic shared memory of the sort, and the pairs that a block of it places. */
+enum { INPUT_THREADS = 1024, SORT_THREADS = 1024, SORT_BYTES_AN_EXPERT = 136, SORT_PAIRS = 1024 };
 
 #endif

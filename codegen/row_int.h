@@ -5,6 +5,7 @@
  *   row_stats.c     norms, softmax, sums, top-k, chosen rows of a matrix: what needs whole rows
  *   row_loop.c      loops over the elements of a row
  *   row_read.c      where an operand is, and the text that reads it
+ *   row_operand.c   values that prefill matmuls read
  */
 #ifndef LAP_CODEGEN_ROW_INT_H
 #define LAP_CODEGEN_ROW_INT_H
@@ -24,8 +25,10 @@ typedef struct RowValue {
     int64_t global; /* scratch offset of what is kept and too large for shared memory; else -1 */
     int64_t stat;   /* place of its statistics */
     bool want_squares;
-    int64_t squares; /* a norm reads its sums of squares, which its loop leaves here, one for each warp's elements */
-    int factor;      /* of a norm: the variable factor<number>; -1: its factors are statistics */
+    int64_t squares;    /* a norm reads its sums of squares, which its loop leaves here, one for each warp's elements */
+    int factor;         /* of a norm: the variable factor<number>; -1: its factors are statistics */
+    OperandUse operand; /* k 0: none */
+    PlanArg records;    /* the operand's place, in the end */
 } RowValue;
 
 /* The loop being written, over n elements of a row; see row_loop.c. */
@@ -38,6 +41,7 @@ typedef struct RowLoop {
     bool may_be_ahead;                   /* its reads may stand at the program's start */
     int ahead_before;                    /* the last loop before it of which that is so; 0: none */
     int load_weight, heaviest;           /* numbers that an element's reads have under way, and one of them */
+    int most_ahead;                      /* most of them that a lane has under way */
     Buf loads, variables, lines, stores; /* its text by place */
     Buf square_lines, square_stores;
 } RowLoop;
@@ -54,10 +58,11 @@ typedef struct RowWriter {
     RowLoop loop;
     int loops;
     bool statistics;
-    bool chosen; /* it needs row_chosen.cu */
-    bool alone;  /* it has one node */
-    int chunk;   /* elements that a block has of a row which several share */
-    bool again;  /* a value turned out to be needed later: the text is to be written once more */
+    bool chosen;   /* it needs row_chosen.cu */
+    bool operands; /* it makes operands of prefill matmuls */
+    bool alone;    /* it has one node */
+    int chunk;     /* elements that a block has of a row which several share */
+    bool again;    /* a value turned out to be needed later: the text is to be written once more */
 } RowWriter;
 
 /* A place in a row: C text over `e`. contiguous: four neighbours of e, from a multiple of 4 on, are four neighbours
@@ -125,6 +130,16 @@ void row_softmax(RowWriter *p, NodeId id);
 void row_sum(RowWriter *p, NodeId id);
 void row_top_k(RowWriter *p, NodeId id);
 void row_linear_at(RowWriter *p, NodeId id);
+
+/* ==== row_operand.c ==== */
+
+/* Which of the nodes prefill matmuls read; none of them after all; their places; all is written. */
+void row_operands_find(RowWriter *p, const NodeId *nodes, int n);
+void row_operands_drop(RowWriter *p);
+void row_operands_place(RowWriter *p);
+void row_operands_made(RowWriter *p);
+/* Behind the value's loop. */
+void row_operand(RowWriter *p, NodeId id);
 
 /* ==== row_nodes.c ==== */
 

@@ -66,8 +66,8 @@ int row_loop_load(RowWriter *p, int weight) {
 /* Rounds of a loop whose reads are all under way before the first value is computed: a row is short, and what takes
  * time is the way to memory. */
 static int rounds_ahead(const RowLoop *l) {
-    enum { MOST_AHEAD = 24, MOST_ROUNDS = 8 };
-    const int rounds = MOST_AHEAD / (l->load_weight ? l->load_weight : 1);
+    enum { MOST_ROUNDS = 8 };
+    const int rounds = l->most_ahead / (l->load_weight ? l->load_weight : 1);
     return !l->load_weight || rounds < 1 ? 1 : rounds > MOST_ROUNDS ? MOST_ROUNDS : rounds;
 }
 
@@ -148,6 +148,8 @@ void row_loop_close(RowWriter *p) {
         v->kept |= v->keep;
         v->width = p->loop.scalar ? 1 : 4;
         v->in_loop = false;
+        if (v->operand.k)
+            row_operand(p, (NodeId)id);
     }
 }
 
@@ -190,7 +192,7 @@ void row_define(RowWriter *p, NodeId id, const char *expression) {
         buf_printf(&l->lines, "            %s[e] = v%d[i];\n", row_kept(p, id), v->number);
         l->keeps = true;
     }
-    if (n->slab < 0 || p->g->in_planes[id])
+    if (n->slab < 0 || p->g->in_planes[id] || (v->operand.k && v->operand.only))
         return;
     const Loc at = slab_loc(p->g, id);
     const char *to = row_param(p, row_is_int(n) ? "int *" : "float *", arg_loc(&at));

@@ -238,7 +238,7 @@ static void make_room(RowWriter *p, NodeId id) {
     if (!v->keep || v->global >= 0 || n->op == OP_SUM || n->op == OP_TOP_K)
         return;
     const int64_t bytes = 4 * type_row_elems(&n->type);
-    if (bytes > KEPT_IN_SHARED)
+    if (bytes > KEPT_IN_SHARED && !v->operand.k)
         v->global = gen_scratch(p->g, bytes * gen_most(p->g, n->type.dim[0]), p->g->group);
     else
         v->at = row_room(p, bytes);

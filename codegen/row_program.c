@@ -19,7 +19,9 @@
  */
 #include "codegen/row_int.h"
 
-enum { CHUNK = 1024 };
+/* Numbers that a lane's loads have under way, at most: all that 128 registers hold, or half of them where two blocks
+ * share a multiprocessor. */
+enum { CHUNK = 1024, MOST_AHEAD = 24, MOST_AHEAD_OF_TWO = 4 };
 
 static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     for (int id = 0; id < p->g->g->nodes.n; id++) {
@@ -30,6 +32,7 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     p->tops = namemap_new(p->a);
     p->top.n = p->starts.n = p->body.n = p->ahead.n = 0;
     p->loop.n_loads = p->loop.ahead_before = 0;
+    p->loop.most_ahead = p->operands ? MOST_AHEAD_OF_TWO : MOST_AHEAD;
     row_loop_clear(&p->loop);
     p->again = p->statistics = p->chosen = false;
     p->chunk = CHUNK;
@@ -52,8 +55,8 @@ static const char *take(Arena *a, Buf *b) {
 }
 
 static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
-    buf_printf(to, "#include \"row_ops.cu\"\n#include \"tile_value.cu\"\n%s\n",
-               p->chosen ? "#include \"row_chosen.cu\"\n" : "");
+    buf_printf(to, "#include \"row_ops.cu\"\n#include \"tile_value.cu\"\n%s%s\n",
+               p->chosen ? "#include \"row_chosen.cu\"\n" : "", p->operands ? "#include \"row_operand.cu\"\n" : "");
     buf_str(to, "DEVICE void tail_item(int item, [[maybe_unused]] int live, [[maybe_unused]] u8 *shared "
                 "TAIL_PARAMETERS) {\n");
     if (chunked) {
@@ -77,6 +80,7 @@ static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
 /* elems: of the largest row that the program makes. */
 static void finish(RowWriter *p, int64_t elems) {
     RowProgram *out = p->out;
+    out->operands = p->operands;
     Buf body = {0}, parameters = {0}, arguments = {0};
     const bool chunked = p->loops == 1 && !p->statistics && out->shared == 0;
     out->chunks = chunked ? (elems + p->chunk - 1) / p->chunk : 1;
@@ -110,18 +114,33 @@ static int64_t prepare(RowWriter *p, const NodeId *nodes, int n) {
         if (elems > most && (node->slab >= 0 || !main))
             most = elems;
     }
+    row_operands_find(p, nodes, n);
     return most;
+}
+
+static void write_all(RowWriter *p, const NodeId *nodes, int n) {
+    do
+        write_program(p, nodes, n);
+    while (p->again && !p->g->failed);
 }
 
 bool row_program(Gen *g, const NodeId *nodes, int n, RowProgram *out) {
     *out = (RowProgram){.dim = DIM_T};
     RowWriter p = {.g = g, .a = arena_new(), .out = out};
     const int64_t elems = prepare(&p, nodes, n);
-    do
+    write_all(&p, nodes, n);
+    if (p.operands && out->shared > g->target->shared_per_block) {
+        row_operands_drop(&p);
+        write_all(&p, nodes, n);
+    }
+    if (p.operands && !g->failed) {
+        row_operands_place(&p);
         write_program(&p, nodes, n);
-    while (p.again && !g->failed);
-    if (!g->failed)
+    }
+    if (!g->failed) {
         finish(&p, elems);
+        row_operands_made(&p);
+    }
     buf_free(&p.top);
     buf_free(&p.starts);
     buf_free(&p.body);

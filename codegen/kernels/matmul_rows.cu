@@ -9,7 +9,7 @@
  * exact, keeps every element in the range of f16 whatever the model does, and 32 of them sum to less than 2^15. It
  * depends on the token's own row only.
  *
- * The decode matmuls make fragments in registers (matmul_strips.cu); for prefill matmul_input.cu writes them as
+ * The decode matmuls make fragments in registers (matmul_strips.cu); for prefill matmul_operand.cu writes them as
  * records. A record holds 8 rows x 256 columns; an input of K columns is [ceil(K / 256)][tiles of 8 rows] records.
  * Columns from K on are zero; rows from the live count on are never written nor read.
  *

@@ -8,8 +8,12 @@
 #define LAP_ROW_OPS
 #include "prelude.cu"
 
+#ifndef TAIL_BLOCKS
+#define TAIL_BLOCKS 1 /* that share a multiprocessor's registers */
+#endif
+
 /* Registers of a thread for what later loops of a program read, fetched at its start. */
-constexpr int ROW_LEFT = 65536 / TAIL_THREADS - 112;
+constexpr int ROW_LEFT = 65536 / (TAIL_THREADS * TAIL_BLOCKS) - 112;
 constexpr int ROW_AHEAD = ROW_LEFT < 0 ? 0 : ROW_LEFT > 96 ? 96 : ROW_LEFT;
 
 /* ==== Functions of one number, as ir/eval_elementwise.c has them ==== */

@@ -3,6 +3,7 @@
  * Contract
  *   ROW_NAME     the kernel's name
  *   ROW_THREADS  of a block, a multiple of 32: TAIL_THREADS of the body
+ *   ROW_BLOCKS   blocks for which a multiprocessor must have registers; may be missing
  *   ROW_SHARED   dynamic shared memory in bytes: TAIL_SHARED of the body
  *   parameters   const int *rows: how many rows are live, in device memory; TAIL_PARAMETERS
  *   launch       block ROW_THREADS, any grid of one dimension: block b does items b, b + grid, ..
@@ -18,6 +19,12 @@
 #ifndef ROW_SHARED
 #define ROW_SHARED 1024
 #endif
+#ifdef ROW_BLOCKS
+#define ROW_BOUNDS  __launch_bounds__(ROW_THREADS, ROW_BLOCKS)
+#define TAIL_BLOCKS ROW_BLOCKS
+#else
+#define ROW_BOUNDS __launch_bounds__(ROW_THREADS)
+#endif
 #define TAIL_THREADS ROW_THREADS
 #define TAIL_SHARED  ROW_SHARED
 
@@ -25,7 +32,7 @@ DYNAMIC_SHARED u8 shared_bytes[];
 
 #include "tail.body"
 
-KERNEL __launch_bounds__(ROW_THREADS) ROW_NAME(const int *rows TAIL_PARAMETERS) {
+KERNEL ROW_BOUNDS ROW_NAME(const int *rows TAIL_PARAMETERS) {
     next_kernel_release();
     if (blockIdx.x == 0)
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);

@@ -3,7 +3,8 @@
 
 A dense layer takes 5 launches, one with per-layer inputs 7, one with experts 8, in both phases of decoding; one layer, which
 computes keys and values for all rows and the rest for those wanted, one more. Each group is one launch; besides the
-layers there are few. Which launches start and wait late is looked at in their kernels' texts.
+layers there are few. Which launches start and wait late is looked at in their kernels' texts. In prefill only what attention
+makes and what experts share is converted by launches of its own.
 """
 import pathlib
 import re
@@ -99,6 +100,27 @@ def check_order(name, plan, kernels):
     return wrong
 
 
+def check_conversions(name, plan):
+    """Launches of a prefill phase that convert rows, for each layer whose rows are many; the other rows are converted where they
+    are made."""
+    wrong, phases, labels = [], {}, None
+    for line in plan.splitlines():
+        head = re.match(r"phase (\w+) of step ", line)
+        if head:
+            labels = phases.setdefault(head[1], [])
+        found = re.match(r"  launch (\w+) .*\"(.*)\"", line)
+        if found and labels is not None:
+            labels.append((found[1], found[2]))
+    for phase, labels in phases.items():
+        layers = sum(k.startswith("prefill_") and n.endswith(".attn_output.weight") for k, n in labels)
+        of_experts = layers if kind_of(name) == "experts" else 0
+        expected = {"to f16": layers, "to f16 by expert": of_experts, "sort by expert": of_experts}
+        got = {what: sum(n == what for _, n in labels) for what in expected}
+        if got != expected or (phase.startswith("prefill") and layers < 2):
+            wrong.append("%s %s: %d layers, conversions %s" % (name, phase, layers, got))
+    return wrong
+
+
 def main():
     lap, scratch = sys.argv[1], pathlib.Path(sys.argv[2])
     scratch.mkdir(parents=True, exist_ok=True)
@@ -112,6 +134,7 @@ def main():
             plan = run(lap, "print", REPO / "models" / "gemma4.lap", "--weights", weights, "--plan", "--arch", "sm_90a", "--kernels",
                        kernels)
             wrong += check_order(name, plan, kernels)
+            wrong += check_conversions(name, plan)
         weights.unlink()
     for text in wrong:
         print("FAILED", text)

@@ -36,7 +36,7 @@ static const char *const kind_macros[] = {
     "LAUNCH_EARLY", "LAUNCH_LATE", "EX_EARLY_IDS",   "MM_FORMS",    "MM_NT",      "MM_GROUPS",  "MM_TAIL",
     "MM_X_SHARED",  "EX_X_PAIRS",  "PF_FORMS",       "PF_GROUPED",  "ATT_K_DIM",  "ATT_K_FORM", "ATT_V_FORM",
     "ATT_RING",     "ATT_STORE",   "ATT_QUERY_ROWS", "ATT_ROWS",    "ATT_SCORE",  "ATT_SINK",   "ATT_TILE",
-    "ATT_KEYS",     "ATT_CAUSAL",  "IN_GATHER",      "REPACK_TYPE", "ATT_SPARSE",
+    "ATT_KEYS",     "ATT_CAUSAL",  "IN_COPIES",      "REPACK_TYPE", "ATT_SPARSE", "ROW_BLOCKS",
 };
 
 /* Templates in which no thread may keep registers in memory. */

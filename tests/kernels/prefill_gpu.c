@@ -2,7 +2,7 @@
  *
  * prefill_gpu [--driver FILE] [--nvrtc FOLDER] check [seed]
  *     every type, odd shapes, 1..130 rows, experts some of which nobody chose: errors, poisoned outputs, the sort of
- *     the experts, rows bit for bit the same in all company
+ *     the experts, rows bit for bit the same in all company, and as a row program makes them
  * prefill_gpu rates
  *     times of the shapes of real models, for several cuts of a block
  * Exit 77 without a GPU.
@@ -172,15 +172,18 @@ static void free_problem(Lab *l, const Shape *s, Problem *p) {
 /* ==== The sort ==== */
 
 /* What experts_sort.cu should have written: its lists are compared whole. */
-static bool sorted(const Prefill *of, const int *ids, int live, const int *order, const int *tiles, const int *counts) {
+static bool sorted(const Prefill *of, const int *ids, int live, const int *order, const int *places, const int *tiles,
+                   int all_tiles) {
     const int pairs = live * of->shape.slots;
     int entries = 0, n_tiles = 0;
     bool ok = true;
     for (int e = 0; e < of->shape.experts; e++) {
         const int first = entries;
         for (int i = 0; i < pairs; i++)
-            if (ids[i] == e)
+            if (ids[i] == e) {
+                ok &= places[i] == entries;
                 ok &= order[entries++] == i;
+            }
         const int end = entries;
         for (; entries % 8; entries++)
             ok &= order[entries] == -1;
@@ -189,20 +192,23 @@ static bool sorted(const Prefill *of, const int *ids, int live, const int *order
             ok &= tile[0] == e && tile[1] == at / 8 && tile[2] == (left < of->cut.tokens ? left : of->cut.tokens);
         }
     }
-    return ok && counts[0] == entries && counts[1] == n_tiles;
+    return ok && all_tiles == n_tiles;
 }
 
 static void check_sort(Lab *l, const Prefill *of, const PrefillOperands *o, const int *ids, int live) {
     const size_t order_bytes = (size_t)problem_entries(of) * 4, tile_bytes = (size_t)problem_tiles(of) * 12;
-    int *order = malloc(order_bytes), *tiles = malloc(tile_bytes), counts[2];
+    const size_t place_bytes = (size_t)problem_products(of) * 4;
+    int *order = malloc(order_bytes), *places = malloc(place_bytes), *tiles = malloc(tile_bytes), n_tiles;
     DevError e = {0};
     must(dev_copy_out(l->stream, order, o->order, order_bytes, &e) &&
+             dev_copy_out(l->stream, places, o->places, place_bytes, &e) &&
              dev_copy_out(l->stream, tiles, o->tiles, tile_bytes, &e) &&
-             dev_copy_out(l->stream, counts, o->counts, sizeof counts, &e) && dev_stream_wait(l->stream, &e),
+             dev_copy_out(l->stream, &n_tiles, o->n_tiles, sizeof n_tiles, &e) && dev_stream_wait(l->stream, &e),
          &e);
-    if (!sorted(of, ids, live, order, tiles, counts))
+    if (!sorted(of, ids, live, order, places, tiles, n_tiles))
         fail(of, "the experts are sorted wrongly", live, DT_I32);
     free(order);
+    free(places);
     free(tiles);
 }
 
@@ -233,6 +239,32 @@ static void check_sorts(Lab *l, uint64_t *seed) {
     }
 }
 
+/* ==== Rows ==== */
+
+/* A row program writes the very bytes that matmul_input.cu does, and no others. */
+static void check_rows(Lab *l, const PrefillBuilt *b, Problem *p, int live) {
+    const size_t bytes = (size_t)prefill_x_bytes(b->p.shape.m.k, problem_entries(&b->p), b->p.cut.x_stages > 0);
+    uint8_t *of[2] = {malloc(bytes), malloc(bytes)};
+    DevError e = {0};
+    for (int rows = 0; rows < 2; rows++) {
+        PrefillRun r;
+        Arguments a;
+        prefill_memory(l, &b->p, &p->on);
+        must(dev_copy_in(l->stream, p->on.live, &live, 4, &e), &e);
+        prefill_launches(l, b, &p->on, live, 0, &r);
+        if (rows)
+            r.launches[r.n - 2] = prefill_rows_launch(b, &p->on, live, &a);
+        for (int i = 0; i < r.n - 1; i++)
+            must(dev_launch(l->stream, &r.launches[i], &e), &e);
+        must(dev_copy_out(l->stream, of[rows], p->on.records, bytes, &e) && dev_stream_wait(l->stream, &e), &e);
+        prefill_memory_free(l, &p->on);
+    }
+    if (memcmp(of[0], of[1], bytes) != 0)
+        fail(&b->p, "a row program makes other records", live, p->types[0]);
+    free(of[0]);
+    free(of[1]);
+}
+
 /* ==== Checks ==== */
 
 /* Rows that are not live must still be poison. */
@@ -242,7 +274,7 @@ static void run(Lab *l, const PrefillBuilt *b, Problem *p, int live, int grid) {
     const size_t values = (size_t)problem_products(&b->p) * (size_t)p->n;
     prefill_memory(l, &b->p, &p->on);
     must(dev_copy_in(l->stream, p->on.live, &live, 4, &e), &e);
-    prefill_launches(l, b, &p->on, grid, &r);
+    prefill_launches(l, b, &p->on, live, grid, &r);
     for (int i = 0; i < r.n; i++)
         must(dev_launch(l->stream, &r.launches[i], &e), &e);
     must(dev_copy_out(l->stream, p->got, p->on.out, values * 4, &e) && dev_stream_wait(l->stream, &e), &e);
@@ -290,6 +322,8 @@ static void check_problem(Lab *l, const PrefillBuilt *b, double worst[DT_COUNT],
         if (memcmp(p.first, p.got, (size_t)(lives[i] * p.products) * (size_t)p.n * sizeof *p.got) != 0)
             fail(of, "rows are not the same bits as among all", lives[i], p.types[0]);
     }
+    for (int i = 0; problem_has_rows(of) && i < 2; i++)
+        check_rows(l, b, &p, i ? of->most : 3);
     free_problem(l, &of->shape, &p);
 }
 

@@ -26,13 +26,16 @@ int problem_shared(const Prefill *p);   /* dynamic shared memory of the matmul, 
 Program problem_matmul(const Prefill *p, const char *label);
 Program problem_input(const Prefill *p, const char *label);
 Program problem_sort(const Prefill *p, const char *label);
+/* A row program that copies x, kernel "rows": to records, as row_operand.cu does. Not of rows that experts share. */
+Program problem_rows(const Prefill *p, const char *label);
+bool problem_has_rows(const Prefill *p);
 
-/* A problem's kernels: matmul, input, and for experts sort. */
-enum { PREFILL_KERNELS = 3 };
+/* A problem's kernels: matmul, input, and for experts sort, and rows where it has that. */
+enum { PREFILL_KERNELS = 4 };
 typedef struct PrefillBuilt {
     Prefill p;
     DevModule *modules[PREFILL_KERNELS];
-    const DevKernel *matmul, *input, *sort;
+    const DevKernel *matmul, *input, *sort, *rows;
     int resident; /* blocks on a multiprocessor */
 } PrefillBuilt;
 
@@ -42,22 +45,27 @@ void prefill_free(PrefillBuilt *b);
 
 /* Addresses; ids and what the sort writes for experts only. */
 typedef struct PrefillOperands {
-    DevPtr weights[MAX_SEGMENTS], x, records, out, live, ids, order, tiles, counts;
+    DevPtr weights[MAX_SEGMENTS], x, records, out, live, ids, order, places, tiles, n_tiles;
 } PrefillOperands;
 
 /* Everything but weights, x, live and ids, poisoned. */
 void prefill_memory(Lab *l, const Prefill *p, PrefillOperands *o);
 void prefill_memory_free(Lab *l, PrefillOperands *o);
 
-/* Launches in order, and what they point to; grid 0: as many blocks as are resident. */
+/* Launches in order for `live` rows, which o->live says, and what they point to; grid 0: as many blocks as are
+ * resident, of the matmul. */
 typedef struct PrefillRun {
     DevLaunch launches[PREFILL_KERNELS];
     Arguments arguments[PREFILL_KERNELS];
     int n; /* the matmul is the last */
 } PrefillRun;
-void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands *o, int grid, PrefillRun *run);
+void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands *o, int live, int grid,
+                      PrefillRun *run);
 
-/* Compiles the sort alone and runs it; for the caller to free. */
+/* In place of the input's launch: problem_rows(). What it points to is in `a`. */
+DevLaunch prefill_rows_launch(const PrefillBuilt *b, const PrefillOperands *o, int live, Arguments *a);
+
+/* Compiles the sort alone and runs it, for all rows; for the caller to free. */
 void prefill_sort(Lab *l, const Prefill *p, const PrefillOperands *o, DevModule **module);
 
 /* Prints the table of rates (prefill_rates.c). */

@@ -122,7 +122,7 @@ static void rate_cut(Lab *l, const char *label, const PrefillBuilt *b, PrefillOp
         double seconds[PREFILL_KERNELS];
         const double products = (double)lives[i] * shape_products(s);
         must(dev_copy_in(l->stream, o->live, &lives[i], 4, &e) && dev_stream_wait(l->stream, &e), &e);
-        prefill_launches(l, b, o, 0, &r);
+        prefill_launches(l, b, o, lives[i], 0, &r);
         for (int j = 0; j < r.n; j++)
             seconds[j] = time_launch(l, &r.launches[j], 4);
         printf("  %d rows %7.1f us %5.1f TFLOP/s (", lives[i], 1e6 * seconds[r.n - 1],

@@ -1,0 +1,78 @@
+/* row_operand.c - values that a row program also, or only, makes what prefill matmuls read (gen_operand.c).
+ *
+ * Such a value is kept in shared memory, where its largest element can be found before the first is written. Behind its
+ * loop stands
+ *
+ *   row_operand<true, 1, 21504, 512>(p3, (float *)(shared + 0), parts, [&](int group) { return row; });
+ *
+ * A block's shared memory then decides how many share a multiprocessor; two must, so that one loads while the other
+ * writes. Where the rows are too long for a block, the program is written again without.
+ */
+#include "codegen/prefill_shape.h"
+#include "codegen/row_int.h"
+
+/* Statistics have arrays of their own; ids are no operand. */
+static bool may_be_operand(const Node *n) {
+    switch ((int)n->op) {
+    case OP_SUM:
+    case OP_TOP_K:
+    case OP_LINEAR_AT:
+    case OP_SCATTER: return false;
+    default: return n->slab >= 0 && !row_is_int(n);
+    }
+}
+
+void row_operands_find(RowWriter *p, const NodeId *nodes, int n) {
+    for (int i = 0; i < n; i++) {
+        RowValue *v = &p->of[nodes[i]];
+        const Node *node = ir_get(p->g->g, nodes[i]);
+        if (!may_be_operand(node) || p->g->in_planes[nodes[i]])
+            continue;
+        v->operand = gen_operand_use(p->g, nodes[i]);
+        if (v->operand.k * v->operand.groups != type_row_elems(&node->type))
+            v->operand.k = 0;
+        if (v->operand.k)
+            v->keep = p->operands = true;
+    }
+}
+
+void row_operands_drop(RowWriter *p) {
+    for (int id = 1; id < p->g->g->nodes.n; id++)
+        if (p->of[id].operand.k) {
+            p->of[id].operand.k = 0;
+            p->of[id].keep = false;
+        }
+    p->operands = false;
+}
+
+void row_operands_place(RowWriter *p) {
+    for (int id = 1; id < p->g->g->nodes.n; id++)
+        if (p->of[id].operand.k)
+            p->of[id].records = gen_operand_place(p->g, (NodeId)id, &p->of[id].operand);
+}
+
+void row_operands_made(RowWriter *p) {
+    for (int id = 1; id < p->g->g->nodes.n; id++)
+        if (p->of[id].operand.k)
+            gen_operand_made(p->g, (NodeId)id, &p->of[id].operand, p->of[id].records);
+}
+
+void row_operand(RowWriter *p, NodeId id) {
+    const RowValue *v = &p->of[id];
+    const OperandUse *use = &v->operand;
+    const Node *n = ir_get(p->g->g, id);
+    const int64_t pieces = ceil_div(use->k, RECORD_K), scales = 4 * use->groups;
+    const char *parts = row_floats(p, row_room(p, 4 * use->groups * pieces));
+    const char *to = row_param(p, "u8 *", v->records);
+    const char *entry = "row";
+    if (use->places >= 0)
+        entry = arena_printf(p->a, "%s[row * %lld + group]",
+                             row_param(p, "const int *", arg_at(p->g->scratch_buffer, use->places)),
+                             (long long)use->groups);
+    gen_line(p->g, &p->body, n->loc);
+    buf_printf(&p->body,
+               "    row_operand<%s, %lld, %lld, %lld>(%s, %s, %s, [&]([[maybe_unused]] int group) { return %s; });\n",
+               p->g->target->wgmma ? "true" : "false", (long long)use->groups, (long long)use->k,
+               (long long)ceil_div(use->entries, ROWS_OF_TILE), to, row_kept(p, id), parts, entry);
+    p->out->bytes_a_row += 2 * use->groups * use->k + scales;
+}
