@@ -54,6 +54,9 @@ typedef struct PlanKernel {
     bool tuned;        /* the cut was chosen by timing, not by the rule */
 } PlanKernel;
 
+/* What it costs to compile, beside other kernels: the length of its text, times what a template's bodies make of it. */
+int64_t plan_kernel_effort(const PlanKernel *k);
+
 /* NVRTC options that every kernel of a plan is compiled with. */
 extern const char *const plan_options[];
 extern const int n_plan_options;

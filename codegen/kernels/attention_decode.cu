@@ -593,11 +593,9 @@ DEVICE void next_tile(Shared &sh, const Tensors &on, const Place &at, Ahead &ahe
         make_rows(sh, on, at, asked, false HEAD_ARGUMENTS);
 }
 
-/* The warp is done with it. */
-DEVICE void leave_tile(Shared &sh, const Place &at, int tile) {
-    warp_sync();
-    if (at.lane == 0)
-        barrier_arrive(&sh.left[tile % ATT_STAGES]);
+/* The thread is done with it. */
+DEVICE void leave_tile(Shared &sh, int tile) {
+    barrier_arrive(&sh.left[tile % ATT_STAGES]);
 }
 
 /* A tile's copies are asked for: it has come when they have, and with them what was written instead of copied. */
@@ -646,7 +644,7 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
                 next_tile(sh, on, at, ahead, tiles HEAD_ARGUMENTS);
             use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
             if (ATT_BRINGERS)
-                leave_tile(sh, at, tiles);
+                leave_tile(sh, tiles);
         }
         const Work done = p.cursor.work;
         item = next_item(item);
@@ -683,7 +681,7 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, ATT_BLOCKS)
     if (ATT_BRINGERS && threadIdx.x == 0) {
         for (int i = 0; i < ATT_STAGES; i++) {
             barrier_init(&sh.filled[i], ATT_BRINGING);
-            barrier_init(&sh.left[i], ATT_WARPS);
+            barrier_init(&sh.left[i], ATT_THREADS);
         }
         barrier_publish();
     }

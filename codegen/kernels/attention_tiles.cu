@@ -94,7 +94,7 @@ struct Shared {
     float most[ATT_VECTORS][key_warps];       /* of a chunk, by warp; at the end, the sums of weights */
     float shrink[ATT_VECTORS];                /* what a chunk's larger maximum leaves of the sums before */
     float top[ATT_VECTORS];                   /* largest logit of the item */
-    u64 filled[ATT_STAGES], left[ATT_STAGES]; /* with ATT_BRINGERS: a tile has come; all warps are done with it */
+    u64 filled[ATT_STAGES], left[ATT_STAGES]; /* with ATT_BRINGERS: a tile has come; all are done with it */
 };
 
 struct Tensors {

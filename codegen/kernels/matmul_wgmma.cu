@@ -193,10 +193,9 @@ struct Reader {
         barrier_wait(&barriers().weights_filled[pieces.stage], pieces.parity);
         return weights_stage(pieces.stage) + (threadIdx.x >> 5) * PF_SLOT;
     }
+    /* By all lanes, each for what it has read. */
     DEVICE void leave_weights() {
-        warp_sync();
-        if ((threadIdx.x & 31) == 0)
-            barrier_arrive(&barriers().weights_left[pieces.stage]);
+        barrier_arrive(&barriers().weights_left[pieces.stage]);
         pieces.next();
     }
 };
@@ -344,7 +343,7 @@ KERNEL __launch_bounds__(PF_THREADS, 1)
         }
         for (int i = 0; i < PF_STAGES; i++) {
             barrier_init(&bar.weights_filled[i], CHUNK_ARRIVALS * PF_STRIPS);
-            barrier_init(&bar.weights_left[i], PF_STRIPS);
+            barrier_init(&bar.weights_left[i], 32 * PF_STRIPS);
         }
         barrier_publish();
     }

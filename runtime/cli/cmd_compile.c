@@ -184,8 +184,10 @@ static int compile_arch(Job *j, FacetArch *a) {
     CompileOptions o = {.cache = j->cache, .threads = (int)c->o.threads, .progress = on_progress, .user = j};
     int64_t bytes = 0;
     int cached = 0;
-    for (int i = 0; i < plan->kernels.n; i++)
-        programs[i] = (Program){plan->kernels.v[i].name, plan->kernels.v[i].text, plan_options, n_plan_options};
+    for (int i = 0; i < plan->kernels.n; i++) {
+        const PlanKernel *k = &plan->kernels.v[i];
+        programs[i] = (Program){k->name, k->text, plan_options, n_plan_options, plan_kernel_effort(k)};
+    }
     double start = clock_seconds();
     bool ok = compile_programs(j->nvrtc, a->name, programs, plan->kernels.n, &o, out, &e);
     j->done += plan->kernels.n;

@@ -21,7 +21,7 @@ typedef struct Pool {
     const Program *programs;
     Compiled *out;
     CubinCache *cache;
-    const int *order; /* indices, longest text first */
+    const int *order; /* indices, what takes longest first */
     int count;
     atomic_int next;
     atomic_bool cancel;
@@ -101,22 +101,22 @@ static void run(Pool *pool, const CompileOptions *o) {
         pthread_join(threads[i], NULL);
 }
 
-typedef struct Length {
-    size_t length;
+typedef struct Effort {
+    int64_t effort;
     int index;
-} Length;
+} Effort;
 
-static int longer_first(const void *a, const void *b) {
-    const Length *x = a, *y = b;
-    if (x->length != y->length)
-        return x->length > y->length ? -1 : 1;
+static int larger_first(const void *a, const void *b) {
+    const Effort *x = a, *y = b;
+    if (x->effort != y->effort)
+        return x->effort > y->effort ? -1 : 1;
     return x->index - y->index;
 }
 
-static void by_length(const Program *programs, int count, int *order, Length *scratch) {
+static void by_effort(const Program *programs, int count, int *order, Effort *scratch) {
     for (int i = 0; i < count; i++)
-        scratch[i] = (Length){strlen(programs[i].source), i};
-    qsort(scratch, (size_t)count, sizeof *scratch, longer_first);
+        scratch[i] = (Effort){programs[i].effort ? programs[i].effort : (int64_t)strlen(programs[i].source), i};
+    qsort(scratch, (size_t)count, sizeof *scratch, larger_first);
     for (int i = 0; i < count; i++)
         order[i] = scratch[i].index;
 }
@@ -138,7 +138,7 @@ bool compile_programs(const Nvrtc *n, const char *arch, const Program *programs,
         return true;
     Arena *a = arena_new();
     int *order = arena_array(a, (size_t)count, sizeof *order);
-    by_length(programs, count, order, arena_array(a, (size_t)count, sizeof(Length)));
+    by_effort(programs, count, order, arena_array(a, (size_t)count, sizeof(Effort)));
     o = o ? o : &plain;
     Pool pool = {.nvrtc = n,
                  .arch = arch,

@@ -16,6 +16,7 @@ typedef struct Program {
     const char *source;         /* NUL-terminated */
     const char *const *options; /* of NVRTC, besides the architecture */
     int n_options;
+    int64_t effort; /* to compile it, beside that for others: the largest come first. 0: the length of the text */
 } Program;
 
 typedef enum CompileState { COMPILE_FAILED, COMPILE_CANCELLED, COMPILE_DONE, COMPILE_CACHED } CompileState;

@@ -110,7 +110,7 @@ static void *compile_job(void *arg) {
         ICE("out of memory");
     for (int i = 0; i < job->n; i++) {
         const PlanKernel *k = &g->plan->kernels.v[job->kernels[i]];
-        programs[i] = (Program){k->name, k->text, plan_options, n_plan_options};
+        programs[i] = (Program){k->name, k->text, plan_options, n_plan_options, plan_kernel_effort(k)};
     }
     const CompileOptions o = {.cache = g->cache, .progress = compile_progress, .user = job};
     job->ok = compile_programs(g->nvrtc, g->plan->arch, programs, job->n, &o, job->out, &job->error);

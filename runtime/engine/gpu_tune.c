@@ -270,7 +270,7 @@ static bool compile_others(Tuner *t, const OtherJobs *jobs, bool *none) {
     bool whole = true;
     for (int i = 0; i < jobs->n; i++) {
         const PlanKernel *k = &t->plans[jobs->v[i].way]->kernels.v[jobs->v[i].kernel];
-        programs[i] = (Program){k->name, k->text, plan_options, n_plan_options};
+        programs[i] = (Program){k->name, k->text, plan_options, n_plan_options, 0};
     }
     compile_programs(g->nvrtc, g->plan->arch, programs, jobs->n, &o, out, &e);
     *none = true;

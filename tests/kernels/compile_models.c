@@ -56,6 +56,8 @@ static const struct {
 } allowed_spills[] = {
     {"", "matmul_decode.cu", "X(0, PLAIN, 10752)", 32,
      "in the tail of E4B's per_layer_model_proj, once a step behind 55 MB of weights; none without the tail"},
+    {"", "matmul_wgmma.cu", "X(Q8_0)", 16, "of an item's numbers, read when an item of all columns begins or ends"},
+    {"", "matmul_wgmma.cu", "X(PLAIN)", 24, "the same"},
     {"sm_80", "matmul_decode.cu", SIXTEEN_ROWS_12_WARPS, 8,
      "one of 16 rows' scales: stored once a launch, loaded once a strip of 27 KB"},
     {"sm_100a", "matmul_decode.cu", SIXTEEN_ROWS_12_WARPS, 204,
@@ -322,7 +324,8 @@ static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs)
     Program *programs = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *programs);
     Compiled *out = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *out);
     for (int i = 0; i < jobs->v.n; i++)
-        programs[i] = (Program){jobs->v.v[i].label, jobs->v.v[i].kernel.text, options, n_options};
+        programs[i] = (Program){jobs->v.v[i].label, jobs->v.v[i].kernel.text, options, n_options,
+                                plan_kernel_effort(&jobs->v.v[i].kernel)};
     const double start = clock_seconds();
     double busy = 0;
     bool ok = true;
