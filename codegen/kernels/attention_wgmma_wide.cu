@@ -78,7 +78,7 @@ DEVICE Block &shared_block() {
     return *(Block *)(shared_bytes + ATT_BARRIERS_AT + sizeof(Barriers));
 }
 
-enum { READERS_ARRIVE = 8, GROUP_ARRIVES = 4, READERS_MEET = 1, READERS = 256, FIRST_BRINGER = 8, BRINGERS = 4 };
+enum { READERS_ARRIVE = 8, GROUP_ARRIVES = 128, READERS_MEET = 1, READERS = 256, FIRST_BRINGER = 8, BRINGERS = 4 };
 
 /* ==== Chunks ==== */
 
@@ -217,8 +217,7 @@ struct Group {
         for (int i = 0; i < ATT_TILE / 4; i++) /* rows g and g + 8 of 8 keys, and of the next 8 */
             *(u32 *)(to + atom_at(at.row + i % 2 * 8, i / 2, 0) + 4 * at.t) = weights[i / 4][i % 4];
         barrier_publish();
-        warp_sync();
-        arrive(&barriers().made[n % 2], 1);
+        barrier_arrive(&barriers().made[n % 2]);
     }
     /* The other warpgroup's tile n: sums shrink by what it found, while none of its own products is under way. */
     DEVICE void take_over(int n) {
@@ -330,7 +329,7 @@ DEVICE void attend(const Block &b, int number, const u16 *q16, float *out KEPT_P
         group_mma_wait<0>();
         group_mma_keep(group.sums.out);
         group.leave_chunks(theirs, 1);
-        group.arrive(&barriers().taken[others % 2], 1);
+        barrier_arrive(&barriers().taken[others % 2]);
         shrink_rows(group.sums.out, shrink);
         another = (kind = next_tile(b, ++tile)) != 0;
         mine = values_chunk(n, another);

@@ -6,9 +6,9 @@
  * architecture, as `lap run` does by default, and with --sparse on. Kernels that several models have in common are
  * compiled once.
  *
- * For the first architecture all kernels. For each further one of the command line, or two that are drawn anew each
- * time, a kernel of each kind: of each template with each set of storage types, and of each other choice that selects
- * code
+ * For the first architecture all kernels, but of `slow_files` one of each kind. For each further one of the command
+ * line, or two that are drawn anew each time, a kernel of each kind: of each template with each set of storage types,
+ * and of each other choice that selects code
  * (`kind_macros`), the first that a plan for it has. For one of them also all kernels of one model that is drawn; with
  * --model of that one for each. With --all every kernel for every one; with --timed, for every one, the timed twins of
  * all kernels of all phases (codegen/plan_time.c), which may spill.
@@ -44,6 +44,9 @@ static const char *const hot_files[] = {
     "matmul_decode.cu",   "matmul_experts.cu",   "attention_decode.cu", "matmul_prefill.cu",  "attention_prefill.cu",
     "attention_means.cu", "attention_choose.cu", "matmul_wgmma.cu",     "attention_wgmma.cu", "attention_wgmma_wide.cu",
 };
+
+/* Templates of several seconds a kernel, which differ by sizes only: one of each kind but with --all. */
+static const char *const slow_files[] = {"matmul_wgmma.cu"};
 
 #define SIXTEEN_ROWS_12_WARPS "#define MM_NT 2\n#define MM_WARP_K 256\n#define MM_WARPS 12\n"
 
@@ -180,6 +183,7 @@ typedef struct Jobs {
 typedef struct Matrix {
     const Nvrtc *nvrtc;
     Models models;
+    bool all; /* also every one of slow_files */
 } Matrix;
 
 /* The text behind the line that defines the kernel's name: equal for kernels that differ in it only. */
@@ -228,7 +232,7 @@ static void collect(Matrix *m, Jobs *jobs, const Plan *plan, int first, const ch
             continue;
         jobs->distinct++;
         const bool new_kind = is_new(jobs->kinds, kind_of(jobs->arena, k));
-        if (!new_kind && !whole)
+        if (!new_kind && (!whole || (!m->all && is_among(k->file, slow_files, COUNTOF(slow_files)))))
             continue;
         Job job = {*k, model, arena_printf(jobs->arena, "%s %s", model, k->name)};
         vec_push(jobs->arena, &jobs->v, job);
@@ -376,7 +380,7 @@ int main(int argc, char **argv) {
         printf("compile_models [--all | --timed | --model NAME] FOLDER [ARCH..]\n");
         return 2;
     }
-    Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}};
+    Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}, .all = all || timed};
     if (!add_models(&m.models, argv[first]) || !draw(&m.models, named ? argv[2] : NULL))
         return 1;
     Nvrtc *nvrtc = programs_nvrtc();
