@@ -102,8 +102,8 @@ SampleOptions cli_sampling(const Cli *c, const ModelFile *file);
 
 /* ==== Choices of tuning (tuned.c) ==== */
 
-/* Where they are kept, beside the compiled kernels; NULL: --tune off, or no such folder. */
-const char *cli_tuned_file(Cli *c);
+/* Where they are kept, beside the compiled kernels; NULL: the command's --tune, `choice`, is off, or no such folder. */
+const char *cli_tuned_file(Cli *c, const char *choice);
 /* Those of a file, NULL: none; must_be: not to be there is an error. Gives EXIT_FINE, or the exit code after errors,
  * printed or in diag. */
 int cli_read_tuned(Cli *c, const char *path, bool must_be, Tuned *t);

@@ -147,7 +147,8 @@ static int make_plans(Job *j) {
     if (j->room.total_bytes && !choose_chunk(j))
         return EXIT_INPUT;
     Tuned tuned;
-    const int code = cli_read_tuned(c, c->o.tuned ? c->o.tuned : cli_tuned_file(c), c->o.tuned != NULL, &tuned);
+    const int code =
+        cli_read_tuned(c, c->o.tuned ? c->o.tuned : cli_tuned_file(c, c->o.compile_tune), c->o.tuned != NULL, &tuned);
     if (code != EXIT_FINE)
         return code;
     const PassOptions *p = &j->pass;

@@ -214,7 +214,7 @@ static void report_cache(const Report *r, Arena *a) {
 }
 
 static void report_tuned(Cli *c, const Report *r) {
-    const char *path = cli_tuned_file(c);
+    const char *path = cli_tuned_file(c, NULL);
     Tuned t;
     cli_read_tuned(c, path, false, &t);
     if (path)

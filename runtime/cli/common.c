@@ -256,7 +256,7 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
                                  .kernel_cache = cli_kernel_cache(c),
                                  .use_kernel = c->o.use_kernel,
                                  .check_launches = c->o.check_launches,
-                                 .tune = {.file = cli_tuned_file(c), .budget = TUNE_SECONDS},
+                                 .tune = {.file = cli_tuned_file(c, c->o.tune), .budget = TUNE_SECONDS},
                                  .timed_rows = c->timed_rows,
                                  .timed_wanted = c->timed_wanted,
                                  .progress = loading,

@@ -5,12 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool off(const char *choice) {
-    return choice && strcmp(choice, "off") == 0;
-}
-
-const char *cli_tuned_file(Cli *c) {
-    const char *dir = off(c->o.tune) || off(c->o.compile_tune) ? NULL : cli_kernel_cache(c);
+const char *cli_tuned_file(Cli *c, const char *choice) {
+    const char *dir = choice && strcmp(choice, "off") == 0 ? NULL : cli_kernel_cache(c);
     return dir ? tuned_file_path(c->arena, dir) : NULL;
 }
 
