@@ -3,10 +3,8 @@
  */
 #include "codegen/gen_attention_int.h"
 
-enum {
-    WIDE = 256,
-    BRINGERS = 4
-}; /* warps that bring tiles for the others, where registers can be shared out unevenly */
+/* A head's elements; warps that bring tiles for the others, where registers can be shared out unevenly. */
+enum { WIDE = 256, BRINGERS = 4 };
 
 typedef struct DecodeShape {
     int rows, chunk, keys, vectors, stages;

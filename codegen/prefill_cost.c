@@ -72,7 +72,7 @@ static double matmul_seconds(const Graph *g, const Node *main, const MatmulShape
                              const PrefillRates *r, int64_t n) {
     PrefillCut c;
     if (s->segments[0].type == DT_F32 || !prefill_cut(s, target->shared_per_block, target->wgmma, &c))
-        return 0; /* f32 matrices are multiplied row by row */
+        return 0; /* f32 matrices are small */
     const Widths w = widths_of(s, &c);
     const int64_t panels = ceil_div(matmul_strips(s), c.strips), beside = (int64_t)r->multiprocessors * c.blocks;
     const double rows = main->op == OP_LINEAR ? rows_of_busiest(n, panels, &w, beside)

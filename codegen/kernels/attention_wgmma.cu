@@ -17,8 +17,8 @@
  * What bounds it, dims 256 on an H100 (clocks of one multiprocessor, a tile of 64 keys by 128 rows): products 2 x 1024;
  * shared memory 2 x (32 KB of queries + 32 KB of keys) for the logits, 2 x 32 KB of values, 64 KB in: 256 KB, 2048 at
  * 128 bytes a clock; a quarter computes 2 x 16 x 32 weights of about 8 operations, 340 slots and 2 x 512 / 16 = 64
- * exponentials a lane, 1024 clocks beside the products. A design like it was seen at 700 TFLOP/s; predicted 550 to 650
- * for full rows, 400 for a window of 1024, of which 1152 keys are touched.
+ * exponentials a lane, 1024 clocks beside the products. Predicted 550 to 650 TFLOP/s for full rows, 400 for a window of
+ * 1024, of which 1152 keys are touched; measured 672 and 455 with 8192 rows (docs/performance.md).
  */
 #ifndef ATT_NAME
 #define ATT_NAME attention_prefill

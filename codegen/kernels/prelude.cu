@@ -317,6 +317,11 @@ DEVICE void barrier_wait(u64 *bar, u32 parity) {
 
 /* ==== Chunks of global memory into shared memory ==== */
 
+/* Arrives at a barrier when all copies that the calling thread has asked for are there; does not wait for them. */
+DEVICE void copies_arrive(u64 *bar) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
+}
+
 /* Arrivals that one chunk_load() makes at its barrier, to initialise the barrier with. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
 #define CHUNK_ARRIVALS 32
@@ -345,7 +350,7 @@ DEVICE void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) 
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address((u8 *)to + at)),
                      "l"(__cvta_generic_to_global(from + at))
                      : "memory");
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
+    copies_arrive(bar);
 #endif
 }
 
@@ -382,11 +387,6 @@ DEVICE void copies_close() {
 /* Until at most OPEN of the calling thread's closed groups are under way; then block_sync() shows them to all. */
 template <int OPEN> DEVICE void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
-}
-
-/* Arrives at a barrier when all copies that the calling thread has asked for are there; does not wait for them. */
-DEVICE void copies_arrive(u64 *bar) {
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
 }
 
 /* Asks for the line of 128 bytes at p to come into the L2 cache. */

@@ -141,6 +141,7 @@ static Plan *generate_plan(Gpu *g, const PlanTarget *target, const PlanChoices *
     }
     g->o.choose->choices = choices;
     Plan *plan = chunk_choose(g->arena, g->o.choose, target, &room);
+    g->o.choose->choices = NULL; /* the caller's, who keeps the request */
     const int64_t chunk = g->o.choose->chunk, rows = g->o.choose->pass.rows;
     if (plan) {
         g->o.plan.chunk = chunk;

@@ -11,7 +11,7 @@
  * The test of the test: the same number drawn by wrong rules of acceptance from the same probabilities must fail.
  */
 #include "runtime/engine/generate.h"
-#include "runtime/synth/synth.h"
+#include "tests/engine/made.h"
 #include "tests/engine/model.h"
 
 #include <math.h>
@@ -29,17 +29,7 @@ static const int32_t prompt[PROMPT] = {2, 9, 4, 17, 3, 21, 5, 5, 12, 0, 8, 23, 1
 
 static void make(const char *path, const char *size, uint64_t seed, const SynthSetting *settings, int n) {
     const SynthOptions o = {.size = size, .quant = "bf16", .seed = seed, .settings = settings, .n_settings = n};
-    Arena *a = arena_new();
-    Diag *diag = diag_new();
-    const GgufWork work = {.threads = 1};
-    const SynthModel *m = synth_model(a, diag, &o);
-    if (!m || synth_write(m, path, &work, diag) != GGUF_OK) {
-        diag_print(diag, stdout, false);
-        printf("FAILED: %s is not made\n", path);
-        exit(1);
-    }
-    diag_free(diag);
-    arena_free(a);
+    make_weights(path, &o);
 }
 
 static void make_models(const char *target, const char *drafter, uint64_t seed) {

@@ -12,6 +12,7 @@
  * Exit code 0, 1 when a limit below is passed, 77 without a GPU.
  */
 #include "runtime/engine/session.h"
+#include "tests/engine/arguments.h"
 #include "tests/engine/distance.h"
 #include "tests/engine/model.h"
 
@@ -82,12 +83,7 @@ static void encode(Test *t, const char *text, size_t n, TokenList *out) {
 
 static void read_text(Test *t) {
     Buf text = {0};
-    char block[4096];
-    FILE *f = fopen(t->text, "rb");
-    for (size_t n; f && (n = fread(block, 1, sizeof block, f)) > 0;)
-        buf_bytes(&text, block, n);
-    if (!f || fclose(f) != 0)
-        ICE("cannot read %s", t->text);
+    file_read(t->text, &text);
     encode(t, text.s, text.n, &t->ids);
     buf_free(&text);
     const int64_t windows = t->positions / (t->window - 1 - t->window / 2) + 1;
@@ -237,37 +233,18 @@ static void compare_prompts(Test *t) {
 
 /* ==== The command line ==== */
 
-static bool set_option(Test *t, const char *name, const char *value) {
-    const struct {
-        const char *name, **text;
-        int64_t *number;
-    } rows[] = {{"--driver", &t->gpu.driver, NULL},
-                {"--nvrtc", &t->gpu.nvrtc, NULL},
-                {"--kernel-cache", &t->gpu.kernel_cache, NULL},
-                {"--gpu-weights", &t->gpu_weights, NULL},
-                {"--chunk", NULL, &t->chunk},
-                {"--window", NULL, &t->window},
-                {"--positions", NULL, &t->positions},
-                {"--tokens", NULL, &t->tokens},
-                {"--prompt", NULL, &t->prompt}};
-    for (size_t i = 0; i < COUNTOF(rows); i++) {
-        if (strcmp(rows[i].name, name) != 0)
-            continue;
-        if (rows[i].text)
-            *rows[i].text = value;
-        else
-            *rows[i].number = atoll(value);
-        return !rows[i].number || *rows[i].number > 0;
-    }
-    return false;
-}
-
 static bool read_options(Test *t, int argc, char **argv) {
-    int at = 1;
-    for (; at + 1 < argc && strncmp(argv[at], "--", 2) == 0; at += 2)
-        if (!set_option(t, argv[at], argv[at + 1]))
-            return false;
-    if (at + 2 != argc || t->window < 4)
+    const Argument rows[] = {{.name = "--driver", .text = &t->gpu.driver},
+                             {.name = "--nvrtc", .text = &t->gpu.nvrtc},
+                             {.name = "--kernel-cache", .text = &t->gpu.kernel_cache},
+                             {.name = "--gpu-weights", .text = &t->gpu_weights},
+                             {.name = "--chunk", .number = &t->chunk},
+                             {.name = "--window", .number = &t->window},
+                             {.name = "--positions", .number = &t->positions},
+                             {.name = "--tokens", .number = &t->tokens},
+                             {.name = "--prompt", .number = &t->prompt}};
+    const int at = arguments_read(rows, COUNTOF(rows), argc, argv);
+    if (at < 0 || at + 2 != argc || t->window < 4)
         return false;
     t->weights = argv[at];
     t->text = argv[at + 1];

@@ -21,6 +21,7 @@
  * counts. Exit code 0, 1 when a limit is passed, 77 without a GPU.
  */
 #include "runtime/gguf/image.h"
+#include "tests/engine/arguments.h"
 #include "tests/engine/distance.h"
 #include "tests/engine/encode.h"
 #include "tests/engine/model.h"
@@ -300,39 +301,19 @@ static bool choose_types(Test *t) {
     return !t->eval_type || named(t->eval_type, strlen(t->eval_type)) != DT_COUNT;
 }
 
-static bool set_option(Test *t, const char *name, const char *value) {
-    if (strcmp(name, "--limit") == 0)
-        return (t->limit = atof(value)) > 0;
-    const struct {
-        const char *name, **text;
-        int64_t *number;
-    } rows[] = {{"--driver", &t->gpu.driver, NULL},
-                {"--nvrtc", &t->gpu.nvrtc, NULL},
-                {"--kernel-cache", &t->gpu.kernel_cache, NULL},
-                {"--text", &t->text, NULL},
-                {"--types", &t->types, NULL},
-                {"--eval-type", &t->eval_type, NULL},
-                {"--positions", NULL, &t->positions},
-                {"--window", NULL, &t->window},
-                {"--draw", NULL, &t->draw}};
-    for (size_t i = 0; i < COUNTOF(rows); i++) {
-        if (strcmp(rows[i].name, name) != 0)
-            continue;
-        if (rows[i].text)
-            *rows[i].text = value;
-        else
-            *rows[i].number = atoll(value);
-        return !rows[i].number || *rows[i].number > 0;
-    }
-    return false;
-}
-
 static bool read_options(Test *t, int argc, char **argv) {
-    int at = 1;
-    for (; at + 1 < argc && strncmp(argv[at], "--", 2) == 0; at += 2)
-        if (!set_option(t, argv[at], argv[at + 1]))
-            return false;
-    if (at + 2 != argc || t->window < 4)
+    const Argument rows[] = {{.name = "--driver", .text = &t->gpu.driver},
+                             {.name = "--nvrtc", .text = &t->gpu.nvrtc},
+                             {.name = "--kernel-cache", .text = &t->gpu.kernel_cache},
+                             {.name = "--text", .text = &t->text},
+                             {.name = "--types", .text = &t->types},
+                             {.name = "--eval-type", .text = &t->eval_type},
+                             {.name = "--positions", .number = &t->positions},
+                             {.name = "--window", .number = &t->window},
+                             {.name = "--draw", .number = &t->draw},
+                             {.name = "--limit", .real = &t->limit}};
+    const int at = arguments_read(rows, COUNTOF(rows), argc, argv);
+    if (at < 0 || at + 2 != argc || t->window < 4)
         return false;
     t->model = argv[at];
     t->folder = argv[at + 1];
@@ -341,12 +322,9 @@ static bool read_options(Test *t, int argc, char **argv) {
 
 static void read_text(Test *t) {
     Buf text = {0};
-    char block[4096];
-    FILE *f = fopen(t->text, "rb");
-    for (size_t n; f && (n = fread(block, 1, sizeof block, f)) > 0;)
-        buf_bytes(&text, block, n);
-    if (!f || fclose(f) != 0 || !text.n)
-        ICE("cannot read %s", t->text);
+    file_read(t->text, &text);
+    if (!text.n)
+        ICE("%s is empty", t->text);
     Tokenizer *tokenizer = tokenizer_new(weights_file(t->weights), t->diag);
     must(t, tokenizer != NULL);
     tokenizer_encode(tokenizer, t->arena, text.s, text.n, (EncodeOptions){.add_bos = true}, &t->ids);

@@ -7,7 +7,7 @@
  * every cut.
  */
 #include "runtime/engine/tuned_file.h"
-#include "runtime/synth/synth.h"
+#include "tests/engine/made.h"
 #include "tests/engine/model.h"
 
 #include <stdlib.h>
@@ -32,17 +32,7 @@ static void make_model(const char *path, int multiprocessors) {
                                      {"V", multiprocessors * 64}};
     const SynthOptions o = {
         .size = "gemma4-12b", .quant = "q8_0", .seed = 3, .settings = settings, .n_settings = COUNTOF(settings)};
-    Arena *a = arena_new();
-    Diag *diag = diag_new();
-    const GgufWork work = {.threads = 1};
-    const SynthModel *m = synth_model(a, diag, &o);
-    if (!m || synth_write(m, path, &work, diag) != GGUF_OK) {
-        diag_print(diag, stdout, false);
-        printf("FAILED: %s is not made\n", path);
-        exit(1);
-    }
-    diag_free(diag);
-    arena_free(a);
+    make_weights(path, &o);
 }
 
 /* ==== A clock of the test's own ==== */
