@@ -20,7 +20,8 @@ typedef unsigned long long u64;
 
 #define DEVICE         __device__ __forceinline__
 #define KERNEL         extern "C" __global__ void
-#define SHARED         __shared__
+/* Read 16 bytes at once in places, whatever else a kernel has there. */
+#define SHARED         __shared__ __align__(16)
 #define DYNAMIC_SHARED extern __shared__ __align__(128)
 /* For atoms of 1024 bytes (group_mma.cu). */
 #define DYNAMIC_SHARED_ATOMS extern __shared__ __align__(1024)
