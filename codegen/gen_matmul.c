@@ -256,7 +256,7 @@ static void many_rows(Gen *g, const Members *m, const Node *main, const Loc *x, 
 
 enum { F32_WARPS = 4, F32_THREADS = 128, F32_ROWS = 16 };
 /* And of matmul_f32_many.cu: rows and results of a block. */
-enum { MANY_THREADS = 256, MANY_ROWS = 32, MANY_COLUMNS = 128 };
+enum { MANY_THREADS = 256, MANY_ROWS = 64, MANY_COLUMNS = 64, MANY_SHARED = 96 << 10 };
 
 static bool all_f32(const Gen *g, const NodeVec *mains) {
     for (int i = 0; i < mains->n; i++) {
@@ -278,7 +278,7 @@ static int f32_many_kernel(Gen *g, const MatmulShape *s) {
     Buf defines = {0};
     f32_defines(s, &defines);
     const int kernel =
-        gen_kernel(g, "matmul_f32_many.cu", "F32_NAME", "matmul_f32", defines.s, NULL, 0, MANY_THREADS, 0, 1);
+        gen_kernel(g, "matmul_f32_many.cu", "F32_NAME", "matmul_f32", defines.s, NULL, 0, MANY_THREADS, MANY_SHARED, 1);
     buf_free(&defines);
     return kernel;
 }

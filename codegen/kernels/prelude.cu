@@ -194,6 +194,14 @@ DEVICE void mma_bf16(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+/* c[16 x 8] += a[16 x 8] b[8 x 8] with TF32: f32 whose 13 lowest bits are not looked at, exact products, f32 sums. a0,
+ * a2: row g, columns t and t + 4; a1, a3: row g + 8 the same; b0, b1: column g, rows t and t + 4; c as above. */
+DEVICE void mma_tf32(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
 /* Four 8 x 8 matrices of 16-bit elements from shared memory: lane l gives the address of row l % 8 (16 bytes, aligned)
  * of matrix l / 8; r[m] of lane 4g + t is row g, columns 2t, 2t + 1 of matrix m. */
 DEVICE void load_matrices(u32 (&r)[4], const void *row) {

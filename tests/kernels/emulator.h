@@ -260,6 +260,26 @@ inline void mma_bf16(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
     emulated::calls().meet_warp(emulated::calls().mma_bf16, &mine);
 }
 
+inline void emulated_mma_tf32(void *const *offers) {
+    const auto value = [&](int lane, bool of_b, int i) {
+        const emulated::MmaOffer &o = *(const emulated::MmaOffer *)offers[lane];
+        return float_from_bits((of_b ? o.b[i] : o.a[i]) & 0xffffe000u);
+    };
+    for (int row = 0; row < 16; row++)
+        for (int column = 0; column < 8; column++) {
+            float &c = ((emulated::MmaOffer *)offers[row % 8 * 4 + column / 2])->c[row / 8 * 2 + column % 2];
+            double sum = c;
+            for (int k = 0; k < 8; k++)
+                sum += (double)value(row % 8 * 4 + k % 4, false, row / 8 + k / 4 * 2) *
+                       value(column * 4 + k % 4, true, k / 4);
+            c = (float)sum;
+        }
+}
+inline void mma_tf32(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    emulated::MmaOffer mine = {c, {a0, a1, a2, a3}, {b0, b1}};
+    emulated::calls().meet_warp(emulated_mma_tf32, &mine);
+}
+
 struct EmulatedRow {
     u32 *to;
     const void *row;
