@@ -456,6 +456,13 @@ inline void barrier_wait(u64 *bar, u32 parity) {
 
 /* ==== Copies into shared memory ==== */
 
+inline void store_where(void *to, u32 low, u32 high, bool on) {
+    if (on && ((uintptr_t)to & 7))
+        emulated::calls().fail("two words are not aligned to 8 bytes");
+    if (on)
+        *(u64 *)to = (u64)high << 32 | low;
+}
+
 inline void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
     if (((uintptr_t)to | (uintptr_t)from | bytes) & 15)
         emulated::calls().fail("a chunk is not aligned to 16 bytes");
