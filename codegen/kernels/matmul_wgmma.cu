@@ -8,8 +8,8 @@
  *   PF_STAGES            pieces of weights under way
  *   PF_X_STAGES          pieces of x under way, of 64 columns
  *   tiles                with PF_GROUPED made with ES_TOKENS = PF_TOKENS = 256
- *   PF_HALVES            1, with PF_GROUPED and segments of whole strips of 16 rows: `out` is f16 [rows][N], at a multiple
- *                        of 8 bytes, and there is a last parameter, float *units, f32 [rows]: what a row's are
+ *   PF_HALVES            1, with PF_GROUPED and segments of whole strips of 16 rows: `out` is f16 [rows][N], at a
+ *                        multiple of 8 bytes, and there is a last parameter, float *units, f32 [rows]: what a row's are
  *                        multiplied by
  *   launch               block PF_THREADS = 384; dynamic shared memory PF_SHARED = PF_X_STAGES * 32 KiB + PF_STAGES * 8
  *                        * PF_SLOT + PF_BESIDE; any grid of one dimension. Best: as many blocks as multiprocessors
@@ -17,17 +17,18 @@
  * How: y^T = W x^T, 128 rows of weights by up to 256 rows of x in a block. Two warpgroups have 64 rows of weights each,
  * a strip a warp, which makes the fragments of 64 columns (matmul_weights.cu) while its tensor cores multiply the 64
  * before; weights meet in registers, so nothing that was made passes through shared memory. A warp of the third warpgroup
- * asks for what comes next. A block of rows of x is 256, 192, 128 or 64 wide: one chooses what fills the multiprocessors best; that
- * changes no sum, which is of all K in one order, by one accumulator.
+ * asks for what comes next. A block of rows of x is 256, 192, 128 or 64 wide: one chooses what fills the
+ * multiprocessors best; that changes no sum, which is of all K in one order, by one accumulator.
  *
  * Where K is small, the end of an item counts: experts of K = 704 have 11 steps of 1024 clocks. The scales of an item's
- * rows and where they go come into shared memory behind its pieces, so that nothing is waited for there. Halves leave as 32
- * bytes of a row from four lanes: 32 stores a thread instead of 128, half the bytes.
+ * rows and where they go come into shared memory behind its pieces, and stores have no branches, so that nothing is
+ * waited for there. Halves leave as 32 bytes of a row from four lanes: 32 stores a thread instead of 128, half the
+ * bytes.
  *
- * Halves: rows of x have 512..1024 as their largest element, so with weights of 0.02 sums of 700 or 2800 columns are some
- * 10 to 200, stored as a 32nd of that. An f16 overflows where the magnitudes of a row of weights add up to 2048 or more
- * and all of x has the size of its largest, and an element is rounded by more than 2^-12 of itself only below 2^-9: a 10^-4
- * of its neighbours. What reads the halves is as exact as what they were made of, the f16 of x and of the weights.
+ * Halves: rows of x have 512..1024 as their largest element, so with weights of 0.02 sums of 700 or 2800 columns are
+ * some 10 to 200, and a 32nd of that is stored. An f16 overflows only where the magnitudes of a row of weights add up to
+ * 2048 or more and all of x has the size of its largest; below 2^-9, a 10^-4 of its neighbours, a sum is rounded by more
+ * than 2^-11 of itself, the most that f16 of x and of the weights are rounded by.
  *
  * What bounds it, for Q4_K on an H100 (clocks of one multiprocessor, 64 columns of 128 x 256): tensor cores 1024;
  * shared memory 256 rows of x read by both warpgroups 512, x and weights in 288, weights out 37: 840; a quarter issues
@@ -368,19 +369,16 @@ DEVICE void store_floats(const Panel &p, const Item &item, float unit, const flo
     const Lane l;
     const int row = 16 * (int)(threadIdx.x >> 5) + l.g;
     float *const column = out + p.column + row;
+    const int live[2] = {row < p.rows ? item.live - 2 * l.t : 0, row + 8 < p.rows ? item.live - 2 * l.t : 0};
 #pragma unroll
     for (int n = 0; n < N / 8; n++) {
 #pragma unroll
         for (int odd = 0; odd < 2; odd++) {
             const int token = 8 * n + 2 * l.t + odd;
-            if (token >= item.live)
-                continue;
             float *const to = column + (u64)(PF_GROUPED ? ends.order[token] : 8 * item.first + token) * all_rows;
             const float scale = ends.scales[token] * unit;
-            if (row < p.rows)
-                to[0] = acc[4 * n + odd] * scale;
-            if (row + 8 < p.rows)
-                to[8] = acc[4 * n + 2 + odd] * scale;
+            store_where(to, acc[4 * n + odd] * scale, 8 * n + odd < live[0]);
+            store_where(to + 8, acc[4 * n + 2 + odd] * scale, 8 * n + odd < live[1]);
         }
     }
 }

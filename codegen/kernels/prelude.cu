@@ -405,6 +405,12 @@ DEVICE void store_where(void *to, u32 low, u32 high, bool on) {
                  "r"(low), "r"(high), "r"((u32)on));
 }
 
+DEVICE void store_where(float *to, float v, bool on) {
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %2, 0; @p st.global.f32 [%0], %1; }" ::"l"(
+                     __cvta_generic_to_global(to)),
+                 "f"(v), "r"((u32)on));
+}
+
 /* Asks for the line of 128 bytes at p to come into the L2 cache. */
 DEVICE void fetch_line(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(p)));

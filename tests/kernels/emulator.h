@@ -474,6 +474,11 @@ inline void chunk_load_common(void *to, const u8 *from, u32 bytes, u64 *bar, int
     chunk_load(to, from, bytes, bar, lane);
 }
 
+inline void store_where(float *to, float v, bool on) {
+    if (on)
+        *to = v;
+}
+
 /* The calling thread's copies of the groups before `end`. */
 inline void emulated_deliver(int end) {
     emulated::Fiber &f = emulated::self();
