@@ -20,7 +20,7 @@ void gen_experts(Gen *g) {
     const bool pairs = ir_type(g->g, main->in[0])->rank == 3;
     const PlanArg ids = arg_value(g, main->in[2]);
     const int slices = matmul_slices(&s);
-    gen_place_results(g, &m.main, 8 * s.tiles, k_experts, slices);
+    gen_place_results(g, &m.main, 8 * s.tiles, k_experts, slices, false);
     const Loc out = g->loc[m.main.v[0]];
     const NodeVec nodes = gen_tail_nodes(g, &m);
     RowProgram tail;

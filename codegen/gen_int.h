@@ -17,8 +17,10 @@ typedef enum LocKind {
     LOC_PLANES, /* the sum of `planes` of those, plane_stride apart; see also segment_len */
 } LocKind;
 
-/* Strides in elements of 4 bytes. Element e of a row stands at (e / segment_len) * segment_stride + e % segment_len:
- * for the experts of a row, whose results stand side by side with those of other matrices. */
+/* Strides in elements, of 4 bytes or, with halves, of 2: f16, of which segment number s of row r is multiplied by f32
+ * number r * (row_stride / segment_stride) + s at `units`. Element e of a row stands at (e / segment_len) *
+ * segment_stride + e % segment_len: for the experts of a row, whose results stand side by side with those of other
+ * matrices. */
 typedef struct Loc {
     LocKind kind;
     int buffer;
@@ -26,6 +28,8 @@ typedef struct Loc {
     int planes;
     int64_t plane_stride, row_stride;
     int64_t segment_len, segment_stride;
+    bool halves;
+    int64_t units; /* offset in the buffer, bytes */
 } Loc;
 
 /* Rows of a call by the experts that ids name (kernels/experts_sort.cu): scratch offsets. Every group that multiplies
@@ -163,7 +167,7 @@ typedef struct RowProgram {
     int64_t chunks; /* items a row */
     int64_t shared; /* bytes of shared memory */
     int64_t bytes_a_row;
-    bool operands; /* it makes operands of prefill matmuls: half the registers are enough for it */
+    bool two; /* it reads or writes f16, for many rows: half the registers are enough for it, two blocks are better */
 } RowProgram;
 
 /* nodes: what is to be computed, in order; their operands are others of them, or can be read where gen->loc says.

@@ -76,7 +76,7 @@ static bool only_attention_reads(const Gen *g, NodeId main) {
     return g->last_read[main] <= g->g->groups.n;
 }
 
-void gen_place_results(Gen *g, const NodeVec *mains, int64_t rows, int64_t pairs, int planes) {
+void gen_place_results(Gen *g, const NodeVec *mains, int64_t rows, int64_t pairs, int planes, bool halves) {
     int64_t n = 0, column = 0;
     int last = g->group;
     for (int i = 0; i < mains->n; i++) {
@@ -87,18 +87,21 @@ void gen_place_results(Gen *g, const NodeVec *mains, int64_t rows, int64_t pairs
         if (g->in_planes[id] && g->last_read[id] > last)
             last = g->last_read[id];
     }
-    const int64_t plane = rows * pairs * n, at = gen_scratch(g, planes * plane * 4, last);
+    const int64_t plane = rows * pairs * n, each = halves ? 2 : 4, bytes = ceil_div(planes * plane * each, 16) * 16;
+    const int64_t at = gen_scratch(g, bytes + (halves ? 4 * rows * pairs : 0), last);
     for (int i = 0; i < mains->n; i++) {
         const Type *t = ir_type(g->g, mains->v[i]);
         const int64_t own = t->dim[t->rank - 1];
         g->loc[mains->v[i]] = (Loc){.kind = LOC_PLANES,
                                     .buffer = g->scratch_buffer,
-                                    .offset = at + column * 4,
+                                    .offset = at + column * each,
                                     .planes = planes,
                                     .plane_stride = plane,
                                     .row_stride = pairs * n,
                                     .segment_len = own,
-                                    .segment_stride = n};
+                                    .segment_stride = n,
+                                    .halves = halves,
+                                    .units = at + bytes};
         column += own;
     }
 }
@@ -213,7 +216,7 @@ static void few_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
     if (!gen_matmul_shape(g, &m->main, dim, &s))
         return;
     const int slices = matmul_slices(&s);
-    gen_place_results(g, &m->main, 8 * s.tiles, 1, slices);
+    gen_place_results(g, &m->main, 8 * s.tiles, 1, slices, false);
     const Loc out = g->loc[m->main.v[0]];
     const NodeVec nodes = gen_tail_nodes(g, m);
     RowProgram tail;
@@ -243,7 +246,7 @@ static void many_rows(Gen *g, const Members *m, const Node *main, const Loc *x, 
         return;
     const int64_t most = gen_most(g, dim);
     const PlanArg records = gen_records(g, main, x, s.k);
-    gen_place_results(g, &m->main, most, 1, 1);
+    gen_place_results(g, &m->main, most, 1, 1, false);
     const Node *only = ir_get(g->g, m->main.v[0]);
     if (m->main.n == 1 && m->after.n == 0 && only->slab >= 0 && !g->in_planes[m->main.v[0]])
         g->loc[m->main.v[0]] = slab_loc(g, m->main.v[0]); /* straight to its place */
@@ -256,7 +259,7 @@ static void many_rows(Gen *g, const Members *m, const Node *main, const Loc *x, 
 
 enum { F32_WARPS = 4, F32_THREADS = 128, F32_ROWS = 16 };
 /* And of matmul_f32_many.cu: rows and results of a block. */
-enum { MANY_THREADS = 256, MANY_ROWS = 32, MANY_COLUMNS = 128 };
+enum { MANY_THREADS = 256, MANY_ROWS = 64, MANY_COLUMNS = 64, MANY_SHARED = 96 << 10 };
 
 static bool all_f32(const Gen *g, const NodeVec *mains) {
     for (int i = 0; i < mains->n; i++) {
@@ -278,7 +281,7 @@ static int f32_many_kernel(Gen *g, const MatmulShape *s) {
     Buf defines = {0};
     f32_defines(s, &defines);
     const int kernel =
-        gen_kernel(g, "matmul_f32_many.cu", "F32_NAME", "matmul_f32", defines.s, NULL, 0, MANY_THREADS, 0, 1);
+        gen_kernel(g, "matmul_f32_many.cu", "F32_NAME", "matmul_f32", defines.s, NULL, 0, MANY_THREADS, MANY_SHARED, 1);
     buf_free(&defines);
     return kernel;
 }
@@ -304,7 +307,7 @@ static void f32_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
     MatmulShape s;
     if (!gen_matmul_shape(g, &m->main, dim, &s))
         return;
-    gen_place_results(g, &m->main, few ? F32_ROWS : gen_most(g, dim), 1, 1);
+    gen_place_results(g, &m->main, few ? F32_ROWS : gen_most(g, dim), 1, 1, false);
     const Loc out = g->loc[m->main.v[0]];
     const NodeVec nodes = few ? gen_tail_nodes(g, m) : (NodeVec){0};
     RowProgram tail;

@@ -14,8 +14,8 @@ bool gen_multiplies_in_f32(const Gen *g, const NodeVec *mains);
 bool gen_input_rows(Gen *g, const Node *main, Loc *x);
 
 /* Scratch for the mains' results side by side, `planes` times [rows][pairs][sum of N]; sets their places and decides
- * which of them their readers take from there. */
-void gen_place_results(Gen *g, const NodeVec *mains, int64_t rows, int64_t pairs, int planes);
+ * which of them their readers take from there. halves: one plane, as f16 and f32 [rows][pairs] behind them. */
+void gen_place_results(Gen *g, const NodeVec *mains, int64_t rows, int64_t pairs, int planes, bool halves);
 /* After the row program: results that it has copied to the slab are there. */
 void gen_results_done(Gen *g, const NodeVec *mains);
 /* In a launch of its own: what follows the mains, if anything; then their results are done. */

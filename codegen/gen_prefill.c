@@ -139,7 +139,8 @@ void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const L
         return;
     const Sorted sorted = sort_by_expert(g, main, experts, &c);
     const PlanArg records = records_by_expert(g, main, x, s->k, &sorted);
-    gen_place_results(g, &m->main, gen_most(g, dim), k_experts, 1);
+    const bool halves = prefill_halves(s, &c, true);
+    gen_place_results(g, &m->main, gen_most(g, dim), k_experts, 1, halves);
     const int kernel = prefill_kernel(g, s, sorted.entries, true, &c);
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), main->loc);
@@ -149,8 +150,10 @@ void gen_prefill_experts(Gen *g, const Members *m, const MatmulShape *s, const L
     launch_arg(g, l, arg_at(g->scratch_buffer, sorted.n_tiles));
     launch_arg(g, l, arg_at(g->scratch_buffer, sorted.tiles));
     launch_arg(g, l, arg_at(g->scratch_buffer, sorted.order));
+    if (halves)
+        launch_arg(g, l, arg_at(g->scratch_buffer, g->loc[m->main.v[0]].units));
     l->cost.expert_bytes = matmul_weight_bytes(s);
     l->cost.flops_a_row = 2 * matmul_rows(s) * s->k * k_experts;
-    l->cost.bytes_a_row = k_experts * (2 * s->k + 4 * matmul_rows(s));
+    l->cost.bytes_a_row = k_experts * (2 * s->k + (halves ? 2 : 4) * matmul_rows(s));
     gen_after(g, m, main->loc);
 }

@@ -14,7 +14,7 @@ void row_launch(Gen *g, const NodeId *nodes, int n, const char *label, SrcLoc lo
     }
     Buf defines = {0};
     buf_printf(&defines, "#define ROW_THREADS %d\n#define ROW_SHARED %lld\n", ROW_THREADS, (long long)p.shared);
-    if (p.operands && 2 * p.shared <= g->target->shared_per_block)
+    if (p.two && 2 * p.shared <= g->target->shared_per_block)
         buf_str(&defines, "#define ROW_BLOCKS 2\n");
     row_defines(&p, &defines);
     Body body = {"tail.body", p.body};

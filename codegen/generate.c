@@ -72,7 +72,13 @@ CountKind gen_count(int64_t dim) {
 Loc slab_loc(const Gen *g, NodeId id) {
     const Node *n = ir_get(g->g, id);
     const int64_t elems = type_row_elems(&n->type);
-    return (Loc){LOC_ROWS, g->slab, n->slab, 1, 0, elems, elems, elems};
+    return (Loc){.kind = LOC_ROWS,
+                 .buffer = g->slab,
+                 .offset = n->slab,
+                 .planes = 1,
+                 .row_stride = elems,
+                 .segment_len = elems,
+                 .segment_stride = elems};
 }
 
 Members gen_members(Gen *g, Op main) {

@@ -6,6 +6,7 @@ enum {
     RECORD = 4384, /* bytes: X_RECORD, X_ATOM of kernels/matmul_rows.cu */
     ATOM = 1024,
     ATOM_K = 64,
+    STRIP = 16, /* weight rows */
 };
 
 enum { STATIC = 1 << 10 }; /* bytes of a block for what is no ring, and for dynamic memory to begin at an atom */
@@ -33,10 +34,10 @@ static int64_t slot(const MatmulShape *s, int columns) {
 /* ==== wgmma: kernels/matmul_wgmma.cu ==== */
 
 enum {
-    GROUP_STRIPS = 8, /* PF_STRIPS, PF_TOKENS, PF_THREADS, PF_BARRIERS */
+    GROUP_STRIPS = 8, /* PF_STRIPS, PF_TOKENS, PF_THREADS, PF_BESIDE */
     GROUP_TOKENS = 256,
     GROUP_THREADS = 384,
-    GROUP_BARRIERS = 256,
+    GROUP_BESIDE = 2048 + 256,
     GROUP_STAGES = 2,
     MOST_X_STAGES = 8,
 };
@@ -51,7 +52,7 @@ static int group_columns(const MatmulShape *s) {
 
 static PrefillCut group_cut(const MatmulShape *s, int64_t shared) {
     const int64_t weights = GROUP_STAGES * GROUP_STRIPS * slot(s, group_columns(s));
-    const int64_t left = (shared - STATIC - GROUP_BARRIERS - weights) / (GROUP_TOKENS / ROWS_OF_TILE * ATOM);
+    const int64_t left = (shared - STATIC - GROUP_BESIDE - weights) / (GROUP_TOKENS / ROWS_OF_TILE * ATOM);
     return (PrefillCut){.strips = GROUP_STRIPS,
                         .warp_strips = 1,
                         .tokens = GROUP_TOKENS,
@@ -66,7 +67,7 @@ static PrefillCut group_cut(const MatmulShape *s, int64_t shared) {
 int64_t prefill_shared(const MatmulShape *s, const PrefillCut *c) {
     if (c->x_stages)
         return c->x_stages * (c->tokens / ROWS_OF_TILE * ATOM) + c->stages * c->strips * slot(s, group_columns(s)) +
-               GROUP_BARRIERS;
+               GROUP_BESIDE;
     return c->stages * (c->strips * slot(s, RECORD_K) + c->tokens / ROWS_OF_TILE * RECORD);
 }
 
@@ -112,12 +113,20 @@ int64_t prefill_expert_tiles(int64_t pairs, int64_t experts, const PrefillCut *c
     return touched(pairs, experts) + pairs / c->tokens + 1;
 }
 
+bool prefill_halves(const MatmulShape *s, const PrefillCut *c, bool grouped) {
+    bool whole = grouped && c->x_stages;
+    for (int i = 0; i < s->n_segments; i++)
+        whole &= s->segments[i].rows % STRIP == 0;
+    return whole;
+}
+
 void prefill_defines(const MatmulShape *s, const PrefillCut *c, int64_t entries, bool grouped, Buf *to) {
     matmul_segments(s, "PF", to);
     buf_printf(to, "#define PF_TILES %lld\n#define PF_STAGES %d\n#define PF_GROUPED %d\n",
                (long long)ceil_div(entries, ROWS_OF_TILE), c->stages, grouped);
     if (c->x_stages)
-        buf_printf(to, "#define PF_COLUMNS %d\n#define PF_X_STAGES %d\n", group_columns(s), c->x_stages);
+        buf_printf(to, "#define PF_COLUMNS %d\n#define PF_X_STAGES %d\n#define PF_HALVES %d\n", group_columns(s),
+                   c->x_stages, prefill_halves(s, c, grouped));
     else
         buf_printf(to,
                    "#define PF_STRIPS %d\n#define PF_WARP_STRIPS %d\n#define PF_TOKENS %d\n"

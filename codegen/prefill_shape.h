@@ -28,6 +28,8 @@ int64_t prefill_x_bytes(int64_t k, int64_t entries, bool atoms);
 int64_t prefill_entries(int64_t pairs, int64_t experts);
 /* Most blocks of rows of that list. */
 int64_t prefill_expert_tiles(int64_t pairs, int64_t experts, const PrefillCut *c);
+/* Whether it writes f16 and a number to multiply each row by, in place of f32: PF_HALVES. */
+bool prefill_halves(const MatmulShape *s, const PrefillCut *c, bool grouped);
 /* All macros of the kernel but its name; entries: most rows of x. */
 void prefill_defines(const MatmulShape *s, const PrefillCut *c, int64_t entries, bool grouped, Buf *to);
 /* Of matmul_input.cu. each: rows of x for a live row. copies 0: row i of x is row i of its records; else it is where

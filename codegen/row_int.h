@@ -35,14 +35,14 @@ typedef struct RowValue {
 typedef struct RowLoop {
     bool open;
     int64_t n;
-    bool scalar;                         /* a lane has one element, not four neighbours */
-    bool keeps;                          /* it writes to shared memory */
-    int n_loads, first_load;             /* arrays of what is read: in the program, before this loop */
-    bool may_be_ahead;                   /* its reads may stand at the program's start */
-    int ahead_before;                    /* the last loop before it of which that is so; 0: none */
-    int load_weight, heaviest;           /* numbers that an element's reads have under way, and one of them */
-    int most_ahead;                      /* most of them that a lane has under way */
-    Buf loads, variables, lines, stores; /* its text by place */
+    bool scalar;                                 /* a lane has one element, not four neighbours */
+    bool keeps;                                  /* it writes to shared memory */
+    int n_loads, first_load;                     /* arrays of what is read: in the program, before this loop */
+    bool may_be_ahead;                           /* its reads may stand at the program's start */
+    int ahead_before;                            /* the last loop before it of which that is so; 0: none */
+    int load_weight, heaviest;                   /* numbers that an element's reads have under way, and one of them */
+    int most_ahead;                              /* most of them that a lane has under way */
+    Buf arrays, loads, variables, lines, stores; /* its text by place */
     Buf square_lines, square_stores;
 } RowLoop;
 
@@ -60,6 +60,7 @@ typedef struct RowWriter {
     bool statistics;
     bool chosen;   /* it needs row_chosen.cu */
     bool operands; /* it makes operands of prefill matmuls */
+    bool halves;   /* it reads f16 */
     bool alone;    /* it has one node */
     int chunk;     /* elements that a block has of a row which several share */
     bool again;    /* a value turned out to be needed later: the text is to be written once more */
@@ -70,9 +71,16 @@ typedef struct RowWriter {
 typedef struct RowIndex {
     const char *text;
     bool contiguous;
+    /* Where it is known: all of the loop's places are in segment number `segment`, of `segment_len` elements, of the
+     * row. */
+    int64_t segment, segment_len;
 } RowIndex;
 
-static const RowIndex ROW_HERE = {"e", true};
+static const RowIndex ROW_HERE = {"e", true, 0, 0};
+
+static inline RowIndex row_index(const char *text, bool contiguous) {
+    return (RowIndex){.text = text, .contiguous = contiguous};
+}
 
 /* What an operand is after views, slices and gathered rows: a node, a place in it, and the row. */
 typedef struct RowRef {
@@ -115,8 +123,9 @@ void row_loop_clear(RowLoop *l);
 void row_loop_free(RowLoop *l);
 /* Closes the loop if the operand is computed in it: for one that is read elsewhere than at `e`. */
 void row_loop_leave(RowWriter *p, NodeId operand);
-/* A new array of what the loop reads before it computes; its number. weight: numbers under way for each element. */
-int row_loop_load(RowWriter *p, int weight);
+/* A new array of what the loop reads before it computes; its number. weight: numbers under way for each element.
+ * halves: of load_halves(), not of floats. */
+int row_loop_load(RowWriter *p, int weight, bool halves);
 /* The node's value in the open loop: the right side of an assignment. Stored where others need it. */
 void row_define(RowWriter *p, NodeId id, const char *expression);
 /* Bytes of shared memory; their place. */

@@ -25,7 +25,7 @@
 enum { LANES = 32 };
 
 void row_loop_clear(RowLoop *l) {
-    l->loads.n = l->variables.n = l->lines.n = l->stores.n = 0;
+    l->arrays.n = l->loads.n = l->variables.n = l->lines.n = l->stores.n = 0;
     l->first_load = l->n_loads;
     l->heaviest = 0;
     l->square_lines.n = l->square_stores.n = 0;
@@ -34,7 +34,8 @@ void row_loop_clear(RowLoop *l) {
 }
 
 void row_loop_free(RowLoop *l) {
-    Buf *const bufs[] = {&l->loads, &l->variables, &l->lines, &l->stores, &l->square_lines, &l->square_stores};
+    Buf *const bufs[] = {&l->arrays, &l->loads,        &l->variables,    &l->lines,
+                         &l->stores, &l->square_lines, &l->square_stores};
     for (size_t i = 0; i < COUNTOF(bufs); i++)
         buf_free(bufs[i]);
 }
@@ -56,8 +57,12 @@ void row_loop_leave(RowWriter *p, NodeId operand) {
         row_loop_close(p);
 }
 
-int row_loop_load(RowWriter *p, int weight) {
+int row_loop_load(RowWriter *p, int weight, bool halves) {
     const int k = p->loop.n_loads++;
+    if (halves)
+        buf_printf(&p->loop.arrays, "    Halves<W%d> x%d[U%d];\n", p->loops, k, p->loops);
+    else
+        buf_printf(&p->loop.arrays, "    float x%d[U%d][W%d];\n", k, p->loops, p->loops);
     p->loop.load_weight += weight;
     p->loop.heaviest = weight > p->loop.heaviest ? weight : p->loop.heaviest;
     return k;
@@ -96,8 +101,7 @@ static void write_start(RowLoop *l, int number, Buf *to) {
                "    constexpr int W%d = %d, ROUNDS%d = (span(%lld) + W%d * TAIL_THREADS - 1) / (W%d * TAIL_THREADS);\n"
                "    constexpr int U%d = ROUNDS%d < %d ? ROUNDS%d : %d;\n",
                number, l->scalar ? 1 : 4, number, (long long)l->n, number, number, number, number, most, number, most);
-    for (int k = l->first_load; k < l->n_loads; k++)
-        buf_printf(to, "    float x%d[U%d][W%d];\n", k, number, number);
+    buf_str(to, text_of(&l->arrays));
     l->may_be_ahead = number > 1 && loads && l->heaviest == 1;
     if (!l->may_be_ahead)
         return;

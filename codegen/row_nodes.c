@@ -67,7 +67,7 @@ static void write_gather(RowWriter *p, NodeId id) {
     const char *which = row_lane(p, n->in[1], ROW_HERE);
     if (type_has_rows(from) && type_row_elems(&n->type) != k)
         which = arena_printf(p->a, "e / %lld * %lld + %s", (long long)k, (long long)last, which);
-    row_define(p, id, row_read(p, n->in[0], (RowIndex){which, false}));
+    row_define(p, id, row_read(p, n->in[0], row_index(which, false)));
 }
 
 /* n neighbours of a table for each id. */
@@ -80,7 +80,7 @@ static void write_lookup(RowWriter *p, NodeId id) {
     const long long len = n->attr[0].i;
     row_loop_leave(p, n->in[0]);
     open_scalar_loop(p, type_row_elems(&n->type));
-    const char *which = row_read(p, n->in[0], (RowIndex){arena_printf(p->a, "e / %lld", len), false});
+    const char *which = row_read(p, n->in[0], row_index(arena_printf(p->a, "e / %lld", len), false));
     const char *from = row_param(p, "const int *", arg_at(gen_raw(p->g, (int)table->attr[0].i), 0));
     row_define(p, id, arena_printf(p->a, "%s[%s * %lld + e %% %lld]", from, which, len, len));
 }
@@ -116,7 +116,7 @@ static void combine_unrolled(RowWriter *p, NodeId id, int64_t d, int64_t k) {
     buf_str(&sum, "0.0f");
     for (int64_t s = 0; s < k; s++) {
         const char *c = row_early(p, n->in[1], arena_printf(p->a, "%lld", (long long)s));
-        const RowIndex at = {arena_printf(p->a, "%lld + e", (long long)(s * d)), d % 4 == 0};
+        const RowIndex at = {arena_printf(p->a, "%lld + e", (long long)(s * d)), d % 4 == 0, s, d};
         buf_printf(&sum, " + %s * %s", row_lane(p, n->in[0], at), c);
     }
     row_define(p, id, arena_strndup(p->a, sum.s, sum.n));
@@ -135,8 +135,8 @@ static void write_combine(RowWriter *p, NodeId id) {
         return;
     }
     open_scalar_loop(p, d);
-    const char *c = row_read(p, n->in[1], (RowIndex){"s", false});
-    const char *v = row_read(p, n->in[0], (RowIndex){arena_printf(p->a, "s * %lld + e", (long long)d), false});
+    const char *c = row_read(p, n->in[1], row_index("s", false));
+    const char *v = row_read(p, n->in[0], row_index(arena_printf(p->a, "s * %lld + e", (long long)d), false));
     buf_str(&p->loop.lines, "            float sum = 0.0f;\n#pragma unroll\n");
     buf_printf(&p->loop.lines, "            for (int s = 0; s < %lld; s++)\n                sum += %s * %s;\n",
                (long long)k, c, v);
@@ -172,9 +172,9 @@ static void write_concat(RowWriter *p, NodeId id) {
     int64_t start = 0;
     for (int i = 0; i < n->n_in; i++) {
         const int64_t len = ir_type(p->g->g, n->in[i])->dim[axis] * inner;
-        const RowIndex at = {arena_printf(p->a, "e / %lld * %lld + e %% %lld - %lld", (long long)whole, (long long)len,
-                                          (long long)whole, (long long)start),
-                             false};
+        const RowIndex at = row_index(arena_printf(p->a, "e / %lld * %lld + e %% %lld - %lld", (long long)whole,
+                                                   (long long)len, (long long)whole, (long long)start),
+                                      false);
         start += len;
         if (i + 1 < n->n_in)
             buf_printf(&b, "e %% %lld < %lld ? ", (long long)whole, (long long)start);
@@ -209,7 +209,7 @@ static void write_embed(RowWriter *p, NodeId id) {
     }
     const char *row = row_ids(p, n->in[0], "row");
     row_loop_open(p, type_row_elems(&n->type));
-    const int k = row_loop_load(p, WEIGHT);
+    const int k = row_loop_load(p, WEIGHT, false);
     buf_printf(
         &p->loop.loads,
         "#pragma unroll\n                    for (int i = 0; i < W; i++)\n                        x%d[u][i] = %s;\n", k,

@@ -32,7 +32,7 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     p->tops = namemap_new(p->a);
     p->top.n = p->starts.n = p->body.n = p->ahead.n = 0;
     p->loop.n_loads = p->loop.ahead_before = 0;
-    p->loop.most_ahead = p->operands ? MOST_AHEAD_OF_TWO : MOST_AHEAD;
+    p->loop.most_ahead = p->operands || p->halves ? MOST_AHEAD_OF_TWO : MOST_AHEAD;
     row_loop_clear(&p->loop);
     p->again = p->statistics = p->chosen = false;
     p->chunk = CHUNK;
@@ -80,7 +80,7 @@ static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
 /* elems: of the largest row that the program makes. */
 static void finish(RowWriter *p, int64_t elems) {
     RowProgram *out = p->out;
-    out->operands = p->operands;
+    out->two = p->operands || p->halves;
     Buf body = {0}, parameters = {0}, arguments = {0};
     const bool chunked = p->loops == 1 && !p->statistics && out->shared == 0;
     out->chunks = chunked ? (elems + p->chunk - 1) / p->chunk : 1;
@@ -109,6 +109,7 @@ static int64_t prepare(RowWriter *p, const NodeId *nodes, int n) {
         const int64_t elems = type_row_elems(&node->type);
         p->of[nodes[i]].member = !main; /* a main's result is in memory already */
         p->of[nodes[i]].main = main;
+        p->halves |= main && p->g->loc[nodes[i]].halves;
         if (type_has_rows(&node->type))
             p->out->dim = node->type.dim[0];
         if (elems > most && (node->slab >= 0 || !main))

@@ -86,9 +86,9 @@ RowIndex row_broadcast(RowWriter *p, const Type *to, const Type *from, RowIndex 
     if (same)
         return at;
     if (type_row_elems(from) == 1)
-        return (RowIndex){"0", false};
-    return (RowIndex){broadcast_text(p, out, n_out, in, n_in, at.text),
-                      at.contiguous && n_in > 0 && in[n_in - 1] == out[n_out - 1] && in[n_in - 1] % 4 == 0};
+        return row_index("0", false);
+    return row_index(broadcast_text(p, out, n_out, in, n_in, at.text),
+                     at.contiguous && n_in > 0 && in[n_in - 1] == out[n_out - 1] && in[n_in - 1] % 4 == 0);
 }
 
 /* Parts of `len` elements that stand `stride` apart. */
@@ -106,18 +106,18 @@ static RowIndex slice_index(RowWriter *p, const Node *slice, RowIndex at, int64_
     const int64_t len = slice->attr[2].i * inner, whole = from->dim[slice->attr[0].i] * inner;
     *skip = slice->attr[1].i * inner;
     const bool contiguous = at.contiguous && len % 4 == 0 && whole % 4 == 0 && *skip % 4 == 0;
-    return (RowIndex){len == type_row_elems(&slice->type) ? at.text : apart(p, at.text, len, whole), contiguous};
+    return row_index(len == type_row_elems(&slice->type) ? at.text : apart(p, at.text, len, whole), contiguous);
 }
 
 static RowIndex segment_index(RowWriter *p, const Loc *l, int64_t elems, RowIndex at) {
     if (l->segment_len >= elems || l->segment_len == l->segment_stride)
         return at;
-    return (RowIndex){apart(p, at.text, l->segment_len, l->segment_stride),
-                      at.contiguous && l->segment_len % 4 == 0 && l->segment_stride % 4 == 0};
+    return row_index(apart(p, at.text, l->segment_len, l->segment_stride),
+                     at.contiguous && l->segment_len % 4 == 0 && l->segment_stride % 4 == 0);
 }
 
 static RowIndex skipped(RowWriter *p, RowIndex at, int64_t skip) {
-    return skip ? (RowIndex){arena_printf(p->a, "(%s) + %lld", at.text, (long long)skip), at.contiguous} : at;
+    return skip ? row_index(arena_printf(p->a, "(%s) + %lld", at.text, (long long)skip), at.contiguous) : at;
 }
 
 /* ==== Operands ==== */
@@ -156,12 +156,26 @@ static int64_t address_skip(const Node *n, const Loc *l, const RowRef *r) {
     return l->segment_len >= type_row_elems(&n->type) || l->segment_len == l->segment_stride ? r->skip : 0;
 }
 
+static const char *row_of(RowWriter *p, const char *type, PlanArg base, const char *row, int64_t stride) {
+    const char *from = row_param(p, arena_printf(p->g->arena, "const %s", type), base);
+    return top(p, "g", type, arena_printf(p->a, "%s + (u64)%s * %lld", from, row, (long long)stride));
+}
+
 /* A value in memory, of another launch: the row's address. */
 static const char *row_address(RowWriter *p, const Loc *l, const Node *n, const RowRef *r) {
-    const char *base = row_param(p, row_is_int(n) ? "const int *" : "const float *",
-                                 arg_at(l->buffer, l->offset + address_skip(n, l, r) * 4));
-    return top(p, "g", row_is_int(n) ? "int *" : "float *",
-               arena_printf(p->a, "%s + (u64)%s * %lld", base, r->row, (long long)l->row_stride));
+    return row_of(p,
+                  l->halves       ? "u16 *"
+                  : row_is_int(n) ? "int *"
+                                  : "float *",
+                  arg_at(l->buffer, l->offset + address_skip(n, l, r) * (l->halves ? 2 : 4)), r->row, l->row_stride);
+}
+
+/* What the halves there are multiplied by; once for the row where their segment is known. */
+static const char *row_unit(RowWriter *p, const Loc *l, const RowRef *r) {
+    const char *units = row_of(p, "float *", arg_at(l->buffer, l->units), r->row, l->row_stride / l->segment_stride);
+    if (!r->skip && r->at.segment_len == l->segment_len)
+        return top(p, "c", "float ", arena_printf(p->a, "%s[%lld]", units, (long long)r->at.segment));
+    return arena_printf(p->a, "%s[(%s) / %lld]", units, skipped(p, r->at, r->skip).text, (long long)l->segment_len);
 }
 
 const char *row_kept(RowWriter *p, NodeId id) {
@@ -236,6 +250,8 @@ const char *row_read(RowWriter *p, NodeId id, RowIndex at) {
     const RowIndex in =
         segment_index(p, l, type_row_elems(&n->type), skipped(p, r.at, r.skip - address_skip(n, l, &r)));
     const char *from = row_address(p, l, n, &r);
+    if (l->halves)
+        return arena_printf(p->a, "(f16_value(%s[%s]) * %s)", from, in.text, row_unit(p, l, &r));
     if (l->planes > 1)
         return arena_printf(p->a, "plane_sum<%d>(%s + (%s), %lld)", l->planes, from, in.text,
                             (long long)l->plane_stride);
@@ -243,8 +259,8 @@ const char *row_read(RowWriter *p, NodeId id, RowIndex at) {
 }
 
 const char *row_early(RowWriter *p, NodeId id, const char *at) {
-    const RowRef r = row_resolve(p, id, (RowIndex){at, false});
-    const char *text = row_read(p, id, (RowIndex){at, false});
+    const RowRef r = row_resolve(p, id, row_index(at, false));
+    const char *text = row_read(p, id, row_index(at, false));
     const bool external = !p->of[r.id].member && !p->of[r.id].kept;
     return external && ir_get(p->g->g, r.id)->op != OP_CONST ? top(p, "c", row_c_type(ir_get(p->g->g, id)), text)
                                                              : text;
@@ -279,18 +295,22 @@ const char *row_lane(RowWriter *p, NodeId id, RowIndex at) {
     const bool weight = n->op == OP_WEIGHT && p->g->m->weights.v[n->attr[0].i].type.dtype == DT_F32;
     RowIndex in = skipped(p, r.at, r.skip - (external ? address_skip(n, l, &r) : 0));
     in = external ? segment_index(p, l, type_row_elems(&n->type), in) : in;
-    in.contiguous &= !external || (l->offset % 16 == 0 && l->row_stride % 4 == 0 && l->plane_stride % 4 == 0);
+    in.contiguous &=
+        !external || (l->offset % (l->halves ? 8 : 16) == 0 && l->row_stride % 4 == 0 && l->plane_stride % 4 == 0);
     if ((!external && !weight) || !in.contiguous) {
         if (strcmp(in.text, "0") == 0)
             return row_early(p, id, at.text);
         p->loop.scalar |= external || weight;
         return row_read(p, id, at);
     }
-    const int k = row_loop_load(p, external && l->planes > 1 ? l->planes : 1);
+    const int k = row_loop_load(p, external && l->planes > 1 ? l->planes : 1, external && l->halves);
     if (weight) {
         const char *from = raw_weight(p, n, "const float *");
         fetch_ahead(p, from, type_row_elems(&n->type));
         buf_printf(&p->loop.loads, "                    load_values<W>(x%d[u], %s + (%s));\n", k, from, in.text);
+    } else if (l->halves) {
+        buf_printf(&p->loop.loads, "                    load_halves<W>(x%d[u], %s + (%s), %s);\n", k,
+                   row_address(p, l, n, &r), in.text, row_unit(p, l, &r));
     } else {
         buf_printf(&p->loop.loads, "                    load_planes<%d, W>(x%d[u], %s + (%s), %lld);\n",
                    l->planes ? l->planes : 1, k, row_address(p, l, n, &r), in.text, (long long)l->plane_stride);

@@ -195,6 +195,14 @@ DEVICE void mma_bf16(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+/* c[16 x 8] += a[16 x 8] b[8 x 8] with TF32: f32 whose 13 lowest bits are not looked at, exact products, f32 sums. a0,
+ * a2: row g, columns t and t + 4; a1, a3: row g + 8 the same; b0, b1: column g, rows t and t + 4; c as above. */
+DEVICE void mma_tf32(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
 /* Four 8 x 8 matrices of 16-bit elements from shared memory: lane l gives the address of row l % 8 (16 bytes, aligned)
  * of matrix l / 8; r[m] of lane 4g + t is row g, columns 2t, 2t + 1 of matrix m. */
 DEVICE void load_matrices(u32 (&r)[4], const void *row) {
@@ -388,6 +396,20 @@ DEVICE void copies_close() {
 /* Until at most OPEN of the calling thread's closed groups are under way; then block_sync() shows them to all. */
 template <int OPEN> DEVICE void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
+}
+
+/* Two words to an address that is a multiple of 8, where `on`: without a branch, around which nothing could be moved. Of
+ * memory that the kernel does not read. */
+DEVICE void store_where(void *to, u32 low, u32 high, bool on) {
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %3, 0; @p st.global.v2.b32 [%0], {%1, %2}; }" ::"l"(
+                     __cvta_generic_to_global(to)),
+                 "r"(low), "r"(high), "r"((u32)on));
+}
+
+DEVICE void store_where(float *to, float v, bool on) {
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %2, 0; @p st.global.f32 [%0], %1; }" ::"l"(
+                     __cvta_generic_to_global(to)),
+                 "f"(v), "r"((u32)on));
 }
 
 /* Asks for the line of 128 bytes at p to come into the L2 cache. */

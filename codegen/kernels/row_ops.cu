@@ -69,6 +69,28 @@ template <int P> DEVICE float plane_sum(const float *from, u64 stride) {
     return one[0];
 }
 
+/* W neighbours of f16, each of them times a number: as they came, since several loads are under way. */
+template <int W> struct Halves {
+    u32 pairs[(W + 1) / 2];
+    float unit;
+
+    DEVICE float operator[](int i) const {
+        return f16_value((u16)(pairs[i / 2] >> 16 * (i % 2))) * unit;
+    }
+};
+
+/* With W = 4 the address is a multiple of 8. */
+template <int W> DEVICE void load_halves(Halves<W> &to, const u16 *from, float unit) {
+    if constexpr (W == 4) {
+        const uint2 v = *(const uint2 *)from;
+        to.pairs[0] = v.x;
+        to.pairs[1] = v.y;
+    } else {
+        to.pairs[0] = from[0];
+    }
+    to.unit = unit;
+}
+
 template <int W> DEVICE void store_values(float *to, const float (&from)[W]) {
     if constexpr (W == 4)
         *(float4 *)to = make_float4(from[0], from[1], from[2], from[3]);

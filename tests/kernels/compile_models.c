@@ -33,16 +33,17 @@ enum { MOST_MODELS = 64, MOST_HEAD = 4096 };
 
 /* Macros whose values select code, and not only sizes. */
 static const char *const kind_macros[] = {
-    "LAUNCH_EARLY", "LAUNCH_LATE", "EX_EARLY_IDS",   "MM_FORMS",    "MM_NT",      "MM_GROUPS",  "MM_TAIL",
-    "MM_X_SHARED",  "EX_X_PAIRS",  "PF_FORMS",       "PF_GROUPED",  "ATT_K_DIM",  "ATT_K_FORM", "ATT_V_FORM",
-    "ATT_RING",     "ATT_STORE",   "ATT_QUERY_ROWS", "ATT_ROWS",    "ATT_SCORE",  "ATT_SINK",   "ATT_TILE",
-    "ATT_KEYS",     "ATT_CAUSAL",  "IN_COPIES",      "REPACK_TYPE", "ATT_SPARSE", "ROW_BLOCKS",
+    "LAUNCH_EARLY", "LAUNCH_LATE", "EX_EARLY_IDS",   "MM_FORMS",   "MM_NT",       "MM_GROUPS",  "MM_TAIL",
+    "MM_X_SHARED",  "EX_X_PAIRS",  "PF_FORMS",       "PF_GROUPED", "ATT_K_DIM",   "ATT_K_FORM", "ATT_V_FORM",
+    "ATT_RING",     "ATT_STORE",   "ATT_QUERY_ROWS", "ATT_ROWS",   "ATT_SCORE",   "ATT_SINK",   "ATT_TILE",
+    "ATT_KEYS",     "ATT_CAUSAL",  "IN_COPIES",      "PF_HALVES",  "REPACK_TYPE", "ATT_SPARSE", "ROW_BLOCKS",
 };
 
 /* Templates in which no thread may keep registers in memory. */
 static const char *const hot_files[] = {
-    "matmul_decode.cu",   "matmul_experts.cu",   "attention_decode.cu", "matmul_prefill.cu",  "attention_prefill.cu",
-    "attention_means.cu", "attention_choose.cu", "matmul_wgmma.cu",     "attention_wgmma.cu", "attention_wgmma_wide.cu",
+    "matmul_decode.cu",     "matmul_experts.cu",  "attention_decode.cu",     "matmul_prefill.cu",
+    "attention_prefill.cu", "matmul_f32_many.cu", "attention_means.cu",      "attention_choose.cu",
+    "matmul_wgmma.cu",      "attention_wgmma.cu", "attention_wgmma_wide.cu",
 };
 
 /* Templates of several seconds a kernel, which differ by sizes only: one of each kind but with --all. */

@@ -260,6 +260,26 @@ inline void mma_bf16(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
     emulated::calls().meet_warp(emulated::calls().mma_bf16, &mine);
 }
 
+inline void emulated_mma_tf32(void *const *offers) {
+    const auto value = [&](int lane, bool of_b, int i) {
+        const emulated::MmaOffer &o = *(const emulated::MmaOffer *)offers[lane];
+        return float_from_bits((of_b ? o.b[i] : o.a[i]) & 0xffffe000u);
+    };
+    for (int row = 0; row < 16; row++)
+        for (int column = 0; column < 8; column++) {
+            float &c = ((emulated::MmaOffer *)offers[row % 8 * 4 + column / 2])->c[row / 8 * 2 + column % 2];
+            double sum = c;
+            for (int k = 0; k < 8; k++)
+                sum += (double)value(row % 8 * 4 + k % 4, false, row / 8 + k / 4 * 2) *
+                       value(column * 4 + k % 4, true, k / 4);
+            c = (float)sum;
+        }
+}
+inline void mma_tf32(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    emulated::MmaOffer mine = {c, {a0, a1, a2, a3}, {b0, b1}};
+    emulated::calls().meet_warp(emulated_mma_tf32, &mine);
+}
+
 struct EmulatedRow {
     u32 *to;
     const void *row;
@@ -436,6 +456,13 @@ inline void barrier_wait(u64 *bar, u32 parity) {
 
 /* ==== Copies into shared memory ==== */
 
+inline void store_where(void *to, u32 low, u32 high, bool on) {
+    if (on && ((uintptr_t)to & 7))
+        emulated::calls().fail("two words are not aligned to 8 bytes");
+    if (on)
+        *(u64 *)to = (u64)high << 32 | low;
+}
+
 inline void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
     if (((uintptr_t)to | (uintptr_t)from | bytes) & 15)
         emulated::calls().fail("a chunk is not aligned to 16 bytes");
@@ -445,6 +472,11 @@ inline void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) 
 
 inline void chunk_load_common(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
     chunk_load(to, from, bytes, bar, lane);
+}
+
+inline void store_where(float *to, float v, bool on) {
+    if (on)
+        *to = v;
 }
 
 /* The calling thread's copies of the groups before `end`. */

@@ -22,6 +22,10 @@ int problem_tiles(const Prefill *p) {
     return (int)ceil_div(p->most, p->cut.tokens);
 }
 
+bool problem_halves(const Prefill *p) {
+    return prefill_halves(&p->shape.m, &p->cut, p->shape.slots > 0);
+}
+
 int problem_shared(const Prefill *p) {
     return (int)prefill_shared(&p->shape.m, &p->cut);
 }
@@ -140,7 +144,10 @@ void prefill_free(PrefillBuilt *b) {
 
 void prefill_memory(Lab *l, const Prefill *p, PrefillOperands *o) {
     o->records = lab_memory(l, (size_t)prefill_x_bytes(p->shape.m.k, problem_entries(p), p->cut.x_stages > 0), 0xff);
-    o->out = lab_memory(l, (size_t)problem_products(p) * (size_t)matmul_rows(&p->shape.m) * 4, 0xff);
+    o->out = lab_memory(l, (size_t)problem_products(p) * (size_t)matmul_rows(&p->shape.m) * (problem_halves(p) ? 2 : 4),
+                        0xff);
+    if (problem_halves(p))
+        o->units = lab_memory(l, (size_t)problem_products(p) * 4, 0xff);
     if (!p->shape.slots)
         return;
     o->order = lab_memory(l, (size_t)problem_entries(p) * 4, 0x7e);
@@ -150,7 +157,7 @@ void prefill_memory(Lab *l, const Prefill *p, PrefillOperands *o) {
 }
 
 void prefill_memory_free(Lab *l, PrefillOperands *o) {
-    DevPtr *const all[] = {&o->records, &o->out, &o->order, &o->places, &o->tiles, &o->n_tiles};
+    DevPtr *const all[] = {&o->records, &o->out, &o->units, &o->order, &o->places, &o->tiles, &o->n_tiles};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (*all[i])
             dev_free(l->device, *all[i]);
@@ -217,16 +224,17 @@ void prefill_launches(const Lab *l, const PrefillBuilt *b, const PrefillOperands
                     .pdl = true,
                     .arguments = point(&run->arguments[i], in, experts ? 4 : 3)};
     i++;
-    DevPtr v[MAX_SEGMENTS + 5];
+    DevPtr v[MAX_SEGMENTS + 6];
     memcpy(v, o->weights, sizeof o->weights);
-    const DevPtr rest[] = {o->records, o->out, experts ? o->n_tiles : o->live, o->tiles, o->order};
+    const DevPtr rest[] = {o->records, o->out, experts ? o->n_tiles : o->live, o->tiles, o->order, o->units};
     memcpy(v + n, rest, sizeof rest);
     const int fill = least(panels(p) * problem_tiles(p), b->resident * processors);
-    run->launches[i] = (DevLaunch){.kernel = b->matmul,
-                                   .grid = {(uint32_t)(grid ? grid : fill)},
-                                   .block = {(uint32_t)prefill_threads(&p->cut)},
-                                   .shared_bytes = (uint32_t)problem_shared(p),
-                                   .pdl = true,
-                                   .arguments = point(&run->arguments[i], v, n + (experts ? 5 : 3))};
+    run->launches[i] =
+        (DevLaunch){.kernel = b->matmul,
+                    .grid = {(uint32_t)(grid ? grid : fill)},
+                    .block = {(uint32_t)prefill_threads(&p->cut)},
+                    .shared_bytes = (uint32_t)problem_shared(p),
+                    .pdl = true,
+                    .arguments = point(&run->arguments[i], v, n + (experts ? 5 + problem_halves(p) : 3))};
     run->n = i + 1;
 }

@@ -21,6 +21,7 @@ typedef struct Prefill {
 int problem_products(const Prefill *p); /* most rows of the output */
 int problem_entries(const Prefill *p);  /* most rows of x records */
 int problem_tiles(const Prefill *p);    /* blocks of rows at most */
+bool problem_halves(const Prefill *p);  /* the output is f16, with numbers to multiply its rows by */
 int problem_shared(const Prefill *p);   /* dynamic shared memory of the matmul, bytes */
 /* Kernels "prefill", "input" and "sort". */
 Program problem_matmul(const Prefill *p, const char *label);
@@ -43,9 +44,9 @@ typedef struct PrefillBuilt {
 void prefill_build(Lab *l, const Prefill *problems, int n, PrefillBuilt *out);
 void prefill_free(PrefillBuilt *b);
 
-/* Addresses; ids and what the sort writes for experts only. */
+/* Addresses; ids and what the sort writes for experts only, units with halves. */
 typedef struct PrefillOperands {
-    DevPtr weights[MAX_SEGMENTS], x, records, out, live, ids, order, places, tiles, n_tiles;
+    DevPtr weights[MAX_SEGMENTS], x, records, out, units, live, ids, order, places, tiles, n_tiles;
 } PrefillOperands;
 
 /* Everything but weights, x, live and ids, poisoned. */

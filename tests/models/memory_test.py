@@ -24,7 +24,7 @@ NAMES = ["gemma4-26b-a4b", "gemma4-31b", "gemma4-e4b", "gemma4-12b"]
 CHOICES = [
     ("80G", (4096, "the longest"), (2048, "% faster than 512; a longer one"), (2048, "a longer one"), (2048, "a longer one")),
     ("24G", (4096, "the longest"), (2048, "a longer one"), (2048, "a longer one"), (2048, "a longer one")),
-    ("19G", (2048, "4096 would need"), (64, "the least"), (2048, "a longer one"), (2048, "a longer one")),
+    ("18G", (512, "1024 would need"), (64, "the least"), (2048, "a longer one"), (2048, "a longer one")),
     ("8G", (64, "the least"), (64, "the least"), (2048, "a longer one"), (64, "the least")),
 ]
 DRIVER = 512 << 20  # runtime/engine/chunk.c
