@@ -436,6 +436,15 @@ DEVICE void add_values(const Place &at, const Work &w, const u8 *tile, int in_ch
     }
 }
 
+/* Scales of two neighbouring keys; 0 for those that the item does not see, whose scales may be anything. */
+DEVICE u32 value_scales(const u16 *scales, int key, bool whole, int low, int high) {
+    const u32 pair = *(const u32 *)(scales + key);
+    if (whole)
+        return pair;
+    return (key >= low && key < high ? pair & 0xffffu : 0) |
+           (key + 1 >= low && key + 1 < high ? pair & 0xffff0000u : 0);
+}
+
 /* The same of packed values: a lane has its unit of a span, of 4 keys for each 16. first: the tile's first key. */
 template <class Form>
 DEVICE void add_packed_values(const Place &at, const Work &w, const u8 *tile, int in_chunk, int first, Sums &sums) {

@@ -215,15 +215,22 @@ DEVICE void make_tile_rows(Shared &sh, const Tensors &on, const Walk &way, int i
     warps_meet(values ? ADDERS : WEIGHERS, 32 * TEAM);
 }
 
-/* ==== Keys become weights ==== */
+/* ==== Keys become weights ====
+ *
+ * TILES   tiles of vectors that there may be: 1 where there are at most 8, so that no branch keeps steps from
+ *         overlapping, else VECTOR_TILES
+ */
 
 /* Of a thread: vectors 8 n + 2 t and 8 n + 2 t + 1, as products have them. */
-struct Weighing {
-    float most[VECTOR_TILES][2], weight[VECTOR_TILES][2];
-};
+template <int TILES> struct Weighing { float most[TILES][2], weight[TILES][2]; };
+
+/* Whether tile n of vectors has any. */
+template <int TILES> DEVICE bool live_tile(int n, int vectors) {
+    return TILES == 1 || 8 * n < vectors;
+}
 
 /* Products of 16 keys of a tile, from `key` on, and the vectors, as two chains of sums. */
-DEVICE void multiply_elements(const u8 *tile, int key, int vectors, float (&dot)[VECTOR_TILES][2][4]) {
+template <int TILES> DEVICE void multiply_elements(const u8 *tile, int key, int vectors, float (&dot)[TILES][2][4]) {
     const u8 *keys = tile + key * row_bytes(ATT_K_DIM), *queries = shared_bytes + ATT_QUERIES_AT;
 #pragma unroll 4
     for (int d = 0; d < ATT_K_DIM; d += 32) {
@@ -231,8 +238,8 @@ DEVICE void multiply_elements(const u8 *tile, int key, int vectors, float (&dot)
         load_matrices(a[0], matrix_a(keys, row_bytes(ATT_K_DIM), d));
         load_matrices(a[1], matrix_a(keys, row_bytes(ATT_K_DIM), d + 16));
 #pragma unroll
-        for (int n = 0; n < VECTOR_TILES; n++) {
-            if (8 * n >= vectors)
+        for (int n = 0; n < TILES; n++) {
+            if (!live_tile<TILES>(n, vectors))
                 continue;
             load_matrices(b, matrix_keys(queries + 8 * n * row_bytes(ATT_K_DIM), row_bytes(ATT_K_DIM), d, ATT_K_DIM));
             KForm::multiply(dot[n][0], a[0], b[0], b[1]);
@@ -242,8 +249,8 @@ DEVICE void multiply_elements(const u8 *tile, int key, int vectors, float (&dot)
 }
 
 /* The same of packed keys: a lane has keys g and g + 8. */
-template <class Form>
-DEVICE void multiply_packed(const u8 *tile, int key, int vectors, float (&dot)[VECTOR_TILES][2][4]) {
+template <class Form, int TILES>
+DEVICE void multiply_packed(const u8 *tile, int key, int vectors, float (&dot)[TILES][2][4]) {
     constexpr int stride = code_stride<Form, ATT_K_DIM>(), spans = ATT_K_DIM / 32;
     const int lane = threadIdx.x & 31;
     const u8 *keys = tile + (key + (lane & 7)) * stride, *queries = shared_bytes + ATT_QUERIES_AT;
@@ -266,8 +273,8 @@ DEVICE void multiply_packed(const u8 *tile, int key, int vectors, float (&dot)[V
             scale_pairs(y, f16_pair(of_span[8], of_span[8]));
             const u32 a[2][4] = {{x[0], y[0], x[1], y[1]}, {x[2], y[2], x[3], y[3]}};
 #pragma unroll
-            for (int n = 0; n < VECTOR_TILES; n++) {
-                if (8 * n >= vectors)
+            for (int n = 0; n < TILES; n++) {
+                if (!live_tile<TILES>(n, vectors))
                     continue;
                 load_matrices(b, matrix_keys(queries + 8 * n * row_bytes(ATT_K_DIM), row_bytes(ATT_K_DIM),
                                              32 * (first + i), ATT_K_DIM));
@@ -278,22 +285,27 @@ DEVICE void multiply_packed(const u8 *tile, int key, int vectors, float (&dot)[V
     }
 }
 
+template <int TILES> DEVICE void multiply_keys(const u8 *tile, int key, int vectors, float (&dot)[TILES][2][4]) {
+    if constexpr (KForm::packed)
+        multiply_packed<KForm, TILES>(tile, key, vectors, dot);
+    else
+        multiply_elements<TILES>(tile, key, vectors, dot);
+}
+
 /* Logits of the warp's 16 keys of a chunk: of keys g and g + 8, each for two vectors. Then their tiles are left. */
+template <int TILES>
 DEVICE void make_logits(Shared &sh, const Tensors &on, const Walk &way,
-                        float (&s)[VECTOR_TILES][4] HEAD_PARAMETERS TABLE_PARAMETERS) {
+                        float (&s)[TILES][4] HEAD_PARAMETERS TABLE_PARAMETERS) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, mine = 16 * warp / ATT_KEYS;
     const Work &w = way.work;
-    float dot[VECTOR_TILES][2][4] = {};
+    float dot[TILES][2][4] = {};
     if (ATT_STORE)
         for (int i = 0; i < Walk::TILES; i++)
             if (way.has(i))
                 make_tile_rows(sh, on, way, i, false HEAD_ARGUMENTS);
     if (way.has(mine)) {
         const u8 *tile = wait_tile(sh, way.number(mine, false));
-        if constexpr (KForm::packed)
-            multiply_packed<KForm>(tile, 16 * warp % ATT_KEYS, w.vectors, dot);
-        else
-            multiply_elements(tile, 16 * warp % ATT_KEYS, w.vectors, dot);
+        multiply_keys<TILES>(tile, 16 * warp % ATT_KEYS, w.vectors, dot);
     }
 #pragma unroll
     for (int i = 0; i < Walk::TILES; i++)
@@ -303,8 +315,8 @@ DEVICE void make_logits(Shared &sh, const Tensors &on, const Walk &way,
             warp_arrive(&sh.left[tile % ATT_STAGES]);
         }
 #pragma unroll
-    for (int n = 0; n < VECTOR_TILES; n++) {
-        if (8 * n >= w.vectors)
+    for (int n = 0; n < TILES; n++) {
+        if (!live_tile<TILES>(n, w.vectors))
             continue;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -319,15 +331,16 @@ DEVICE void make_logits(Shared &sh, const Tensors &on, const Walk &way,
 }
 
 /* A chunk's weights to a slot: step number `step` of the block. */
+template <int TILES>
 DEVICE void weigh_chunk(Shared &sh, const Tensors &on, const Walk &way, int step,
-                        Weighing &sums HEAD_PARAMETERS TABLE_PARAMETERS) {
+                        Weighing<TILES> &sums HEAD_PARAMETERS TABLE_PARAMETERS) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, slot = step % ATT_SLOTS;
-    float s[VECTOR_TILES][4];
+    float s[TILES][4];
     make_logits(sh, on, way, s HEAD_ARGUMENTS TABLE_ARGUMENTS);
 #pragma unroll
-    for (int n = 0; n < VECTOR_TILES; n++)
+    for (int n = 0; n < TILES; n++)
 #pragma unroll
-        for (int j = 0; j < 2 && 8 * n < way.work.vectors; j++) {
+        for (int j = 0; j < 2 && live_tile<TILES>(n, way.work.vectors); j++) {
             float most = fmaxf(s[n][j], s[n][j + 2]);
             for (int lanes = 4; lanes < 32; lanes *= 2)
                 most = fmaxf(most, lane_swap(most, lanes));
@@ -337,8 +350,8 @@ DEVICE void weigh_chunk(Shared &sh, const Tensors &on, const Walk &way, int step
     warps_meet(WEIGHERS, 32 * TEAM);
     barrier_wait(&sh.used[slot], (step / ATT_SLOTS & 1) ^ 1);
 #pragma unroll
-    for (int n = 0; n < VECTOR_TILES; n++) {
-        if (8 * n >= way.work.vectors)
+    for (int n = 0; n < TILES; n++) {
+        if (!live_tile<TILES>(n, way.work.vectors))
             continue;
 #pragma unroll
         for (int j = 0; j < 2; j++) {
@@ -374,13 +387,14 @@ DEVICE float *result_of(const Shared &sh, const Tensors &on, const Work &w, int 
 }
 
 /* The sums of weights over the warps' keys, and what becomes of each vector: to a slot, and for the merge. */
+template <int TILES>
 DEVICE void end_weighing(Shared &sh, const Tensors &on, const Work &w, int step,
-                         const Weighing &sums TABLE_PARAMETERS) {
+                         const Weighing<TILES> &sums TABLE_PARAMETERS) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, t = lane & 3, slot = step % ATT_SLOTS;
 #pragma unroll
-    for (int n = 0; n < VECTOR_TILES; n++)
+    for (int n = 0; n < TILES; n++)
 #pragma unroll
-        for (int j = 0; j < 2 && 8 * n < w.vectors; j++) {
+        for (int j = 0; j < 2 && live_tile<TILES>(n, w.vectors); j++) {
             float weight = sums.weight[n][j];
             for (int lanes = 4; lanes < 32; lanes *= 2)
                 weight += lane_swap(weight, lanes);
@@ -408,6 +422,21 @@ DEVICE void end_weighing(Shared &sh, const Tensors &on, const Work &w, int step,
     warps_meet(WEIGHERS, 32 * TEAM); /* the vectors are no longer looked at */
 }
 
+/* An item, whose queries are there. step: of the block. */
+template <int TILES>
+DEVICE void weigh_item(Shared &sh, const Tensors &on, Walk &way, int &step HEAD_PARAMETERS TABLE_PARAMETERS) {
+    Weighing<TILES> sums;
+#pragma unroll
+    for (int i = 0; i < 2 * TILES; i++) {
+        sums.most[i / 2][i % 2] = minus_infinity();
+        sums.weight[i / 2][i % 2] = 0.0f;
+    }
+#pragma unroll 1
+    for (; !way.done(); way.next(sh.plan))
+        weigh_chunk(sh, on, way, step++, sums HEAD_ARGUMENTS TABLE_ARGUMENTS);
+    end_weighing(sh, on, way.work, step++, sums TABLE_ARGUMENTS);
+}
+
 /* The block's items, by the warps that weigh; the first one's queries are there. */
 DEVICE void weigh_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS TABLE_PARAMETERS) {
     Walk way;
@@ -420,16 +449,10 @@ DEVICE void weigh_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS 
             prepare_queries(sh.vectors, sh.plan, on, way.work, TEAM, next HEAD_ARGUMENTS);
             warps_meet(WEIGHERS, 32 * TEAM);
         }
-        Weighing sums;
-#pragma unroll
-        for (int i = 0; i < 2 * VECTOR_TILES; i++) {
-            sums.most[i / 2][i % 2] = minus_infinity();
-            sums.weight[i / 2][i % 2] = 0.0f;
-        }
-#pragma unroll 1
-        for (; !way.done(); way.next(sh.plan))
-            weigh_chunk(sh, on, way, step++, sums HEAD_ARGUMENTS TABLE_ARGUMENTS);
-        end_weighing(sh, on, way.work, step++, sums TABLE_ARGUMENTS);
+        if (way.work.vectors <= 8)
+            weigh_item<1>(sh, on, way, step HEAD_ARGUMENTS TABLE_ARGUMENTS);
+        else
+            weigh_item<VECTOR_TILES>(sh, on, way, step HEAD_ARGUMENTS TABLE_ARGUMENTS);
     }
 }
 
@@ -438,22 +461,22 @@ DEVICE void weigh_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS 
 /* Columns as rows of products, vectors as their columns. Of elements of 16 bits tile m is columns 16 m + g and, in
  * the second half, g + 8 behind the warp's first; of packed ones tiles 2 j and 2 j + 1 are span j: elements 4 g and 4 g
  * + 1, then 4 g + 2 and 4 g + 3. */
-struct Sums {
-    float out[SUM_TILES][VECTOR_TILES][4];
+template <int TILES> struct Sums {
+    float out[SUM_TILES][TILES][4];
 
     DEVICE void clear() {
 #pragma unroll
         for (int m = 0; m < SUM_TILES; m++)
 #pragma unroll
-            for (int i = 0; i < 4 * VECTOR_TILES; i++)
+            for (int i = 0; i < 4 * TILES; i++)
                 out[m][i / 4][i % 4] = 0.0f;
     }
     /* Times what a slot says. */
     DEVICE void shrink(const float *by, int vectors) {
         const int t = threadIdx.x & 3;
 #pragma unroll
-        for (int n = 0; n < VECTOR_TILES; n++) {
-            if (8 * n >= vectors)
+        for (int n = 0; n < TILES; n++) {
+            if (!live_tile<TILES>(n, vectors))
                 continue;
             const float2 factor = *(const float2 *)(by + 8 * n + 2 * t);
             if (!lanes_where(factor.x != 1.0f || factor.y != 1.0f))
@@ -468,31 +491,34 @@ struct Sums {
 };
 
 /* Weights of 16 keys of the chunk, as operands. */
-DEVICE void load_weights(int slot, int key, int vectors, u32 (&b)[VECTOR_TILES][2]) {
+template <int TILES> DEVICE void load_weights(int slot, int key, int vectors, u32 (&b)[TILES][2]) {
     const int lane = threadIdx.x & 31;
 #pragma unroll
-    for (int n = 0; n < VECTOR_TILES; n += 2) {
+    for (int n = 0; n < TILES; n += 2) {
         u32 r[4];
-        if (8 * n >= vectors)
+        if (!live_tile<TILES>(n, vectors))
             continue;
         load_matrices_transposed(r, weights_at(slot, key + (lane & 15), n + (lane >> 4)));
         b[n][0] = r[0];
         b[n][1] = r[1];
-        b[n + 1][0] = r[2];
-        b[n + 1][1] = r[3];
+        if (n + 1 < TILES) {
+            b[n + 1][0] = r[2];
+            b[n + 1][1] = r[3];
+        }
     }
 }
 
-DEVICE void multiply_values(const u32 (&a)[4], const u32 (&b)[VECTOR_TILES][2], int vectors,
-                            float (&out)[VECTOR_TILES][4]) {
+template <int TILES>
+DEVICE void multiply_values(const u32 (&a)[4], const u32 (&b)[TILES][2], int vectors, float (&out)[TILES][4]) {
 #pragma unroll
-    for (int n = 0; n < VECTOR_TILES; n++)
-        if (8 * n < vectors)
+    for (int n = 0; n < TILES; n++)
+        if (live_tile<TILES>(n, vectors))
             VForm::multiply(out[n], a, b[n][0], b[n][1]);
 }
 
 /* sums += values of 16 keys of a tile, from its key k on, x their weights. */
-DEVICE void add_elements(const u8 *tile, int k, const u32 (&b)[VECTOR_TILES][2], int vectors, Sums &sums) {
+template <int TILES>
+DEVICE void add_elements(const u8 *tile, int k, const u32 (&b)[TILES][2], int vectors, Sums<TILES> &sums) {
     constexpr int stride = row_bytes(ATT_V_DIM);
     const int lane = threadIdx.x & 31, column = (threadIdx.x >> 5) % TEAM * (16 * SUM_TILES);
     const u8 *values = tile + (k + (lane & 7) + (lane >> 4) * 8) * stride + 2 * column + (lane >> 3 & 1) * 16;
@@ -500,17 +526,22 @@ DEVICE void add_elements(const u8 *tile, int k, const u32 (&b)[VECTOR_TILES][2],
     for (int m = 0; m < SUM_TILES; m++) {
         u32 a[4];
         load_matrices_transposed(a, values + 32 * m);
-        multiply_values(a, b, vectors, sums.out[m]);
+        multiply_values<TILES>(a, b, vectors, sums.out[m]);
     }
 }
 
+/* Which halves of a pair of two neighbouring keys' numbers are of keys in [low, high). */
+DEVICE u32 keys_inside(int key, int low, int high) {
+    return (key >= low && key < high ? 0xffffu : 0) | (key + 1 >= low && key + 1 < high ? 0xffff0000u : 0);
+}
+
 /* The same of packed values; of keys beside [low, high) of the tile the scales may be anything. */
-template <class Form>
-DEVICE void add_packed(const u8 *tile, int k, int low, int high, const u32 (&b)[VECTOR_TILES][2], int vectors,
-                       Sums &sums) {
+template <class Form, int TILES>
+DEVICE void add_packed(const u8 *tile, int k, int low, int high, const u32 (&b)[TILES][2], int vectors,
+                       Sums<TILES> &sums) {
     constexpr int stride = code_stride<Form, ATT_V_DIM>();
     const int lane = threadIdx.x & 31, key = k + 2 * (lane & 3);
-    const bool whole = low <= 0 && high >= ATT_KEYS;
+    const u32 of_x = keys_inside(key, low, high), of_y = keys_inside(key + 8, low, high);
     const u8 *values = tile + (k + (lane & 7) + (lane >> 4) * 8) * stride;
     const u16 *scales = (const u16 *)(tile + ATT_KEYS * stride);
 #pragma unroll
@@ -521,32 +552,33 @@ DEVICE void add_packed(const u8 *tile, int k, int low, int high, const u32 (&b)[
         load_matrices_transposed(r, values + Form::template value_piece<ATT_V_DIM>(span, lane >> 3 & 1));
         Form::unpack(x, r[0], r[1], span);
         Form::unpack(y, r[2], r[3], span);
-        scale_pairs(x, value_scales(of_span, key, whole, low, high));
-        scale_pairs(y, value_scales(of_span, key + 8, whole, low, high));
+        scale_pairs(x, *(const u32 *)(of_span + key) & of_x);
+        scale_pairs(y, *(const u32 *)(of_span + key + 8) & of_y);
         const u32 a[2][4] = {{x[0], x[1], y[0], y[1]}, {x[2], x[3], y[2], y[3]}};
-        multiply_values(a[0], b, vectors, sums.out[2 * j]);
-        multiply_values(a[1], b, vectors, sums.out[2 * j + 1]);
+        multiply_values<TILES>(a[0], b, vectors, sums.out[2 * j]);
+        multiply_values<TILES>(a[1], b, vectors, sums.out[2 * j + 1]);
     }
 }
 
 /* A tile's values. first: its first key; in_chunk: its number in the chunk. */
-DEVICE void add_values(const u8 *tile, const Work &w, int first, int in_chunk, int slot, Sums &sums) {
+template <int TILES>
+DEVICE void add_values(const u8 *tile, const Work &w, int first, int in_chunk, int slot, Sums<TILES> &sums) {
 #pragma unroll 1
     for (int k = 0; k < ATT_KEYS; k += 16) {
-        u32 b[VECTOR_TILES][2];
+        u32 b[TILES][2];
         load_weights(slot, in_chunk * ATT_KEYS + k, w.vectors, b);
         if constexpr (VForm::packed)
-            add_packed<VForm>(tile, k, w.start - first, w.end - first, b, w.vectors, sums);
+            add_packed<VForm, TILES>(tile, k, w.start - first, w.end - first, b, w.vectors, sums);
         else
-            add_elements(tile, k, b, w.vectors, sums);
+            add_elements<TILES>(tile, k, b, w.vectors, sums);
     }
 }
 
 /* Sums to where a slot says. */
-DEVICE void store_sums(const Shared &sh, int slot, int vectors, const Sums &sums) {
+template <int TILES> DEVICE void store_sums(const Shared &sh, int slot, int vectors, const Sums<TILES> &sums) {
     const int g = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3, first = (threadIdx.x >> 5) % TEAM * (16 * SUM_TILES);
 #pragma unroll
-    for (int n = 0; n < VECTOR_TILES; n++)
+    for (int n = 0; n < TILES; n++)
 #pragma unroll
         for (int j = 0; j < 2; j++) {
             const int vector = 8 * n + 2 * t + j;
@@ -568,36 +600,45 @@ DEVICE void store_sums(const Shared &sh, int slot, int vectors, const Sums &sums
         }
 }
 
+/* An item. step: of the block. */
+template <int TILES> DEVICE void add_item(Shared &sh, const Tensors &on, Walk &way, int &step HEAD_PARAMETERS) {
+    Sums<TILES> sums;
+    sums.clear();
+#pragma unroll 1
+    for (bool more = true; more; step++) {
+        const int slot = step % ATT_SLOTS;
+        barrier_wait(&sh.weighed[slot], step / ATT_SLOTS & 1);
+        sums.shrink(sh.shrink[slot], way.work.vectors);
+        more = !way.done();
+        if (more) {
+#pragma unroll 1
+            for (int i = 0; i < Walk::TILES; i++) {
+                if (!way.has(i))
+                    continue;
+                const int tile = way.number(i, true);
+                if (ATT_STORE)
+                    make_tile_rows(sh, on, way, i, true HEAD_ARGUMENTS);
+                add_values(wait_tile(sh, tile), way.work, way.first + i * ATT_KEYS, i, slot, sums);
+                warp_arrive(&sh.left[tile % ATT_STAGES]);
+            }
+            way.next(sh.plan);
+        } else {
+            store_sums(sh, slot, way.work.vectors, sums);
+        }
+        warp_arrive(&sh.used[slot]);
+    }
+}
+
 /* The block's items, by the warps that add. */
 DEVICE void add_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS) {
     Walk way;
-    Sums sums;
     way.tile = 0;
     for (int n = 0, step = 0; item < sh.plan.items; item = take_item(sh, n++)) {
         way.begin(sh.plan, item);
-        sums.clear();
-        for (bool more = true; more; step++) {
-            const int slot = step % ATT_SLOTS;
-            barrier_wait(&sh.weighed[slot], step / ATT_SLOTS & 1);
-            sums.shrink(sh.shrink[slot], way.work.vectors);
-            more = !way.done();
-            if (more) {
-#pragma unroll 1
-                for (int i = 0; i < Walk::TILES; i++) {
-                    if (!way.has(i))
-                        continue;
-                    const int tile = way.number(i, true);
-                    if (ATT_STORE)
-                        make_tile_rows(sh, on, way, i, true HEAD_ARGUMENTS);
-                    add_values(wait_tile(sh, tile), way.work, way.first + i * ATT_KEYS, i, slot, sums);
-                    warp_arrive(&sh.left[tile % ATT_STAGES]);
-                }
-                way.next(sh.plan);
-            } else {
-                store_sums(sh, slot, way.work.vectors, sums);
-            }
-            warp_arrive(&sh.used[slot]);
-        }
+        if (way.work.vectors <= 8)
+            add_item<1>(sh, on, way, step HEAD_ARGUMENTS);
+        else
+            add_item<VECTOR_TILES>(sh, on, way, step HEAD_ARGUMENTS);
     }
 }
 
@@ -683,10 +724,13 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on HEAD_PARAMETERS TABLE_PA
     if (item < sh.plan.items)
         prepare_queries(sh.vectors, sh.plan, on, work_of(sh.plan, item), ATT_WARPS, next HEAD_ARGUMENTS);
     workers_meet();
-    if (lane_from((int)(threadIdx.x >> 5), 0) < TEAM)
+    if (lane_from((int)(threadIdx.x >> 5), 0) < TEAM) {
+        warpgroup_registers_more<208>();
         weigh_items(sh, on, item HEAD_ARGUMENTS TABLE_ARGUMENTS);
-    else
+    } else {
+        warpgroup_registers_more<256>();
         add_items(sh, on, item HEAD_ARGUMENTS);
+    }
 }
 
 KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
@@ -722,7 +766,6 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
         bring_items(sh, on, ahead, tail);
         return;
     }
-    warpgroup_registers_more<232>();
     work_on_items(sh, on HEAD_ARGUMENTS TABLE_ARGUMENTS);
     if (sh.plan.merges)
         merge_all(sh.plan, partials, out, tail, shared_bytes TABLE_ARGUMENTS);

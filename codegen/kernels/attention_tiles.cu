@@ -279,15 +279,6 @@ DEVICE void make_rows(const Ring &sh, const Tensors &on, const Asked &last, bool
     }
 }
 
-/* Scales of two neighbouring keys; 0 for those that the item does not see, whose scales may be anything. */
-DEVICE u32 value_scales(const u16 *scales, int key, bool whole, int low, int high) {
-    const u32 pair = *(const u32 *)(scales + key);
-    if (whole)
-        return pair;
-    return (key >= low && key < high ? pair & 0xffffu : 0) |
-           (key + 1 >= low && key + 1 < high ? pair & 0xffff0000u : 0);
-}
-
 /* A tile's copies are asked for: it has come when they have, and with them what was written instead of copied. */
 DEVICE void tell_tile(Ring &sh, const Asked &asked) {
     if ((KForm::packed || VForm::packed) && asked.fresh) {
