@@ -574,7 +574,7 @@ DEVICE void add_values(const u8 *tile, const Work &w, int first, int in_chunk, i
     }
 }
 
-/* Sums to where a slot says. */
+/* Sums times what a slot says, to where it says. The product here keeps accumulators from being laid out for stores. */
 template <int TILES> DEVICE void store_sums(const Shared &sh, int slot, int vectors, const Sums<TILES> &sums) {
     const int g = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3, first = (threadIdx.x >> 5) % TEAM * (16 * SUM_TILES);
 #pragma unroll
@@ -585,16 +585,18 @@ template <int TILES> DEVICE void store_sums(const Shared &sh, int slot, int vect
             float *to = vector < vectors ? sh.to[slot][vector] : nullptr;
             if (!to)
                 continue;
+            const float factor = sh.shrink[slot][vector];
             to += first;
 #pragma unroll
             for (int m = 0; m < SUM_TILES; m++) {
                 const auto &sum = sums.out[m][n];
                 if constexpr (!VForm::packed) {
-                    to[16 * m + g] = sum[j];
-                    to[16 * m + g + 8] = sum[j + 2];
+                    to[16 * m + g] = sum[j] * factor;
+                    to[16 * m + g + 8] = sum[j + 2] * factor;
                 } else if (m % 2 == 0) {
                     const auto &behind = sums.out[m + 1][n];
-                    *(float4 *)(to + 16 * m + 4 * g) = make_float4(sum[j], sum[j + 2], behind[j], behind[j + 2]);
+                    *(float4 *)(to + 16 * m + 4 * g) =
+                        make_float4(sum[j] * factor, sum[j + 2] * factor, behind[j] * factor, behind[j + 2] * factor);
                 }
             }
         }
@@ -608,9 +610,9 @@ template <int TILES> DEVICE void add_item(Shared &sh, const Tensors &on, Walk &w
     for (bool more = true; more; step++) {
         const int slot = step % ATT_SLOTS;
         barrier_wait(&sh.weighed[slot], step / ATT_SLOTS & 1);
-        sums.shrink(sh.shrink[slot], way.work.vectors);
         more = !way.done();
         if (more) {
+            sums.shrink(sh.shrink[slot], way.work.vectors);
 #pragma unroll 1
             for (int i = 0; i < Walk::TILES; i++) {
                 if (!way.has(i))
@@ -725,7 +727,6 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on HEAD_PARAMETERS TABLE_PA
         prepare_queries(sh.vectors, sh.plan, on, work_of(sh.plan, item), ATT_WARPS, next HEAD_ARGUMENTS);
     workers_meet();
     if (lane_from((int)(threadIdx.x >> 5), 0) < TEAM) {
-        warpgroup_registers_more<208>();
         weigh_items(sh, on, item HEAD_ARGUMENTS TABLE_ARGUMENTS);
     } else {
         warpgroup_registers_more<256>();
@@ -766,6 +767,7 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
         bring_items(sh, on, ahead, tail);
         return;
     }
+    warpgroup_registers_more<208>();
     work_on_items(sh, on HEAD_ARGUMENTS TABLE_ARGUMENTS);
     if (sh.plan.merges)
         merge_all(sh.plan, partials, out, tail, shared_bytes TABLE_ARGUMENTS);
