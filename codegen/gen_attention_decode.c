@@ -49,14 +49,7 @@ static bool pipelined(const Gen *g, const Attention *a) {
 /* What a chunk and the keys of a tile are depends on the dims, the K/V heads, the types and the architecture only. As
  * many stages as there is room for: what is under way hides latency. Packed tiles are smaller, so more of them are. */
 static DecodeShape decode_shape(const Gen *g, const Attention *a) {
-    enum {
-        STATIC = 4 << 10,
-        MORE_STATIC = 1 << 10,
-        FEW_STAGES = 4,
-        ROOMY = 200 << 10,
-        MOST_STAGES = 8,
-        MOST_PACKED = 16
-    };
+    enum { STATIC = 4 << 10, MORE = 1 << 10, FEW_STAGES = 4, ROOMY = 200 << 10, MOST_STAGES = 8, MOST_PACKED = 16 };
     const KvLayout *l = a->layout;
     const int dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
     const bool roomy = g->target->shared_per_block >= ROOMY, packed = kv_group(l->k_type) && kv_group(l->v_type);
@@ -68,7 +61,7 @@ static DecodeShape decode_shape(const Gen *g, const Attention *a) {
     s.keys = (dim > WIDE ? 16 : dim > 128 ? 32 : 64) * ((roomy || packed) && dim > 128 ? 2 : 1);
     s.keys = s.keys < s.chunk ? s.keys : s.chunk;
     s.vectors = group * s.rows <= 16 || (dim > WIDE && !roomy) ? 16 : 32;
-    const int64_t fixed = decode_fixed_shared(a, &s), own = STATIC + (s.pipeline ? MORE_STATIC : 0);
+    const int64_t fixed = decode_fixed_shared(a, &s), own = STATIC + (s.pipeline ? MORE : 0);
     const int64_t room = g->target->shared_per_block - own - fixed;
     if (s.pipeline) { /* keys of a tile touch no sum */
         s.keys = dim > WIDE ? 32 : 64;
