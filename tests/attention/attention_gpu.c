@@ -233,6 +233,19 @@ static const AttendCase cases[] = {
      .planes = 1,
      .start = 3800,
      .chunk = 50},
+    {.name = "q8_0 and f16, 128, group 4, ALiBi, long",
+     .heads = 4,
+     .kv_heads = 1,
+     .k_dim = 128,
+     .v_dim = 128,
+     .k_type = DT_Q8_0,
+     .capacity = 4700,
+     .lookback = -1,
+     .score = 2,
+     .planes = 1,
+     .start = 4350,
+     .keys = 32,
+     .chunk = 50},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 
