@@ -1,5 +1,5 @@
-/* gen_attention_decode.c - attention of few rows: one launch of attention_decode.cu, which prepares the heads, stores
- * the call's keys and values, attends and merges.
+/* gen_attention_decode.c - attention of few rows: one launch of attention_decode.cu or attention_pipeline.cu, which
+ * prepares the heads, stores the call's keys and values, attends and merges.
  */
 #include "codegen/gen_attention_int.h"
 
@@ -7,6 +7,7 @@
 enum { WIDE = 256, BRINGERS = 4 };
 
 typedef struct DecodeShape {
+    bool pipeline; /* attention_pipeline.cu */
     int rows, chunk, keys, vectors, stages;
     int64_t shared, splits;
 } DecodeShape;
@@ -28,8 +29,8 @@ static int64_t most_splits(const KvLayout *l, int64_t lookback, int64_t chunk) {
 static int64_t decode_fixed_shared(const Attention *a, const DecodeShape *s) {
     const KvLayout *l = a->layout;
     const int64_t dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
-    return (int64_t)s->vectors * (2 * l->k_dim + 16) + (int64_t)s->vectors * (2 * s->chunk + 16) + 32 * dim +
-           attention_table_bytes(a);
+    const int64_t weights = s->pipeline ? 2 * 64 * 2 : 2 * s->chunk + 16; /* of a vector */
+    return (int64_t)s->vectors * (2 * l->k_dim + 16) + s->vectors * weights + 32 * dim + attention_table_bytes(a);
 }
 
 static int64_t stage_bytes(const KvLayout *l, int keys) {
@@ -38,24 +39,36 @@ static int64_t stage_bytes(const KvLayout *l, int keys) {
     return k > v ? k : v;
 }
 
+/* Worth it for many keys, which a window does not have. */
+static bool pipelined(const Gen *g, const Attention *a) {
+    enum { WHOLE = 128 };
+    const KvLayout *l = a->layout;
+    return g->target->wgmma && attention_lookback(a) < 0 && l->k_dim % WHOLE == 0 && l->v_dim % WHOLE == 0;
+}
+
 /* What a chunk and the keys of a tile are depends on the dims, the K/V heads, the types and the architecture only. As
  * many stages as there is room for: what is under way hides latency. Packed tiles are smaller, so more of them are. */
 static DecodeShape decode_shape(const Gen *g, const Attention *a) {
-    enum { STATIC = 4 << 10, ROOMY = 200 << 10, MOST_STAGES = 8, MOST_PACKED = 16 };
+    enum { STATIC = 4 << 10, MORE = 1 << 10, FEW_STAGES = 4, ROOMY = 200 << 10, MOST_STAGES = 8, MOST_PACKED = 16 };
     const KvLayout *l = a->layout;
     const int dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
     const bool roomy = g->target->shared_per_block >= ROOMY, packed = kv_group(l->k_type) && kv_group(l->v_type);
     const int64_t group = a->attend->type.dim[1] / l->heads;
-    DecodeShape s = {.rows = 8 * gen_tiles(g, a->query_dim)};
+    DecodeShape s = {.pipeline = pipelined(g, a), .rows = 8 * gen_tiles(g, a->query_dim)};
     const int store_rows = 8 * gen_tiles(g, a->store_dim);
     s.rows = s.rows > store_rows ? s.rows : store_rows;
     s.chunk = l->heads >= 16 ? 128 : l->heads >= 8 ? 64 : 32;
     s.keys = (dim > WIDE ? 16 : dim > 128 ? 32 : 64) * ((roomy || packed) && dim > 128 ? 2 : 1);
     s.keys = s.keys < s.chunk ? s.keys : s.chunk;
     s.vectors = group * s.rows <= 16 || (dim > WIDE && !roomy) ? 16 : 32;
-    const int64_t stage = stage_bytes(l, s.keys), fixed = decode_fixed_shared(a, &s);
-    const int64_t fit = (g->target->shared_per_block - STATIC - fixed) / stage;
-    const int most = packed ? MOST_PACKED : MOST_STAGES;
+    const int64_t fixed = decode_fixed_shared(a, &s), own = STATIC + (s.pipeline ? MORE : 0);
+    const int64_t room = g->target->shared_per_block - own - fixed;
+    if (s.pipeline) { /* keys of a tile touch no sum */
+        s.keys = dim > WIDE ? 32 : 64;
+        s.keys /= room / stage_bytes(l, s.keys) <= FEW_STAGES ? 2 : 1;
+    }
+    const int64_t stage = stage_bytes(l, s.keys), fit = room / stage;
+    const int most = packed || s.pipeline ? MOST_PACKED : MOST_STAGES;
     s.stages = fit > most ? most : (int)fit;
     s.shared = fixed + s.stages * stage;
     s.splits = most_splits(l, attention_lookback(a), s.chunk);
@@ -77,10 +90,11 @@ void attention_decode(Gen *g, const Attention *a) {
     buf_printf(&b,
                "#define ATT_ROWS %d\n#define ATT_CHUNK %d\n#define ATT_KEYS %d\n#define ATT_VECTORS %d\n"
                "#define ATT_STAGES %d\n#define ATT_BLOCKS 1\n#define ATT_EARLY %d\n#define ATT_BRINGERS %d\n",
-               s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a), bringers);
+               s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a), s.pipeline ? BRINGERS : bringers);
     const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
-    const int kernel = gen_kernel(g, "attention_decode.cu", "ATT_NAME", "attention", b.s, bodies, 2,
-                                  ATT_THREADS + 32 * bringers, gen_exclusive(g, s.shared), 1);
+    const int kernel =
+        gen_kernel(g, s.pipeline ? "attention_pipeline.cu" : "attention_decode.cu", "ATT_NAME", "attention", b.s,
+                   bodies, 2, ATT_THREADS + 32 * bringers, gen_exclusive(g, s.shared), 1);
     buf_free(&b);
     const int64_t partials = gen_scratch(g, s.rows * heads * s.splits * (a->layout->v_dim + 2) * 4, g->group);
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};

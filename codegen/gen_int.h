@@ -120,7 +120,7 @@ int gen_tiles_of(Gen *g, int weight);
 bool gen_rope_turns(Gen *g, const Node *rope, int *table);
 /* Scratch of this phase that is needed until group `last` has run. Offset in bytes. */
 int64_t gen_scratch(Gen *g, int64_t bytes, int last);
-/* Two fresh counters, zero before the first launch. */
+/* Four fresh counters, zero before the first launch. */
 PlanArg gen_counters(Gen *g);
 
 PlanArg arg_at(int buffer, int64_t offset);

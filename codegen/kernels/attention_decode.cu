@@ -86,13 +86,85 @@
 #define ATT_WARPS   8
 #define ATT_THREADS (32 * ATT_WARPS) /* that work on tiles */
 
-#include "attention_tiles.cu"
+#include "attention_queries.cu"
 #if ATT_BRINGERS
 #include "group_mma.cu"
 #endif
 
 static_assert(ATT_VECTORS % 16 == 0 && ATT_CHUNK % ATT_KEYS == 0 && ATT_KEYS >= 16 && ATT_KEYS <= 64, "tiles");
 static_assert(ATT_STAGES >= 2, "one tile is worked on while another comes");
+
+/* ==== Who does what ==== */
+
+/* How the warps share the logits of a tile: by 8 keys, then by 16 vectors. */
+constexpr int vector_rows = ATT_VECTORS / 16; /* tiles of 16 vectors */
+constexpr int key_warps = ATT_KEYS / 8, logit_warps = ATT_WARPS / key_warps;
+constexpr int logit_tiles = (vector_rows + logit_warps - 1) / logit_warps;
+constexpr int logit_unroll = logit_tiles > 1 ? 2 : 4; /* as registers allow */
+/* The first spans of packed keys, whose products are added up apart from those of the last: whole loads. */
+template <class Form> DEVICE constexpr int packed_half() {
+    return (ATT_K_DIM / 32 + 2 * Form::at_once - 1) / (2 * Form::at_once) * Form::at_once;
+}
+/* And the output: by groups of columns, 16 or a span of packed values, then by 16 vectors. */
+constexpr int group_columns = VForm::packed ? 32 : 16, group_tiles = group_columns / 8;
+constexpr int columns = ATT_V_DIM / group_columns;
+constexpr int column_warps = columns >= 8 ? 8 : columns >= 4 ? 4 : columns >= 2 ? 2 : 1;
+constexpr int sum_warps = ATT_WARPS / column_warps;
+constexpr int sum_tiles = (vector_rows + sum_warps - 1) / sum_warps;
+constexpr int sum_columns = (columns + column_warps - 1) / column_warps;
+
+struct Shared : Ring {
+    Vector vectors[ATT_VECTORS];
+    float most[ATT_VECTORS][key_warps]; /* of a chunk, by warp; at the end, the sums of weights */
+    float shrink[ATT_VECTORS];          /* what a chunk's larger maximum leaves of the sums before */
+    float top[ATT_VECTORS];             /* largest logit of the item */
+};
+
+/* A thread's lane, and its warp's part of the work. */
+struct Place {
+    int warp, lane, g, t;
+    int keys, logit_tile; /* first key of its 8 in a tile; first of its tiles of vectors */
+    int column, sum_tile; /* first of its groups of columns; first of its tiles of vectors */
+
+    DEVICE Place() {
+        warp = threadIdx.x >> 5;
+        lane = threadIdx.x & 31;
+        g = lane >> 2;
+        t = lane & 3;
+        keys = warp % key_warps * 8;
+        logit_tile = warp / key_warps;
+        column = warp % column_warps;
+        sum_tile = warp / column_warps;
+    }
+    DEVICE float *scratch() const {
+        return warp_scratch();
+    }
+};
+
+/* The next tile that is to come, over all items of the block. */
+struct Ahead {
+    Cursor cursor;
+    int item;
+
+    DEVICE explicit Ahead(const Plan &plan) {
+        item = blockIdx.x;
+        if (item < plan.items)
+            cursor.begin(plan, item);
+        skip(plan);
+    }
+    DEVICE void next(const Plan &plan) {
+        cursor.next(plan);
+        skip(plan);
+    }
+    /* Over items without a tile left. */
+    DEVICE void skip(const Plan &plan) {
+        while (item < plan.items && cursor.done()) {
+            item = next_item(item);
+            if (item < plan.items)
+                cursor.begin(plan, item);
+        }
+    }
+};
 
 /* ==== An item ==== */
 
@@ -129,48 +201,6 @@ struct Sums {
                     out[m][n][i / 4][i % 4] = 0.0f;
     }
 };
-
-/* The row of an item's vector. */
-DEVICE int row_of(const Plan &plan, const Work &w, int vector) {
-    return plan.order[plan.of[w.sequence].first + (w.first + vector) / ATT_GROUP];
-}
-
-DEVICE int head_of(const Work &w, int vector) {
-    return w.kv_head * ATT_GROUP + (w.first + vector) % ATT_GROUP;
-}
-
-/* The first vector of an item that a warp prepares. */
-DEVICE void fetch_first(FetchedQ &next, const Shared &sh, const Tensors &on, const Place &at, const Work &w) {
-    const int begin = at.warp < w.vectors ? at.warp : 0;
-    fetch_q(next, on.q, row_of(sh.plan, w, begin), head_of(w, begin));
-}
-
-/* The item's query vectors as rows in shared memory, zeros behind them up to a multiple of 16. A warp fetches the next
- * of its vectors while it prepares one; next: after fetch_first(). */
-DEVICE void prepare_queries(Shared &sh, const Tensors &on, const Place &at, const Work &w,
-                            FetchedQ &next HEAD_PARAMETERS) {
-    float *x = at.scratch();
-#pragma unroll 1
-    for (int v = at.warp; v < (w.vectors + 15) / 16 * 16; v += ATT_WARPS) {
-        Vector of = {0, 0, 0, 0}; /* sees nothing */
-        if (v < w.vectors) {
-            const int row = row_of(sh.plan, w, v), head = head_of(w, v);
-            of = {row, head, sh.plan.pos[row], sh.plan.range[row].high};
-            next.put(x);
-            if (v + ATT_WARPS < w.vectors)
-                fetch_q(next, on.q, row_of(sh.plan, w, v + ATT_WARPS), head_of(w, v + ATT_WARPS));
-            prepare_q(x, head, of.pos HEAD_ARGUMENTS);
-        } else {
-            warp_sync();
-            for (int i = at.lane; i < ATT_K_DIM; i += 32)
-                x[i] = 0.0f;
-        }
-        warp_sync();
-        store_query(shared_bytes + ATT_QUERIES_AT + v * row_bytes(ATT_K_DIM), x);
-        if (at.lane == 0)
-            sh.vectors[v] = of;
-    }
-}
 
 /* Products of a tile of keys and the warp's vectors, each as two chains of sums. */
 DEVICE void multiply_keys(const Place &at, const Work &w, const u8 *keys, float (&dot)[logit_tiles][2][4]) {
@@ -578,7 +608,7 @@ DEVICE void wait_tile(Shared &sh, const Tensors &on, const Place &at, const Curs
     const int first = cursor.tile() * ATT_KEYS;
     const u64 fresh = fresh_keys(sh.plan, w, first);
     if (fresh) {
-        make_rows(sh, on, at, {fresh, stage, first, sh.plan.of[w.sequence].slot, w.kv_head, cursor.at_values()},
+        make_rows(sh, on, {fresh, stage, first, sh.plan.of[w.sequence].slot, w.kv_head, cursor.at_values()},
                   false HEAD_ARGUMENTS);
         workers_meet();
     }
@@ -590,22 +620,12 @@ DEVICE void next_tile(Shared &sh, const Tensors &on, const Place &at, Ahead &ahe
     block_sync();
     const Asked asked = ask_tile(sh.plan, on, ahead, (tile + ATT_STAGES - 1) % ATT_STAGES);
     if (ATT_STORE)
-        make_rows(sh, on, at, asked, false HEAD_ARGUMENTS);
+        make_rows(sh, on, asked, false HEAD_ARGUMENTS);
 }
 
 /* The thread is done with it. */
 DEVICE void leave_tile(Shared &sh, int tile) {
     barrier_arrive(&sh.left[tile % ATT_STAGES]);
-}
-
-/* A tile's copies are asked for: it has come when they have, and with them what was written instead of copied. */
-DEVICE void tell_tile(Shared &sh, const Asked &asked) {
-    if ((KForm::packed || VForm::packed) && asked.fresh) {
-        copies_wait<0>();
-        barrier_arrive(&sh.filled[asked.stage]);
-    } else {
-        copies_arrive(&sh.filled[asked.stage]);
-    }
 }
 
 /* By the warps that bring: the block's tiles from number ATT_STAGES - 1 on. */
@@ -628,11 +648,11 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
     if (ATT_EARLY && ATT_STORE)
         previous_kernels_wait();
     if (item < sh.plan.items)
-        fetch_first(next, sh, on, at, p.cursor.work);
+        fetch_first(next, sh.plan, on, p.cursor.work);
     if (ATT_STORE)
-        make_rows(sh, on, at, {}, true HEAD_ARGUMENTS);
+        make_rows(sh, on, {}, true HEAD_ARGUMENTS);
     while (item < sh.plan.items) {
-        prepare_queries(sh, on, at, p.cursor.work, next HEAD_ARGUMENTS);
+        prepare_queries(sh.vectors, sh.plan, on, p.cursor.work, ATT_WARPS, next HEAD_ARGUMENTS);
         p.begins = true;
         p.sums.clear(); /* now, as preparing needs the registers */
         if (ATT_BRINGERS)
@@ -650,7 +670,7 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
         item = next_item(item);
         if (item < sh.plan.items) {
             p.cursor.begin(sh.plan, item);
-            fetch_first(next, sh, on, at, p.cursor.work);
+            fetch_first(next, sh.plan, on, p.cursor.work);
         }
         finish_item(sh, on, at, done, p.sums TABLE_ARGUMENTS);
     }

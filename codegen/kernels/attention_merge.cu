@@ -15,6 +15,11 @@
 #include "attention_plan.cu"
 #include "tail.cu"
 
+/* Whether blocks take work by counting in tail[2]. */
+#ifndef ATT_TAKEN
+#define ATT_TAKEN 0
+#endif
+
 #define ATT_PARTIALS    ((u64)ATT_ROWS * ATT_HEADS * ATT_SPLITS * (ATT_V_DIM + 2))
 #define ATT_MERGE_PARTS ((ATT_V_DIM + 127) / 128)
 #define ATT_MERGE_BYTES (ATT_WARPS * 32 * 16) /* of shared memory */
@@ -160,11 +165,14 @@ DEVICE void merge_by_warp(const Plan &plan, float *partials, float *out, int ite
     m.write(out, total, sums, 1 TABLE_ARGUMENTS);
 }
 
-/* All rows, by all blocks of the launch. Few items get a block each, so that all its warps fetch; many a warp each. */
+/* All rows, by all blocks of the launch. Few items get a block each, so that all its warps fetch; many a warp each.
+ * With ATT_TAKEN tail[2] is set back, which nobody looks at any more: all blocks have arrived. */
 DEVICE void merge_all(const Plan &plan, float *partials, float *out, int *tail, u8 *shared TABLE_PARAMETERS) {
     const int items = plan.queries * ATT_HEADS * ATT_MERGE_PARTS;
     const bool by_warp = items > 2 * (int)gridDim.x;
     run_tail(tail, by_warp ? (items + ATT_WARPS - 1) / ATT_WARPS : items, [&](int i) {
+        if (ATT_TAKEN && i == 0 && threadIdx.x == 0)
+            tail[2] = 0;
         const int of_warp = i * ATT_WARPS + (threadIdx.x >> 5);
         if (!by_warp)
             merge_by_block(plan, partials, out, i, shared TABLE_ARGUMENTS);

@@ -12,10 +12,16 @@
 
 /* ==== Splits ==== */
 
-/* Keys that are weighed together, and of the shortest splits: the fewer K/V heads, the shorter, so that short contexts
- * make work for all multiprocessors. ATT_KEYS divides it. */
+/* Keys of the shortest splits: the fewer K/V heads, the shorter, so that short contexts make work for all
+ * multiprocessors. */
 #ifndef ATT_CHUNK
 #define ATT_CHUNK (ATT_KV_HEADS >= 16 ? 128 : ATT_KV_HEADS >= 8 ? 64 : 32)
+#endif
+
+/* Keys that are weighed together, from a multiple of it on; of a split's first and last some may be another's. ATT_KEYS
+ * divides it. */
+#ifndef ATT_WEIGHED
+#define ATT_WEIGHED ATT_CHUNK
 #endif
 
 /* With a bounded look-back every split is a chunk. Without one, the first 32 are; then come octaves: 16 splits over the
@@ -210,16 +216,16 @@ DEVICE Work work_of(const Plan &plan, int item) {
     return w;
 }
 
-/* The way over an item's tiles of ATT_KEYS keys: for each chunk those of K, then those of V; tiles that nobody sees are
- * left out. A tile's number is its first position / ATT_KEYS. */
+/* The way over an item's tiles of ATT_KEYS keys: for each ATT_WEIGHED keys, a chunk, those of K, then those of V; tiles
+ * that nobody sees are left out. A tile's number is its first position / ATT_KEYS. */
 struct Cursor {
-    enum { TILES = ATT_CHUNK / ATT_KEYS };
+    enum { TILES = ATT_WEIGHED / ATT_KEYS };
     Work work;
     int step; /* chunk, K or V, tile of the chunk */
 
     DEVICE void begin(const Plan &plan, int item) {
         work = work_of(plan, item);
-        step = work.start / ATT_CHUNK * 2 * TILES;
+        step = work.start / ATT_WEIGHED * 2 * TILES;
         find(plan);
     }
     DEVICE void next(const Plan &plan) {
@@ -227,7 +233,7 @@ struct Cursor {
         find(plan);
     }
     DEVICE bool done() const {
-        return step / (2 * TILES) * ATT_CHUNK >= work.end;
+        return step / (2 * TILES) * ATT_WEIGHED >= work.end;
     }
     DEVICE bool at_values() const {
         return step / TILES & 1;

@@ -39,11 +39,14 @@ DEVICE int bringing_thread() {
 
 constexpr int k_tile_bytes = tile_bytes<KForm, ATT_K_DIM>(), v_tile_bytes = tile_bytes<VForm, ATT_V_DIM>();
 
+#ifndef ATT_WEIGHTS_BYTES
+#define ATT_WEIGHTS_BYTES (ATT_VECTORS * row_bytes(ATT_WEIGHED))
+#endif
 #define ATT_WIDE        (ATT_K_DIM > ATT_V_DIM ? ATT_K_DIM : ATT_V_DIM)
 #define ATT_STAGE_BYTES (k_tile_bytes > v_tile_bytes ? k_tile_bytes : v_tile_bytes)
 #define ATT_QUERIES_AT  (ATT_STAGES * ATT_STAGE_BYTES)
 #define ATT_WEIGHTS_AT  (ATT_QUERIES_AT + ATT_VECTORS * row_bytes(ATT_K_DIM))
-#define ATT_SCRATCH_AT  (ATT_WEIGHTS_AT + ATT_VECTORS * row_bytes(ATT_CHUNK))
+#define ATT_SCRATCH_AT  (ATT_WEIGHTS_AT + ATT_WEIGHTS_BYTES)
 #define ATT_TABLES_AT   (ATT_SCRATCH_AT + ATT_WARPS * ATT_WIDE * 4)
 #define ATT_SHARED      (ATT_TABLES_AT + HEAD_TABLE_BYTES)
 
@@ -59,27 +62,6 @@ DEVICE void workers_meet() {
 
 static_assert(ATT_MERGE_BYTES <= ATT_SHARED, "the merge uses the same memory");
 
-/* How the warps share the logits of a tile: by 8 keys, then by 16 vectors. */
-constexpr int vector_rows = ATT_VECTORS / 16; /* tiles of 16 vectors */
-constexpr int key_warps = ATT_KEYS / 8, logit_warps = ATT_WARPS / key_warps;
-constexpr int logit_tiles = (vector_rows + logit_warps - 1) / logit_warps;
-constexpr int logit_unroll = logit_tiles > 1 ? 2 : 4; /* as registers allow */
-/* The first spans of packed keys, whose products are added up apart from those of the last: whole loads. */
-template <class Form> DEVICE constexpr int packed_half() {
-    return (ATT_K_DIM / 32 + 2 * Form::at_once - 1) / (2 * Form::at_once) * Form::at_once;
-}
-/* And the output: by groups of columns, 16 or a span of packed values, then by 16 vectors. */
-constexpr int group_columns = VForm::packed ? 32 : 16, group_tiles = group_columns / 8;
-constexpr int columns = ATT_V_DIM / group_columns;
-constexpr int column_warps = columns >= 8 ? 8 : columns >= 4 ? 4 : columns >= 2 ? 2 : 1;
-constexpr int sum_warps = ATT_WARPS / column_warps;
-constexpr int sum_tiles = (vector_rows + sum_warps - 1) / sum_warps;
-constexpr int sum_columns = (columns + column_warps - 1) / column_warps;
-
-struct Vector {
-    int row, head, pos, high; /* sees keys below high */
-};
-
 /* What is needed to put rows of this call into a tile that was asked for. */
 struct Asked {
     u64 fresh; /* which keys they are: bit = key */
@@ -87,13 +69,10 @@ struct Asked {
     bool values;
 };
 
-struct Shared {
+/* Of shared memory, what tiles need. */
+struct Ring {
     Plan plan;
-    Asked asked[ATT_STAGES - 1]; /* the first tiles */
-    Vector vectors[ATT_VECTORS];
-    float most[ATT_VECTORS][key_warps];       /* of a chunk, by warp; at the end, the sums of weights */
-    float shrink[ATT_VECTORS];                /* what a chunk's larger maximum leaves of the sums before */
-    float top[ATT_VECTORS];                   /* largest logit of the item */
+    Asked asked[ATT_STAGES - 1];              /* the first tiles */
     u64 filled[ATT_STAGES], left[ATT_STAGES]; /* with ATT_BRINGERS: a tile has come; all are done with it */
 };
 
@@ -103,26 +82,10 @@ struct Tensors {
     float *out, *partials;
 };
 
-/* A thread's lane, and its warp's part of the work. */
-struct Place {
-    int warp, lane, g, t;
-    int keys, logit_tile; /* first key of its 8 in a tile; first of its tiles of vectors */
-    int column, sum_tile; /* first of its groups of columns; first of its tiles of vectors */
-
-    DEVICE Place() {
-        warp = threadIdx.x >> 5;
-        lane = threadIdx.x & 31;
-        g = lane >> 2;
-        t = lane & 3;
-        keys = warp % key_warps * 8;
-        logit_tile = warp / key_warps;
-        column = warp % column_warps;
-        sum_tile = warp / column_warps;
-    }
-    DEVICE float *scratch() const {
-        return (float *)(shared_bytes + ATT_SCRATCH_AT) + warp * ATT_WIDE;
-    }
-};
+/* A warp's room for a head vector. */
+DEVICE float *warp_scratch() {
+    return (float *)(shared_bytes + ATT_SCRATCH_AT) + (threadIdx.x >> 5) * ATT_WIDE;
+}
 
 /* ==== The ring of tiles ==== */
 
@@ -245,33 +208,9 @@ DEVICE int next_item(int item) {
     }
 }
 
-/* The next tile that is to come, over all items of the block. */
-struct Ahead {
-    Cursor cursor;
-    int item;
-
-    DEVICE explicit Ahead(const Plan &plan) {
-        item = blockIdx.x;
-        if (item < plan.items)
-            cursor.begin(plan, item);
-        skip(plan);
-    }
-    DEVICE void next(const Plan &plan) {
-        cursor.next(plan);
-        skip(plan);
-    }
-    /* Over items without a tile left. */
-    DEVICE void skip(const Plan &plan) {
-        while (item < plan.items && cursor.done()) {
-            item = next_item(item);
-            if (item < plan.items)
-                cursor.begin(plan, item);
-        }
-    }
-};
-
-/* Asks for the next tile, in a stage, but for rows of this call; always one group of copies. By those who bring. */
-DEVICE Asked ask_tile(const Plan &plan, const Tensors &on, Ahead &ahead, int stage) {
+/* Asks for the next tile, in a stage, but for rows of this call; always one group of copies. By those who bring. Ahead:
+ * an item, a cursor in it, and next() */
+template <class Ahead> DEVICE Asked ask_tile(const Plan &plan, const Tensors &on, Ahead &ahead, int stage) {
     Asked asked = {0, stage, 0, 0, 0, false};
     if (ahead.item < plan.items) {
         const Work &w = ahead.cursor.work;
@@ -302,13 +241,12 @@ template <class Form, int D> DEVICE Target tile_target(int stage, int key) {
 /* Rows of this call by the block's warps, the last ones first: into the tile that was asked for or, at the beginning,
  * into the first tiles, and then this block's share of what goes to the cache: one of K or V for each warp of the grid,
  * the last blocks first, as they have less else to do. */
-DEVICE void make_rows(const Shared &sh, const Tensors &on, const Place &at, const Asked &last,
-                      bool beginning HEAD_PARAMETERS) {
+DEVICE void make_rows(const Ring &sh, const Tensors &on, const Asked &last, bool beginning HEAD_PARAMETERS) {
     const Plan &plan = sh.plan;
     const int blocks = gridDim.x, stored = plan.stored;
     const int tile_rows = beginning ? (ATT_STAGES - 1) * stored : last.fresh ? stored : 0;
     const int stores = beginning && ATT_STORE == 1 ? 2 * ATT_KV_HEADS * stored : 0;
-    int t = ATT_WARPS - 1 - at.warp, job = (t ^ ATT_WARPS / 2) * blocks + blocks - 1 - (int)blockIdx.x;
+    int t = ATT_WARPS - 1 - (int)(threadIdx.x >> 5), job = (t ^ ATT_WARPS / 2) * blocks + blocks - 1 - (int)blockIdx.x;
 #pragma unroll 1
     for (;;) {
         int row, head;
@@ -337,7 +275,17 @@ DEVICE void make_rows(const Shared &sh, const Tensors &on, const Place &at, cons
         } else {
             break;
         }
-        make_row(at.scratch(), on.k, on.v, row, head, plan.store_pos[row], of_v, to HEAD_ARGUMENTS);
+        make_row(warp_scratch(), on.k, on.v, row, head, plan.store_pos[row], of_v, to HEAD_ARGUMENTS);
+    }
+}
+
+/* A tile's copies are asked for: it has come when they have, and with them what was written instead of copied. */
+DEVICE void tell_tile(Ring &sh, const Asked &asked) {
+    if ((KForm::packed || VForm::packed) && asked.fresh) {
+        copies_wait<0>();
+        barrier_arrive(&sh.filled[asked.stage]);
+    } else {
+        copies_arrive(&sh.filled[asked.stage]);
     }
 }
 

@@ -25,16 +25,22 @@ static int chunk_of(const AttendCase *c) {
 }
 
 static int keys_of(const AttendCase *c) {
+    if (c->pipeline)
+        return c->keys ? c->keys : wide(c) > 256 ? 32 : 64;
     const int keys = wide(c) > 256 ? 16 : wide(c) > 128 ? 32 : 64;
     return c->keys ? c->keys : keys < chunk_of(c) ? keys : chunk_of(c);
 }
 
 static int vectors_of(const AttendCase *c, int rows) {
-    return c->vectors ? c->vectors : c->heads / c->kv_heads * rows <= 16 || wide(c) > 256 ? 16 : 32;
+    if (c->vectors)
+        return c->vectors;
+    return c->heads / c->kv_heads * rows <= 16 || (!c->pipeline && wide(c) > 256) ? 16 : 32;
 }
 
 static int stages_of(const AttendCase *c, int rows) {
-    return c->stages ? c->stages : wide(c) > 256 || (c->k_dim > 128 && vectors_of(c, rows) > 16) ? 3 : 4;
+    if (c->stages || c->pipeline)
+        return c->stages ? c->stages : 4;
+    return wide(c) > 256 || (c->k_dim > 128 && vectors_of(c, rows) > 16) ? 3 : 4;
 }
 
 Plane case_plane(const AttendCase *c, bool values) {
@@ -57,10 +63,29 @@ static int64_t stage_bytes(const AttendCase *c) {
     return of_k > of_v ? of_k : of_v;
 }
 
+enum { PIPELINE_BRINGERS = 4, PIPELINE_SUMS = 16384, PIPELINE_WEIGHTS = 256 };
+
+bool case_can_pipeline(const AttendCase *c) {
+    return c->k_dim % 128 == 0 && c->v_dim % 128 == 0;
+}
+
+AttendCase case_pipeline(const AttendCase *c) {
+    AttendCase of = *c;
+    of.pipeline = 1;
+    of.bringers = PIPELINE_BRINGERS;
+    of.blocks = 0;
+    of.vectors = c->vectors * c->v_dim > PIPELINE_SUMS ? PIPELINE_SUMS / c->v_dim : c->vectors;
+    return of;
+}
+
+const char *case_decode_file(const AttendCase *c) {
+    return c->pipeline ? "attention_pipeline.cu" : "attention_decode.cu";
+}
+
 int64_t case_shared(const AttendCase *c, int rows) {
     const int64_t vectors = vectors_of(c, rows);
-    return stages_of(c, rows) * stage_bytes(c) + vectors * padded(c->k_dim) + vectors * padded(chunk_of(c)) +
-           32 * (int64_t)wide(c) + 6 * c->k_dim;
+    return stages_of(c, rows) * stage_bytes(c) + vectors * padded(c->k_dim) +
+           vectors * (c->pipeline ? PIPELINE_WEIGHTS : padded(chunk_of(c))) + 32 * (int64_t)wide(c) + 6 * c->k_dim;
 }
 
 int case_decode_threads(const AttendCase *c) {
@@ -193,7 +218,8 @@ char *case_decode_defines(const AttendCase *c, int rows, int store, int query_ro
     put_tuned(to, "ATT_VECTORS", c->vectors);
     put_tuned(to, "ATT_STAGES", c->stages);
     put_tuned(to, "ATT_BLOCKS", c->blocks);
-    put_tuned(to, "ATT_BRINGERS", c->bringers);
+    if (!c->pipeline)
+        put_tuned(to, "ATT_BRINGERS", c->bringers);
     fclose(to);
     return text;
 }

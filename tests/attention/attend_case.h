@@ -26,6 +26,7 @@ typedef struct AttendCase {
     int blocks;                /* ATT_BLOCKS; 0: the default */
     int chunk, queries, tile;  /* prefill: most rows of a call, query rows of a block, keys of a tile; 0: the default */
     int bringers;              /* decode, ATT_BRINGERS; 0: none */
+    int pipeline;              /* decode by attention_pipeline.cu */
     int wgmma;                 /* prefill by attention_wgmma.cu, whose block and tile have one size */
     SparseCase sparse;         /* prefill; block 0: dense */
 } AttendCase;
@@ -37,7 +38,11 @@ bool case_causal(const AttendCase *c);
 /* #define lines for decode of 8 or 16 rows, with ATT_STORE and ATT_QUERY_ROWS, or for prefill. malloc. */
 char *case_decode_defines(const AttendCase *c, int rows, int store, int query_rows);
 char *case_prefill_defines(const AttendCase *c);
-/* Dynamic shared memory and threads of attention_decode.cu, and the floats of its partial results. */
+/* Decode by attention_pipeline.cu, if it can do the case. */
+bool case_can_pipeline(const AttendCase *c);
+AttendCase case_pipeline(const AttendCase *c);
+/* The decode kernel's file, dynamic shared memory and threads, and the floats of its partial results. */
+const char *case_decode_file(const AttendCase *c);
 int64_t case_shared(const AttendCase *c, int rows);
 int case_decode_threads(const AttendCase *c);
 int64_t case_partials(const AttendCase *c, int rows);

@@ -233,6 +233,19 @@ static const AttendCase cases[] = {
      .planes = 1,
      .start = 3800,
      .chunk = 50},
+    {.name = "q8_0 and f16, 128, group 4, ALiBi, long",
+     .heads = 4,
+     .kv_heads = 1,
+     .k_dim = 128,
+     .v_dim = 128,
+     .k_type = DT_Q8_0,
+     .capacity = 4700,
+     .lookback = -1,
+     .score = 2,
+     .planes = 1,
+     .start = 4350,
+     .keys = 32,
+     .chunk = 50},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 
@@ -240,7 +253,7 @@ static bool check(Lab *l, const char *prefix) {
     static Wish wishes[N_CASES * MOST_WISHES];
     int at[N_CASES + 1][2] = {{0}}, n = 0;
     bool ok = true;
-    static AttendCase all[N_CASES], groups[N_CASES]; /* and those for warpgroups */
+    static AttendCase all[N_CASES], groups[N_CASES], piped[N_CASES]; /* and those for warpgroups, and teams of warps */
     for (int i = 0; i < N_CASES; i++) {
         const bool asked = !strncmp(cases[i].name, prefix, strlen(prefix));
         at[i][0] = n;
@@ -248,6 +261,9 @@ static bool check(Lab *l, const char *prefix) {
         all[i].bringers = lab_wgmma(l) ? i % 2 ? BRING_ODD : BRING_EVEN : 0;
         n += asked ? prefill_wishes(&all[i], wishes + n) : 0;
         n += asked ? decode_wishes(&all[i], wishes + n) : 0;
+        piped[i] = case_pipeline(&cases[i]);
+        piped[i].pipeline = asked && case_can_pipeline(&cases[i]) && lab_wgmma(l);
+        n += piped[i].pipeline ? decode_wishes(&piped[i], wishes + n) : 0;
         groups[i] = cases[i];
         groups[i].wgmma = asked && case_wgmma(&cases[i]) && lab_wgmma(l);
         n += groups[i].wgmma ? prefill_wishes(&groups[i], wishes + n) : 0;
@@ -259,6 +275,8 @@ static bool check(Lab *l, const char *prefix) {
         if (at[i][1] > at[i][0]) {
             ok &= prefill_check(l, &all[i], wishes + at[i][0]);
             ok &= decode_check(l, &all[i], wishes + at[i][0] + PREFILL_WISHES);
+            if (piped[i].pipeline)
+                ok &= decode_check(l, &piped[i], wishes + at[i][0] + PREFILL_WISHES + decode_kernels(&all[i]));
             if (groups[i].wgmma)
                 ok &= prefill_check(l, &groups[i], wishes + at[i][1] - PREFILL_WISHES);
         }

@@ -41,11 +41,12 @@ bool trial_report(Trial *t, const char *what);
 /* bringers: 0, or for which of a case's kernels warps bring: every other one. */
 enum { BRING_ODD = 1, BRING_EVEN };
 int decode_wishes(const AttendCase *c, Wish *to);
+int decode_kernels(const AttendCase *c); /* how many those are */
 bool decode_check(Lab *l, const AttendCase *c, const Wish *built);
 int prefill_wishes(const AttendCase *c, Wish *to);
 bool prefill_check(Lab *l, const AttendCase *c, const Wish *built);
 /* Rows of any numbers are stored as the evaluator stores them. */
 bool store_check(Lab *l);
-enum { MOST_WISHES = 8, PREFILL_WISHES = 2 };
+enum { MOST_WISHES = 14, PREFILL_WISHES = 2 };
 
 #endif

@@ -8,7 +8,7 @@
 #include "tests/attention/lab.h"
 #include "tests/kernels/program.h"
 
-typedef enum Which { DECODE8, DECODE16, HEADS, PREFILL, WGMMA, MEANS, CHOOSE } Which;
+typedef enum Which { DECODE8, DECODE16, HEADS, PREFILL, WGMMA, MEANS, CHOOSE, PIPE8, PIPE16 } Which;
 
 typedef struct Compilation {
     const char *label;
@@ -36,6 +36,12 @@ static const Compilation all[] = {
     {"512, q8_0, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, TYPES(Q8_0, Q8_0)}, true},
     {"512, tq3_0, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, TYPES(TQ3_0, TQ3_0)}, true},
     {"512, bf16 and q4_0", DECODE8, {FULL(32, 4, 512), KEYS(32), TYPES(BF16, Q4_0)}, true},
+    {"pipeline 512", PIPE8, {FULL(32, 4, 512), KEYS(32), .vectors = 32}, true},
+    {"pipeline 512, q8_0, 16 rows", PIPE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, TYPES(Q8_0, Q8_0)}, true},
+    {"pipeline 512, tq3_0 and q8_0", PIPE8, {FULL(32, 4, 512), KEYS(32), .vectors = 32, TYPES(TQ3_0, Q8_0)}, true},
+    {"pipeline 512, tq3_0", PIPE8, {FULL(32, 4, 512), KEYS(32), .vectors = 32, TYPES(TQ3_0, TQ3_0)}, true},
+    {"pipeline 512, bf16 and q4_0", PIPE8, {FULL(32, 4, 512), KEYS(32), TYPES(BF16, Q4_0)}, true},
+    {"pipeline 128, soft-cap, sink", PIPE8, {FULL(32, 8, 128), KEYS(64), .score = 1, .sink = 1}, true},
     {"heads, q8_0 and tq3_0", HEADS, {SLIDING(32, 16), TYPES(Q8_0, TQ3_0)}, false},
     {"heads, bf16", HEADS, {SLIDING(32, 16), BF16}, false},
     {"prefill 256, bf16", PREFILL, {SLIDING(32, 16), .queries = 128, .tile = 64, BF16}, true},
@@ -64,10 +70,13 @@ enum { N = sizeof all / sizeof all[0] };
 
 static Program program(const Compilation *c) {
     static const char *const files[] = {
-        "attention_decode.cu", "attention_decode.cu", "attention_heads.cu", "attention_prefill.cu", NULL,
-        "attention_means.cu",  "attention_choose.cu"};
+        "attention_decode.cu", "attention_decode.cu", "attention_heads.cu",    "attention_prefill.cu", NULL,
+        "attention_means.cu",  "attention_choose.cu", "attention_pipeline.cu", "attention_pipeline.cu"};
+    const AttendCase piped = case_pipeline(&c->of);
     char *defines = c->which == DECODE8    ? case_decode_defines(&c->of, 8, 1, 0)
                     : c->which == DECODE16 ? case_decode_defines(&c->of, 16, 1, 0)
+                    : c->which == PIPE8    ? case_decode_defines(&piped, 8, 1, 0)
+                    : c->which == PIPE16   ? case_decode_defines(&piped, 16, 1, 0)
                                            : case_prefill_defines(&c->of);
     return attention_program(c->label, c->which == WGMMA ? case_prefill_file(&c->of) : files[c->which], defines);
 }
@@ -80,7 +89,7 @@ static bool compile(const Nvrtc *n, const char *arch) {
     if (!plan_target(arch, &target))
         return false;
     for (int i = 0; i < N; i++) {
-        if (all[i].which == WGMMA && !target.wgmma)
+        if ((all[i].which == WGMMA || all[i].which == PIPE8 || all[i].which == PIPE16) && !target.wgmma)
             continue;
         programs[count] = program(&all[i]);
         hot[count++] = all[i].hot;

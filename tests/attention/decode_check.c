@@ -1,4 +1,5 @@
-/* decode_check.c - attention_decode.cu: errors, rows bit for bit the same however they come, caches, poisoned memory.
+/* decode_check.c - attention_decode.cu and attention_pipeline.cu: errors, rows bit for bit the same however they come,
+ * caches, poisoned memory.
  *
  * A case has three sequences that go on by 16 rows each. The rows of the first come at once; one, two, five and eight
  * at a time; and mixed with those of the others: its outputs and its cache must be the same bits every time. Where
@@ -23,7 +24,8 @@ static bool asked(const AttendCase *c, int kind) {
 /* The case as one of its kernels has it. */
 static AttendCase case_of(const AttendCase *c, int kind) {
     AttendCase of = *c;
-    of.bringers = c->bringers && kind % 2 == (c->bringers == BRING_ODD) ? 4 : 0;
+    if (!c->pipeline)
+        of.bringers = c->bringers && kind % 2 == (c->bringers == BRING_ODD) ? 4 : 0;
     return of;
 }
 
@@ -32,11 +34,18 @@ int decode_wishes(const AttendCase *c, Wish *to) {
     for (int i = 0; i < KERNELS; i++) {
         const AttendCase of = case_of(c, i);
         if (asked(c, i))
-            to[n++] = (Wish){.file = "attention_decode.cu",
+            to[n++] = (Wish){.file = case_decode_file(c),
                              .kernel = "attention_decode",
                              .shared = case_shared(c, kinds[i].rows),
                              .defines = case_decode_defines(&of, kinds[i].rows, kinds[i].store, kinds[i].query_rows)};
     }
+    return n;
+}
+
+int decode_kernels(const AttendCase *c) {
+    int n = 0;
+    for (int i = 0; i < KERNELS; i++)
+        n += asked(c, i);
     return n;
 }
 
@@ -125,7 +134,7 @@ static void call(Decode *d, int kind, int n, const RowOf *rows) {
     DevPtr k = kinds[kind].store ? kv + 4 * (uint64_t)case_k_at(c) : 0;
     DevPtr v = kinds[kind].store ? kv + 4 * (uint64_t)case_v_at(c) : 0;
     DevPtr out = lab_memory(l, (size_t)most * row_floats(d) * 4, 0xff);
-    DevPtr partials = lab_memory(l, (size_t)case_partials(c, most) * 4 + 4, 0xff), tail = lab_memory(l, 8, 0);
+    DevPtr partials = lab_memory(l, (size_t)case_partials(c, most) * 4 + 4, 0xff), tail = lab_memory(l, 12, 0);
     DevPtr ints[] = {put_ints(d, n_queries, query_rows),
                      put_ints(d, n_queries, query_pos),
                      put_ints(d, n, store_pos),
@@ -147,11 +156,12 @@ static void call(Decode *d, int kind, int n, const RowOf *rows) {
     for (int s = 0; s < SEQUENCES && kinds[kind].store == 1; s++)
         trial_check_caches(t, s, t->start[s]);
     take_out(d, most, n_queries, queries, out);
-    uint32_t counters[2], behind;
-    lab_out(l, counters, tail, 8);
+    uint32_t counters[3], behind;
+    lab_out(l, counters, tail, 12);
     lab_out(l, &behind, partials + (uint64_t)case_partials(c, most) * 4, 4);
-    if (counters[0] || counters[1] || behind != 0xffffffffu)
-        trial_fail(t, counters[0] || counters[1] ? "the tail's counters are not 0" : "partial results are too large");
+    const bool counted = counters[0] || counters[1] || counters[2];
+    if (counted || behind != 0xffffffffu)
+        trial_fail(t, counted ? "the tail's counters are not 0" : "partial results are too large");
     const DevPtr memory[] = {q, kv, out, partials, tail, ints[0], ints[1], ints[2], ints[3], ints[4], ints[5], ints[6]};
     for (int i = 0; i < 12; i++)
         dev_free(l->device, memory[i]);
@@ -273,7 +283,7 @@ bool decode_check(Lab *l, const AttendCase *c, const Wish *built) {
     in_pieces(&d);
     mixed(&d);
     other_stores(&d);
-    const bool ok = trial_report(&d.trial, "decode");
+    const bool ok = trial_report(&d.trial, c->pipeline ? "pipeline" : "decode");
     for (int s = 0; s < SEQUENCES; s++)
         free(d.out[s]);
     free(d.first);

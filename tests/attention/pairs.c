@@ -56,9 +56,14 @@ static bool check_pair(Lab *l, const AttendCase *drawn) {
     Wish wishes[MOST_WISHES] = {0};
     int n = prefill_wishes(c, wishes);
     n += decode_wishes(c, wishes + n);
+    const AttendCase piped = case_pipeline(drawn);
+    const bool pipeline = case_can_pipeline(drawn) && lab_wgmma(l);
+    n += pipeline ? decode_wishes(&piped, wishes + n) : 0;
     wishes_build(l, wishes, n);
     bool ok = prefill_check(l, c, wishes);
     ok &= decode_check(l, c, wishes + PREFILL_WISHES);
+    if (pipeline)
+        ok &= decode_check(l, &piped, wishes + PREFILL_WISHES + decode_kernels(c));
     for (int i = 0; i < n; i++)
         dev_module_free(wishes[i].module);
     return ok;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_COPIES = 32, MOST_WAYS = 4 };
+enum { MOST_COPIES = 32, MOST_WAYS = 5 };
 
 #define SLIDING(h, kv) .heads = (h), .kv_heads = (kv), .k_dim = 256, .v_dim = 256, .ring = 1, .lookback = 1023
 #define FULL(h, kv)    .heads = (h), .kv_heads = (kv), .k_dim = 512, .v_dim = 512, .lookback = -1
@@ -27,7 +27,7 @@ static Memory memory_new(Lab *l) {
                     .out = lab_memory(l, (size_t)1 << 29, 0),
                     .q16 = lab_memory(l, (size_t)1 << 28, 0x2c),
                     .partials = lab_memory(l, (size_t)1 << 28, 0),
-                    .tail = lab_memory(l, 8, 0),
+                    .tail = lab_memory(l, 12, 0),
                     .weight = lab_memory(l, 4096, 0x3c),
                     .turns = lab_memory(l, 4096, 0x3c),
                     .slopes = lab_memory(l, 4096, 0x3c)};
@@ -67,18 +67,20 @@ static const DecodeRate decode_cases[] = {
     {"12B full", {FULL(16, 1), COMMON}, {8192, 32768}},
     {"31B full, q8", {FULL(32, 4), COMMON, TYPES(Q8_0)}, {512, 8192, 32768, 65536}},
     {"31B full, q4", {FULL(32, 4), COMMON, TYPES(Q4_0)}, {32768, 65536}},
+    {"31B full, tq3/q8", {FULL(32, 4), COMMON, .k_type = DT_TQ3_0, .v_type = DT_Q8_0}, {512, 8192, 32768, 65536}},
     {"31B full, tq3", {FULL(32, 4), COMMON, TYPES(TQ3_0)}, {512, 8192, 32768, 65536}},
     {"31B slide, q8", {SLIDING(32, 16), COMMON, TYPES(Q8_0)}, {512, 1024}},
     {"31B slide, tq3", {SLIDING(32, 16), COMMON, TYPES(TQ3_0)}, {512, 1024}},
 };
 enum { N_DECODE = sizeof decode_cases / sizeof decode_cases[0] };
 
-/* ATT_KEYS, ATT_VECTORS, ATT_STAGES, ATT_BRINGERS. By head dim up to 256 and more, then the same packed. */
-static const int decode_ways[4][MOST_WAYS][4] = {
-    {{64, 16, 5, 0}, {64, 16, 5, 4}, {64, 32, 5, 0}, {64, 32, 5, 4}},
-    {{32, 16, 5, 0}, {32, 16, 5, 4}, {32, 32, 5, 0}, {32, 32, 5, 4}},
-    {{64, 16, 8, 0}, {64, 16, 8, 4}, {64, 32, 8, 0}, {64, 32, 8, 4}},
-    {{32, 16, 9, 0}, {32, 16, 9, 4}, {32, 32, 9, 0}, {32, 32, 9, 4}},
+/* ATT_KEYS, ATT_VECTORS, ATT_STAGES, ATT_BRINGERS, by attention_pipeline.cu. By head dim up to 256 and more, then the
+ * same packed. */
+static const int decode_ways[4][MOST_WAYS][5] = {
+    {{64, 16, 5, 0}, {64, 16, 5, 4}, {64, 32, 5, 0}, {64, 16, 5, 4, 1}, {64, 32, 5, 4, 1}},
+    {{32, 32, 5, 0}, {32, 32, 5, 4}, {32, 16, 5, 4, 1}, {32, 32, 5, 4, 1}, {16, 32, 9, 4, 1}},
+    {{64, 16, 8, 0}, {64, 16, 8, 4}, {64, 32, 8, 0}, {64, 16, 8, 4, 1}, {64, 32, 8, 4, 1}},
+    {{32, 32, 9, 0}, {32, 32, 9, 4}, {32, 16, 9, 4, 1}, {32, 32, 9, 4, 1}, {64, 32, 4, 4, 1}},
 };
 
 /* Rows of one sequence, or a row each of as many. */
@@ -99,8 +101,9 @@ static double visible_bytes(const AttendCase *c, int keys, int rows, int sequenc
 static void decode_rate(Lab *l, const Memory *m, const AttendCase *c, const char *label, const Wish *w, int keys,
                         int load, double roof) {
     const int rows = loads[load].rows, sequences = loads[load].sequences;
-    const Plane planes = case_plane(c, false); /* those of values are as large */
-    const size_t plane = plane_bytes(&planes);
+    const Plane keys_plane = case_plane(c, false), values_plane = case_plane(c, true);
+    const size_t of_keys = plane_bytes(&keys_plane), of_values = plane_bytes(&values_plane);
+    const size_t plane = of_keys > of_values ? of_keys : of_values;
     int slots_held = (int)(((size_t)1 << 30) / plane), copies = slots_held / sequences;
     if (copies < 1)
         return;
@@ -132,9 +135,12 @@ static void decode_rate(Lab *l, const Memory *m, const AttendCase *c, const char
     }
     const double seconds = lab_time(l, launches, copies), bytes = visible_bytes(c, keys, rows, sequences);
     char text[100];
-    printf("%-14s %5d keys %-11s tiles %2d x %2d x %d, %d bring  %s %8.2f us %5.0f GB/s %5.1f %%\n", label, keys,
-           loads[load].label, c->keys, c->vectors, c->stages, c->bringers, spills(w, text), seconds * 1e6,
-           bytes / seconds / 1e9, bytes / seconds / 1e7 / roof);
+    printf("%-17s %5d keys %-11s tiles %2d x %2d x %d, %s  %s %8.2f us %5.0f GB/s %5.1f %%\n", label, keys,
+           loads[load].label, c->keys, c->vectors, c->stages,
+           c->pipeline   ? "teams  "
+           : c->bringers ? "4 bring"
+                         : "0 bring",
+           spills(w, text), seconds * 1e6, bytes / seconds / 1e9, bytes / seconds / 1e7 / roof);
     for (int i = 0; i < copies; i++)
         dev_free(l->device, slots[i]);
     const DevPtr memory[] = {at, length, count};
@@ -149,6 +155,7 @@ static AttendCase decode_way(const DecodeRate *r, int way, int keys) {
     c.vectors = w[1];
     c.stages = w[2];
     c.bringers = w[3];
+    c.pipeline = w[4];
     c.capacity = c.lookback < 0 ? (keys < 16384 ? 16384 : keys) : 1536;
     return c;
 }
@@ -166,7 +173,7 @@ void decode_rates(Lab *l, const char *label) {
             for (int n = 0; n < MOST_WAYS * 2; n++) {
                 const AttendCase c = decode_way(&decode_cases[i], n / 2, keys);
                 const int rows = n % 2 ? 16 : 8;
-                wishes[n] = (Wish){.file = "attention_decode.cu",
+                wishes[n] = (Wish){.file = case_decode_file(&c),
                                    .kernel = "attention_decode",
                                    .shared = case_shared(&c, rows),
                                    .defines = case_decode_defines(&c, rows, 1, 0)};

@@ -41,9 +41,9 @@ static const char *const kind_macros[] = {
 
 /* Templates in which no thread may keep registers in memory. */
 static const char *const hot_files[] = {
-    "matmul_decode.cu",     "matmul_experts.cu",  "attention_decode.cu",     "matmul_prefill.cu",
-    "attention_prefill.cu", "matmul_f32_many.cu", "attention_means.cu",      "attention_choose.cu",
-    "matmul_wgmma.cu",      "attention_wgmma.cu", "attention_wgmma_wide.cu",
+    "matmul_decode.cu",    "matmul_experts.cu",    "attention_decode.cu", "attention_pipeline.cu",
+    "matmul_prefill.cu",   "attention_prefill.cu", "matmul_f32_many.cu",  "attention_means.cu",
+    "attention_choose.cu", "matmul_wgmma.cu",      "attention_wgmma.cu",  "attention_wgmma_wide.cu",
 };
 
 /* Templates of several seconds a kernel, which differ by sizes only: one of each kind but with --all. */
