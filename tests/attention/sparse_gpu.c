@@ -1,7 +1,8 @@
 /* sparse_gpu.c - the kernels of sparse prefill attention on a GPU, a real or an emulated one.
  *
- * sparse_gpu [--driver PATH] [--nvrtc DIR] check [SEED [TIMES]]   against the oracle; no seed: by the clock
- * sparse_gpu [--driver PATH] [--nvrtc DIR] rates                  times of long prompts
+ * sparse_gpu [--driver PATH] [--nvrtc DIR] check [SEED [TIMES]]   against the oracle; no seed: by the clock. The seed
+ * also draws the types of keys and values of one case sparse_gpu [--driver PATH] [--nvrtc DIR] rates times of long
+ * prompts
  */
 #include "tests/attention/sparse_check.h"
 
@@ -115,8 +116,27 @@ static AttendCase cases[] = {
      .capacity = 500,
      .lookback = -1,
      .sparse = {.block = 48, .sink = 0, .local = 1, .tail = 0, .alpha = 0.3}},
+    {.name = "drawn",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 128,
+     .v_dim = 128,
+     .capacity = 420,
+     .lookback = -1,
+     .sparse = {.block = 32, .sink = 1, .local = 1, .tail = 1, .alpha = 0.4}},
 };
-enum { N_CASES = sizeof cases / sizeof cases[0] };
+enum { N_CASES = sizeof cases / sizeof cases[0], DRAWN = N_CASES - 1 };
+
+/* The last case, of one pair of types of the 25. */
+static void draw_types(uint64_t seed) {
+    static const DType types[] = {DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_TQ3_0};
+    static char name[80];
+    AttendCase *c = &cases[DRAWN];
+    c->k_type = types[seed % 5];
+    c->v_type = types[seed / 5 % 5];
+    snprintf(name, sizeof name, "%s and %s, blocks of 32", dtype_name(c->k_type), dtype_name(c->v_type));
+    c->name = name;
+}
 
 /* The cases with the numbers of a seed: enough is left out, and enough chosen, for the comparison to mean something. */
 static bool check_once(Lab *l, const Wish *wishes, uint64_t seed) {
@@ -134,6 +154,7 @@ static bool check_once(Lab *l, const Wish *wishes, uint64_t seed) {
 static bool check(Lab *l, uint64_t seed, int times) {
     static Wish wishes[N_CASES * SPARSE_WISHES];
     bool ok = true;
+    draw_types(seed);
     for (int i = 0; i < N_CASES; i++) {
         cases[i].wgmma = case_wgmma(&cases[i]) && lab_wgmma(l);
         if (case_prefill_shared(&cases[i]) > lab_shared(l))
