@@ -37,9 +37,10 @@ SparsePart attention_sparse_part(Gen *g, const Attention *a) {
     const int64_t w = words(g, &p), lists = blocks(g, &p) * a->q_heads;
     const KvLayout *l = a->layout;
     char limit[40];
-    if ((l->k_type != DT_F16 && l->k_type != DT_BF16) || l->ring)
-        gen_fail(g, a->attend, "sparse attention on a GPU reads keys of f16 or bf16 that are all there, not %s%s",
-                 dtype_name(l->k_type), l->ring ? " in a ring" : "");
+    if (l->ring)
+        gen_fail(g, a->attend,
+                 "sparse attention on a GPU reads keys that are all there, and cache '%s' is a ring of %lld",
+                 g->m->caches.v[a->cache].name, (long long)l->capacity);
     format_f32(limit, (float)log2(p.alpha));
     return (SparsePart){
         .defines = arena_printf(g->arena,
@@ -69,7 +70,7 @@ static int64_t means_launch(Gen *g, const Attention *a, const FlashPrefill *p, c
     launch_arg(g, launch, arg_at(g->scratch_buffer, means));
     launch_arg(g, launch, arg_slots(g));
     launch_arg(g, launch, arg_lengths(g));
-    launch->cost.kv_bytes_a_key = l->k_row;
+    launch->cost.kv_bytes_a_key = l->heads * kv_gpu_head_bytes(l->k_type, l->k_dim);
     return means;
 }
 

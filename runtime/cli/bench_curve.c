@@ -1,7 +1,9 @@
 /* bench_curve.c - lap bench --contexts: how the speeds of prompt and decode fall as the context grows.
  *
  * A prompt of each length from position 0, and decoding behind it, as lap bench has them for one length. Where prompts
- * can be attended to sparse they are measured both ways, each with a session of its own; decoding is the same.
+ * can be attended to sparse they are measured both ways, each with a session of its own; decoding is the same. Where
+ * sparse then fails, what was measured is shown all the same, and why; that is an error if --sparse on asked for it, or
+ * if it failed in running.
  */
 #include "runtime/cli/bench_int.h"
 #include <stdlib.h>
@@ -137,13 +139,32 @@ static void print_curve_json(const Bench *b, const Curve *k) {
                                              k->sparse ? json_real(p->sparse) : json_null(), "decode_tokens_per_second",
                                              p->decode));
     }
-    json_print(json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:o}", "weights", b->c->o.operand[0], "model", k->text,
+    json_print(json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:o, s:s?}", "weights", b->c->o.operand[0], "model", k->text,
                          "device", k->device, "threads", k->threads, "runs", (json_int_t)b->repeat, "decode_tokens",
-                         (json_int_t)b->c->o.tg, "contexts", all),
+                         (json_int_t)b->c->o.tg, "contexts", all, "sparse_left_out", k->left_out),
                true);
 }
 
 /* ==== The command ==== */
+
+/* The sparse way; where that fails, k->left_out says why. */
+static int measure_sparse(Bench *b, Curve *k, bool asked) {
+    session_close(b->s);
+    b->s = NULL;
+    cli_report(b->c); /* so that what is said from now on is of this way */
+    const int code = measure_way(b, k, "on");
+    if (code == EXIT_FINE || code == EXIT_INTERRUPTED)
+        return code;
+    char *text = diag_text(b->c->diag);
+    k->sparse = false;
+    k->left_out = arena_strdup(b->c->arena, text);
+    free(text);
+    if (asked || b->s)
+        return code;
+    diag_clear(b->c->diag);
+    fprintf(stderr, "lap bench: no sparse column, as prompts cannot be attended to so here:\n%s", k->left_out);
+    return EXIT_FINE;
+}
 
 int bench_curve(Bench *b) {
     const SparseUse use = cli_sparse(b->c);
@@ -153,16 +174,14 @@ int bench_curve(Bench *b) {
         return EXIT_USAGE;
     code = measure_way(b, &k, "off");
     k.sparse = use == SPARSE_ON || (use == SPARSE_AUTO && k.can_sparse);
-    if (code == EXIT_FINE && k.sparse) {
-        session_close(b->s);
-        b->s = NULL;
-        code = measure_way(b, &k, "on");
-    }
-    if (code != EXIT_FINE)
+    if (code == EXIT_FINE && k.sparse)
+        code = measure_sparse(b, &k, use == SPARSE_ON);
+    if (code != EXIT_FINE && !k.left_out)
         return code;
     if (b->c->o.json)
         print_curve_json(b, &k);
     else
         print_curve(b, &k);
-    return b->c->o.svg ? bench_draw(b, &k) : EXIT_FINE;
+    const int drawn = b->c->o.svg ? bench_draw(b, &k) : EXIT_FINE;
+    return code != EXIT_FINE ? code : drawn;
 }

@@ -51,6 +51,7 @@ typedef struct Curve {
     CurvePoint at[MOST_CONTEXTS]; /* ascending */
     int n;
     bool sparse, can_sparse;
+    const char *left_out;      /* why sparse is not there though it should be; NULL: it is, or nobody wants it */
     const char *text, *device; /* names */
     int threads;
 } Curve;

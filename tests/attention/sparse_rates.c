@@ -12,13 +12,15 @@ typedef struct RateCase {
     const char *label;
     int heads, kv_heads, dim;
     int queries, tile; /* as a plan for sm_90a has them */
+    DType type;        /* of keys and values */
 } RateCase;
 
 static const RateCase rate_cases[] = {
-    {"512, groups of 8", 16, 2, 512, 64, 64},
-    {"256, groups of 2", 16, 8, 256, 128, 64},
-    {"128, groups of 2", 16, 8, 128, 0, 0},
-    {"64, groups of 2", 16, 8, 64, 0, 0},
+    {"512, groups of 8", 16, 2, 512, 64, 64, DT_F16}, {"256, groups of 2", 16, 8, 256, 128, 64, DT_F16},
+    {"128, groups of 2", 16, 8, 128, 0, 0, DT_F16},   {"64, groups of 2", 16, 8, 64, 0, 0, DT_F16},
+    {"512, q8_0", 16, 2, 512, 64, 64, DT_Q8_0},       {"512, q4_0", 16, 2, 512, 64, 64, DT_Q4_0},
+    {"512, tq3_0", 16, 2, 512, 64, 64, DT_TQ3_0},     {"256, q8_0", 16, 8, 256, 128, 64, DT_Q8_0},
+    {"256, tq3_0", 16, 8, 256, 128, 64, DT_TQ3_0},
 };
 enum { N_RATES = sizeof rate_cases / sizeof rate_cases[0] };
 static const int row_counts[] = {512, 2048, 8192};
@@ -30,6 +32,8 @@ static AttendCase case_of(const RateCase *r) {
                         .kv_heads = r->kv_heads,
                         .k_dim = r->dim,
                         .v_dim = r->dim,
+                        .k_type = r->type,
+                        .v_type = r->type,
                         .capacity = CONTEXT,
                         .lookback = -1,
                         .planes = 1,
@@ -67,13 +71,13 @@ typedef struct Memory {
 } Memory;
 
 static Memory memory_new(Lab *l, const AttendCase *c) {
-    const size_t cache = (size_t)CONTEXT * (size_t)(c->kv_heads * c->k_dim) * 2;
+    const Plane k = case_plane(c, false), v = case_plane(c, true);
     const size_t lists = (size_t)(CONTEXT / BLOCK + 1) * (size_t)(c->heads * case_words(c)) * 4;
     return (Memory){.q16 = lab_memory(l, (size_t)MOST_ROWS * (size_t)(c->heads * c->k_dim) * 2, 0x2c),
-                    .cache_k = lab_memory(l, cache, 0x2c),
-                    .cache_v = lab_memory(l, cache, 0x2c),
+                    .cache_k = lab_memory(l, plane_bytes(&k), 0x2c),
+                    .cache_v = lab_memory(l, plane_bytes(&v), 0x2c),
                     .out = lab_memory(l, (size_t)MOST_ROWS * (size_t)(c->heads * c->v_dim) * 4, 0),
-                    .means = lab_memory(l, cache / BLOCK, 0),
+                    .means = lab_memory(l, (size_t)(CONTEXT / BLOCK * c->kv_heads * c->k_dim) * 2, 0),
                     .kept = lab_memory(l, lists, 0),
                     .lists = lab_memory(l, lists, 0),
                     .slopes = lab_memory(l, 4096, 0)};

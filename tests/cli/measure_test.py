@@ -19,10 +19,10 @@ TMP = tempfile.mkdtemp(prefix="lap-measure-")
 EXPERTS, CHOSEN, WINDOW, LAYERS = 8, 2, 32, 3
 
 
-def lap(command, *args, code=0):
+def lap(command, *args, code=0, env=None):
     line = [LAP, command, MOE, "--device", "gpu", "--driver", DRIVER, "--nvrtc", NVRTC, "--kernel-cache", CACHE,
             "--tune", "off"]
-    r = subprocess.run(line + [str(a) for a in args], capture_output=True, timeout=600)
+    r = subprocess.run(line + [str(a) for a in args], capture_output=True, timeout=600, env=env)
     assert r.returncode == code, "exit code %d, expected %d: %s\n%s" % (r.returncode, code, args, r.stderr.decode())
     return r
 
@@ -84,6 +84,18 @@ def test_bench_contexts():
     for c in j["contexts"]:
         assert c["prompt_tokens_per_second"] > 0 and c["decode_tokens_per_second"] > 0, c
         assert c["sparse_prompt_tokens_per_second"] > 0, c
+    assert j["sparse_left_out"] is None, j
+    # With no assembler there are the kernels that were made before, and none for another alpha.
+    bare = dict(os.environ, PATH=TMP)
+    other = ["bench", "--contexts", "8,40", "--tg", 2, "-r", 1, "--alpha", 0.31]
+    r = lap(*other, env=bare)
+    assert re.search(r"^ +context +prompt tokens/s +decode tokens/s\n( +\d+ +[\d.]+ +[\d.]+\n){2}$", r.stdout.decode(), re.M), r
+    assert re.search(rb"^lap bench: no sparse column, .*:\nerror: attention_\w+ for sm_90a: has errors$", r.stderr, re.M), r
+    r = lap(*other, "--sparse", "on", "--json", code=1, env=bare)
+    j = json.loads(r.stdout)
+    assert "has errors" in j["sparse_left_out"] and b"has errors" in r.stderr, r
+    for c in j["contexts"]:
+        assert c["prompt_tokens_per_second"] > 0 and c["sparse_prompt_tokens_per_second"] is None, c
 
 
 # ==== profile ====
