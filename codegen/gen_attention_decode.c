@@ -3,7 +3,7 @@
  */
 #include "codegen/gen_attention_int.h"
 
-/* A head's elements; warps that bring tiles for the others, where registers can be shared out unevenly. */
+/* A head's elements; warps of attention_pipeline.cu that bring tiles. */
 enum { WIDE = 256, BRINGERS = 4 };
 
 typedef struct DecodeShape {
@@ -63,9 +63,9 @@ static DecodeShape decode_shape(const Gen *g, const Attention *a) {
     s.vectors = group * s.rows <= 16 || (dim > WIDE && !roomy) ? 16 : 32;
     const int64_t fixed = decode_fixed_shared(a, &s), own = STATIC + (s.pipeline ? MORE : 0);
     const int64_t room = g->target->shared_per_block - own - fixed;
-    if (s.pipeline) { /* keys of a tile touch no sum */
-        s.keys = dim > WIDE ? 32 : 64;
-        s.keys /= room / stage_bytes(l, s.keys) <= FEW_STAGES ? 2 : 1;
+    if (s.pipeline) { /* keys of a tile touch no sum; the more, the fewer ends and beginnings */
+        s.keys = dim > WIDE && !packed ? 32 : 64;
+        s.keys /= room / stage_bytes(l, s.keys) < FEW_STAGES ? 2 : 1;
     }
     const int64_t stage = stage_bytes(l, s.keys), fit = room / stage;
     const int most = packed || s.pipeline ? MOST_PACKED : MOST_STAGES;
@@ -82,19 +82,17 @@ static bool positions_given(const Gen *g, const Attention *a) {
 
 void attention_decode(Gen *g, const Attention *a) {
     const DecodeShape s = decode_shape(g, a);
-    /* Worth it for many keys: a window of 1,024 took 4 % longer with them on an H100, 65,536 keys 7 to 22 % less. */
-    const int bringers = g->target->wgmma && attention_lookback(a) < 0 ? BRINGERS : 0;
     const int64_t heads = a->attend->type.dim[1];
     Buf b = {0};
     attention_defines(a, &b);
     buf_printf(&b,
                "#define ATT_ROWS %d\n#define ATT_CHUNK %d\n#define ATT_KEYS %d\n#define ATT_VECTORS %d\n"
-               "#define ATT_STAGES %d\n#define ATT_BLOCKS 1\n#define ATT_EARLY %d\n#define ATT_BRINGERS %d\n",
-               s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a), s.pipeline ? BRINGERS : bringers);
+               "#define ATT_STAGES %d\n#define ATT_BLOCKS 1\n#define ATT_EARLY %d\n",
+               s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a));
     const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
     const int kernel =
         gen_kernel(g, s.pipeline ? "attention_pipeline.cu" : "attention_decode.cu", "ATT_NAME", "attention", b.s,
-                   bodies, 2, ATT_THREADS + 32 * bringers, gen_exclusive(g, s.shared), 1);
+                   bodies, 2, ATT_THREADS + (s.pipeline ? 32 * BRINGERS : 0), gen_exclusive(g, s.shared), 1);
     buf_free(&b);
     const int64_t partials = gen_scratch(g, s.rows * heads * s.splits * (a->layout->v_dim + 2) * 4, g->group);
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};

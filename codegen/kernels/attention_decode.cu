@@ -18,7 +18,6 @@
  *                     several items read the same keys
  *   ATT_STAGES        tiles in shared memory, at least 2; one less is on its way while one is worked on
  *   ATT_BLOCKS        blocks that should fit on a multiprocessor (caps the registers)
- *   ATT_BRINGERS      0: the warps that work on tiles bring them, too. 4, from sm_90a on: that many warps more do
  *   parameters        q, k, v: planes. cache_k, cache_v. out f32 [query rows][ATT_HEADS][ATT_V_DIM]. partials: of
  *                     attention_merge.cu, aligned to 16 bytes. tail: of tail.cu.
  *                     Query row r stands at query_pos[r] and belongs to slots[ATT_QUERY_ROWS ? query_rows[r] : r].
@@ -27,11 +26,14 @@
  *                     ATT_ROWS elements. HEAD_PARAMETERS, TABLE_PARAMETERS.
  *                     Positions are below ATT_CAPACITY unless it is a ring; a ring holds what a row of the call sees
  *                     besides the rows it stores.
- *   launch            block ATT_THREADS = 256, and 32 for each of ATT_BRINGERS. Grid: any number of blocks of one
- * dimension that are resident together, since they wait for each other in the tail: multiprocessors * the blocks that
- * fit on one, at most ATT_BLOCKS. Dynamic shared memory ATT_SHARED, the sum of tiles     ATT_STAGES * the larger of a
- * tile of keys and one of values: ATT_KEYS times 2 * dim + 16, or, packed, (bytes of the codes | 16) + 2 for each
- * scale, rounded up to 128 queries   ATT_VECTORS * (2 * ATT_K_DIM + 16) weights   ATT_VECTORS * (2 * ATT_CHUNK + 16)
+ *   launch            block ATT_THREADS = 256. Grid: any number of blocks of one dimension that are resident together,
+ *                     since they wait for each other in the tail: multiprocessors * the blocks that fit on one, at most
+ *                     ATT_BLOCKS. Dynamic shared memory ATT_SHARED, the sum of
+ *                       tiles     ATT_STAGES * the larger of a tile of keys and one of values: ATT_KEYS times
+ *                                 2 * dim + 16, or, packed, (bytes of the codes | 16) + 2 for each scale, rounded up
+ *                                 to 128
+ *                       queries   ATT_VECTORS * (2 * ATT_K_DIM + 16)
+ *                       weights   ATT_VECTORS * (2 * ATT_CHUNK + 16)
  *                       scratch   32 * max(ATT_K_DIM, ATT_V_DIM)
  *                       tables    HEAD_TABLE_BYTES
  *                     beside less than 4 KB of static memory. The defaults need at most 97 KB in all, which is there
@@ -39,16 +41,15 @@
  *
  * Rows are invariant: splits and chunks are cut by position, a row's logits, weights and sums see its own keys in order
  * of position, and tiles of which it sees nothing leave it as it is: the maximum stays, the weights are 0, what is
- * rescaled is multiplied by 1. Neither ATT_ROWS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS, ATT_BRINGERS nor the grid touch a
- * sum.
+ * rescaled is multiplied by 1. Neither ATT_ROWS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS nor the grid
+ * touch a sum.
  *
  * How: a block works on items blockIdx.x, + gridDim.x, .., or with packed tiles in turns (next_item). A chunk of keys
  * comes as tiles of K, then as tiles of V, through one ring, which runs ahead over items. The 8 warps share the logits
  * of a tile by keys and vectors, keep them in registers, exchange maxima when the chunk is complete and leave the
  * weights in shared memory; then they share the columns of the output. Rows that the call stores do not come from the
  * cache: the block prepares and rounds them into the tile itself, and some warp of the grid stores the same bits.
- * Warps that only bring (ATT_BRINGERS) go from tile to tile by themselves, up to ATT_STAGES ahead, and the others wait
- * for each other twice a chunk instead of at every tile, so that some add values while others have keys. Packed tiles
+ * Packed tiles
  * stay packed until their codes are in registers (attention_forms.cu); queries stand in the order in which those come
  * out.
  */
@@ -80,16 +81,10 @@
 #ifndef ATT_BLOCKS
 #define ATT_BLOCKS 1
 #endif
-#ifndef ATT_BRINGERS
-#define ATT_BRINGERS 0
-#endif
 #define ATT_WARPS   8
 #define ATT_THREADS (32 * ATT_WARPS) /* that work on tiles */
 
 #include "attention_queries.cu"
-#if ATT_BRINGERS
-#include "group_mma.cu"
-#endif
 
 static_assert(ATT_VECTORS % 16 == 0 && ATT_CHUNK % ATT_KEYS == 0 && ATT_KEYS >= 16 && ATT_KEYS <= 64, "tiles");
 static_assert(ATT_STAGES >= 2, "one tile is worked on while another comes");
@@ -382,8 +377,6 @@ DEVICE void weigh_chunk(Shared &sh, const Place &at, const Work &w, Sums &sums) 
             if (at.keys == 0 && at.t == 0)
                 sh.shrink[vector] = shrink;
         }
-    if (ATT_BRINGERS)
-        workers_meet();
 }
 
 DEVICE void shrink_sums(const Shared &sh, const Place &at, const Work &w, Sums &sums) {
@@ -598,43 +591,13 @@ DEVICE void use_tile(Shared &sh, const Place &at, Progress &p, const u8 *tile TA
     }
 }
 
-/* Tile number `tile` of the block is there, with the rows of this call; then use_tile(). */
-DEVICE void wait_tile(Shared &sh, const Tensors &on, const Place &at, const Cursor &cursor, int tile HEAD_PARAMETERS) {
-    const int stage = tile % ATT_STAGES;
-    barrier_wait(&sh.filled[stage], tile / ATT_STAGES & 1);
-    if (!ATT_STORE || tile < ATT_STAGES - 1) /* the first have them */
-        return;
-    const Work &w = cursor.work;
-    const int first = cursor.tile() * ATT_KEYS;
-    const u64 fresh = fresh_keys(sh.plan, w, first);
-    if (fresh) {
-        make_rows(sh, on, {fresh, stage, first, sh.plan.of[w.sequence].slot, w.kv_head, cursor.at_values()},
-                  false HEAD_ARGUMENTS);
-        workers_meet();
-    }
-}
-
-/* The same where all warps bring: one is there, another is asked for. */
+/* Tile number `tile` of the block is there, with the rows of this call, and another is asked for; then use_tile(). */
 DEVICE void next_tile(Shared &sh, const Tensors &on, const Place &at, Ahead &ahead, int tile HEAD_PARAMETERS) {
     copies_wait<ATT_STAGES - 2>();
     block_sync();
     const Asked asked = ask_tile(sh.plan, on, ahead, (tile + ATT_STAGES - 1) % ATT_STAGES);
     if (ATT_STORE)
         make_rows(sh, on, asked, false HEAD_ARGUMENTS);
-}
-
-/* The thread is done with it. */
-DEVICE void leave_tile(Shared &sh, int tile) {
-    barrier_arrive(&sh.left[tile % ATT_STAGES]);
-}
-
-/* By the warps that bring: the block's tiles from number ATT_STAGES - 1 on. */
-DEVICE void bring_tiles(Shared &sh, const Tensors &on, Ahead &ahead) {
-    for (int tile = ATT_STAGES - 1; ahead.item < sh.plan.items; tile++) {
-        const int stage = tile % ATT_STAGES;
-        barrier_wait(&sh.left[stage], (tile / ATT_STAGES & 1) ^ 1);
-        tell_tile(sh, ask_tile(sh.plan, on, ahead, stage));
-    }
 }
 
 /* The block's items, with the first tiles under way. */
@@ -655,16 +618,9 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
         prepare_queries(sh.vectors, sh.plan, on, p.cursor.work, ATT_WARPS, next HEAD_ARGUMENTS);
         p.begins = true;
         p.sums.clear(); /* now, as preparing needs the registers */
-        if (ATT_BRINGERS)
-            workers_meet();
         for (; !p.cursor.done(); tiles++) {
-            if (ATT_BRINGERS)
-                wait_tile(sh, on, at, p.cursor, tiles HEAD_ARGUMENTS);
-            else
-                next_tile(sh, on, at, ahead, tiles HEAD_ARGUMENTS);
+            next_tile(sh, on, at, ahead, tiles HEAD_ARGUMENTS);
             use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
-            if (ATT_BRINGERS)
-                leave_tile(sh, tiles);
         }
         const Work done = p.cursor.work;
         item = next_item(item);
@@ -680,16 +636,13 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
 DEVICE void ask_first(Shared &sh, const Tensors &on, Ahead &ahead) {
 #pragma unroll 1
     for (int stage = 0; stage < ATT_STAGES - 1; stage++) {
-        const bool any = ahead.item < sh.plan.items;
         const Asked asked = ask_tile(sh.plan, on, ahead, stage);
-        if (bringing_thread() == 0)
+        if (threadIdx.x == 0)
             sh.asked[stage] = asked;
-        if (ATT_BRINGERS && any)
-            tell_tile(sh, asked);
     }
 }
 
-KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, ATT_BLOCKS)
+KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     ATT_NAME(const float *q, const float *k, const float *v, u8 *cache_k, u8 *cache_v, float *out, float *partials,
              int *tail, const int *query_rows, const int *query_pos, const int *store_pos, const int *slots,
              const int *lengths, const int *query_count, const int *store_count HEAD_PARAMETERS TABLE_PARAMETERS) {
@@ -697,14 +650,6 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, ATT_BLOCKS)
     const Tensors on = {q, k, v, cache_k, cache_v, out, partials};
     const Place at;
     next_kernel_release();
-    const bool works = lane_from(at.warp, 0) < ATT_WARPS;
-    if (ATT_BRINGERS && threadIdx.x == 0) {
-        for (int i = 0; i < ATT_STAGES; i++) {
-            barrier_init(&sh.filled[i], ATT_BRINGING);
-            barrier_init(&sh.left[i], ATT_THREADS);
-        }
-        barrier_publish();
-    }
     bring_heads(shared_bytes + ATT_TABLES_AT HEAD_ARGUMENTS);
     copies_close();
     if (!ATT_EARLY)
@@ -715,20 +660,9 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, ATT_BLOCKS)
         previous_kernels_wait(); /* this call's rows are among those that tiles are copied from */
     block_sync();
     Ahead ahead(sh.plan);
-    if (!ATT_BRINGERS || !works)
-        ask_first(sh, on, ahead);
-    if (works)
-        copies_wait<ATT_BRINGERS ? 0 : ATT_STAGES - 1>(); /* the tables */
+    ask_first(sh, on, ahead);
+    copies_wait<ATT_STAGES - 1>(); /* the tables */
     block_sync();
-#if ATT_BRINGERS
-    if (!works) {
-        warpgroup_registers_fewer<40>();
-        previous_kernels_wait();
-        bring_tiles(sh, on, ahead);
-        return;
-    }
-    warpgroup_registers_more<232>();
-#endif
     work_on_items(sh, on, at, ahead HEAD_ARGUMENTS TABLE_ARGUMENTS);
     if (sh.plan.merges)
         merge_all(sh.plan, partials, out, tail, shared_bytes TABLE_ARGUMENTS);

@@ -126,17 +126,40 @@ DEVICE float extreme_of(float v) {
 template <class Form> struct Encoder;
 
 template <> struct Encoder<Form_Q8_0> {
+    static DEVICE u32 code_of(float v, float inverse) {
+        return (u32)(int)roundf(v * inverse) & 0xffu;
+    }
+    /* Lane l has unit l % 8 of every fourth span from span l / 8 on. All spans at once: each is a chain of latencies, and
+     * a block waits for its own rows. */
     template <int D> static DEVICE void encode(u8 *codes, u16 *scales, int apart, const float *x) {
-        const int lane = threadIdx.x & 31;
-        /* unit lane / 4, and which of its elements */
-        u8 *to = codes + (lane >> 1 & 1) * 16 + (lane >> 2) * 2 + (lane & 1);
-#pragma unroll 1
-        for (int span = 0; span < D / 32; span++) {
-            const float v = x[32 * span + lane], d = fabsf(extreme_of(v)) / 127.0f;
+        const int lane = threadIdx.x & 31, unit = lane & 7;
+#pragma unroll
+        for (int first = 0; first < D / 32; first += 4) {
+            const int span = first + (lane >> 3);
+            const bool inside = D % 128 == 0 || span < D / 32;
+            float v[4];
+            u32 most = 0;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                v[i] = inside ? x[32 * span + 4 * unit + i] : 0.0f;
+                const u32 size = bits_from_float(v[i]) & 0x7fffffffu;
+                most = size > most ? size : most;
+            }
+#pragma unroll
+            for (int step = 1; step < 8; step *= 2) {
+                const u32 other = lane_swap(most, step);
+                most = other > most ? other : most;
+            }
+            const float d = float_from_bits(most > 0x7f7fffffu ? 0x7fc00000u : most) / 127.0f;
             u16 scale;
             const bool sound = make_scale(d, scale);
-            to[32 * span] = sound ? (u8)(int)roundf(v * (1.0f / d)) : 0;
-            if (lane == 0)
+            const float inverse = 1.0f / d;
+            if (!inside)
+                continue;
+            u8 *to = codes + 32 * span + 2 * unit;
+            *(u16 *)to = sound ? (u16)(code_of(v[0], inverse) | code_of(v[1], inverse) << 8) : 0;
+            *(u16 *)(to + 16) = sound ? (u16)(code_of(v[2], inverse) | code_of(v[3], inverse) << 8) : 0;
+            if (unit == 0)
                 scales[span * apart] = scale;
         }
     }

@@ -30,6 +30,9 @@ template <class Form, int D> DEVICE constexpr int tile_bytes() {
         return ATT_KEYS * row_bytes(D);
 }
 
+#ifndef ATT_BRINGERS
+#define ATT_BRINGERS 0
+#endif
 /* The warps that bring tiles; without warps for it all do. Threads of theirs, and a thread's number among them. */
 #define ATT_BRINGING (ATT_BRINGERS ? 32 * ATT_BRINGERS : ATT_THREADS)
 
@@ -72,8 +75,9 @@ struct Asked {
 /* Of shared memory, what tiles need. */
 struct Ring {
     Plan plan;
-    Asked asked[ATT_STAGES - 1];              /* the first tiles */
-    u64 filled[ATT_STAGES], left[ATT_STAGES]; /* with ATT_BRINGERS: a tile has come; all are done with it */
+    Asked asked[ATT_STAGES - 1]; /* the first tiles */
+    u64 filled[ATT_STAGES];      /* with ATT_BRINGERS: a tile has come */
+    u64 left[ATT_STAGES];        /* with ATT_BRINGERS: all are done with it */
 };
 
 struct Tensors {

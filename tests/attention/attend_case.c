@@ -27,8 +27,8 @@ static int chunk_of(const AttendCase *c) {
 static int keys_of(const AttendCase *c) {
     if (c->pipeline)
         return c->keys ? c->keys : wide(c) > 256 ? 32 : 64;
-    const int keys = wide(c) > 256 ? 16 : wide(c) > 128 ? 32 : 64;
-    return c->keys ? c->keys : keys < chunk_of(c) ? keys : chunk_of(c);
+    const int keys = c->keys ? c->keys : wide(c) > 256 ? 16 : wide(c) > 128 ? 32 : 64;
+    return keys < chunk_of(c) ? keys : chunk_of(c);
 }
 
 static int vectors_of(const AttendCase *c, int rows) {
@@ -72,7 +72,6 @@ bool case_can_pipeline(const AttendCase *c) {
 AttendCase case_pipeline(const AttendCase *c) {
     AttendCase of = *c;
     of.pipeline = 1;
-    of.bringers = PIPELINE_BRINGERS;
     of.blocks = 0;
     of.vectors = c->vectors * c->v_dim > PIPELINE_SUMS ? PIPELINE_SUMS / c->v_dim : c->vectors;
     return of;
@@ -89,7 +88,7 @@ int64_t case_shared(const AttendCase *c, int rows) {
 }
 
 int case_decode_threads(const AttendCase *c) {
-    return 256 + 32 * c->bringers;
+    return 256 + (c->pipeline ? 32 * PIPELINE_BRINGERS : 0);
 }
 
 /* Keys of the split that begins with a position. */
@@ -214,12 +213,10 @@ char *case_decode_defines(const AttendCase *c, int rows, int store, int query_ro
     put_layout(to, c, c->planes, rows);
     fprintf(to, "#define ATT_ROWS %d\n#define ATT_STORE %d\n#define ATT_QUERY_ROWS %d\n", rows, store, query_rows);
     fprintf(to, "#define ATT_EARLY %d\n", c->early);
-    put_tuned(to, "ATT_KEYS", c->keys);
+    put_tuned(to, "ATT_KEYS", keys_of(c));
     put_tuned(to, "ATT_VECTORS", c->vectors);
     put_tuned(to, "ATT_STAGES", c->stages);
     put_tuned(to, "ATT_BLOCKS", c->blocks);
-    if (!c->pipeline)
-        put_tuned(to, "ATT_BRINGERS", c->bringers);
     fclose(to);
     return text;
 }

@@ -25,7 +25,6 @@ typedef struct AttendCase {
     int early;                 /* ATT_EARLY */
     int blocks;                /* ATT_BLOCKS; 0: the default */
     int chunk, queries, tile;  /* prefill: most rows of a call, query rows of a block, keys of a tile; 0: the default */
-    int bringers;              /* decode, ATT_BRINGERS; 0: none */
     int pipeline;              /* decode by attention_pipeline.cu */
     int wgmma;                 /* prefill by attention_wgmma.cu, whose block and tile have one size */
     SparseCase sparse;         /* prefill; block 0: dense */

@@ -258,7 +258,6 @@ static bool check(Lab *l, const char *prefix) {
         const bool asked = !strncmp(cases[i].name, prefix, strlen(prefix));
         at[i][0] = n;
         all[i] = cases[i];
-        all[i].bringers = lab_wgmma(l) ? i % 2 ? BRING_ODD : BRING_EVEN : 0;
         n += asked ? prefill_wishes(&all[i], wishes + n) : 0;
         n += asked ? decode_wishes(&all[i], wishes + n) : 0;
         piped[i] = case_pipeline(&cases[i]);

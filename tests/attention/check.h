@@ -38,8 +38,6 @@ void trial_compare(Trial *t, RowOf row, const float *out);
 bool trial_report(Trial *t, const char *what);
 
 /* Kernels to build for a case, and the check with them built. */
-/* bringers: 0, or for which of a case's kernels warps bring: every other one. */
-enum { BRING_ODD = 1, BRING_EVEN };
 int decode_wishes(const AttendCase *c, Wish *to);
 int decode_kernels(const AttendCase *c); /* how many those are */
 bool decode_check(Lab *l, const AttendCase *c, const Wish *built);

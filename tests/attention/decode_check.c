@@ -21,24 +21,14 @@ static bool asked(const AttendCase *c, int kind) {
     return kind < WANTED || (kind == WANTED ? c->wanted : c->stores);
 }
 
-/* The case as one of its kernels has it. */
-static AttendCase case_of(const AttendCase *c, int kind) {
-    AttendCase of = *c;
-    if (!c->pipeline)
-        of.bringers = c->bringers && kind % 2 == (c->bringers == BRING_ODD) ? 4 : 0;
-    return of;
-}
-
 int decode_wishes(const AttendCase *c, Wish *to) {
     int n = 0;
-    for (int i = 0; i < KERNELS; i++) {
-        const AttendCase of = case_of(c, i);
+    for (int i = 0; i < KERNELS; i++)
         if (asked(c, i))
             to[n++] = (Wish){.file = case_decode_file(c),
                              .kernel = "attention_decode",
                              .shared = case_shared(c, kinds[i].rows),
-                             .defines = case_decode_defines(&of, kinds[i].rows, kinds[i].store, kinds[i].query_rows)};
-    }
+                             .defines = case_decode_defines(c, kinds[i].rows, kinds[i].store, kinds[i].query_rows)};
     return n;
 }
 
@@ -113,8 +103,7 @@ static void call(Decode *d, int kind, int n, const RowOf *rows) {
     Lab *l = t->lab;
     const AttendCase *c = t->of;
     const Wish *w = d->built[kind];
-    const AttendCase of = case_of(c, kind);
-    const int most = kinds[kind].rows, threads = case_decode_threads(&of);
+    const int most = kinds[kind].rows, threads = case_decode_threads(c);
     int query_rows[ROWS], query_pos[ROWS], store_pos[ROWS], slots[ROWS], n_queries = 0;
     RowOf queries[ROWS];
     for (int r = 0; r < n; r++) {

@@ -52,7 +52,6 @@ static AttendCase random_case(DType k, DType v, char *name) {
 
 static bool check_pair(Lab *l, const AttendCase *drawn) {
     AttendCase of = *drawn, *c = &of;
-    of.bringers = lab_wgmma(l) ? BRING_ODD : 0;
     Wish wishes[MOST_WISHES] = {0};
     int n = prefill_wishes(c, wishes);
     n += decode_wishes(c, wishes + n);
