@@ -58,7 +58,7 @@ bool matmul_shape_fit(MatmulShape *s, int64_t shared) {
 
 /* ==== Ways to cut ==== */
 
-/* Those between which the measurements of docs/performance.md lie closest. */
+/* Those between which the measurements of docs/performance/decode.md lie closest. */
 static const struct {
     int64_t under_way;
     bool other_room, other_groups;

@@ -8,7 +8,7 @@ enum { STRIP = 16 }; /* outputs of a strip (kernels/matmul_strips.cu) */
 
 /* A matmul by mma.sync whose rounds are full runs at 315 TFLOP/s on 132 multiprocessors. With 10 us a group, and with
  * attention on top, this gives what was measured of 31B and 26B-A4B; wgmma is taken to be twice as fast, as predicted
- * (docs/performance.md). */
+ * (docs/performance/models.md). */
 PrefillRates prefill_rates_default(void) {
     return (PrefillRates){.multiprocessors = 132, .mma = 2.4e12, .wgmma = 4.8e12, .bytes = 3.1e12, .group = 10e-6};
 }

@@ -39,7 +39,7 @@ static bool fits(int64_t k, const DType *types, int n, MatmulSplit s) {
 
 /* How much worse than the best imaginable a split is, as a part of the time: columns of a slice that nothing stands in,
  * short work between two barriers, planes to add, too few or too many warps: with the auxiliary one 12 leave each 168
- * registers. Constants by judgement and a few measurements (docs/performance.md). */
+ * registers. Constants by judgement and a few measurements (docs/performance/decode.md). */
 static double badness(int64_t k, MatmulSplit s) {
     int64_t slices = ceil_div(k, (int64_t)s.warps * s.columns);
     double padded = (double)(slices * s.warps * s.columns);

@@ -27,7 +27,7 @@ SparseRates sparse_rates_default(void) {
 
 /* Shares kept at an alpha of 0.12 by prompts of so many keys: placeholders but for the first, until each layer of a
  * model is measured. Of Gemma 3 270M at 8,192 keys, 0.05 kept 1.4 times as much, 0.3 0.6 times: alpha to the power of
- * -0.4 (docs/performance.md). */
+ * -0.4 (docs/performance/attention.md). */
 static const struct { double keys, kept; } seen[] = {{8192, 0.5}, {32768, 0.25}, {131072, 0.12}};
 
 /* On lines through the logarithms of both. */

@@ -86,37 +86,34 @@ static bool as_integer(Recipe *r, const char *key, const MetaValue *v, double ti
     return true;
 }
 
-void recipe_number(Description *d, Cursor *c) {
+/* NAME KEY [times NUMBER] [else EXPRESSION] for an integer; NAME KEY [else NUMBER] for another number. */
+static void read_scalar(Description *d, Cursor *c, bool is_integer) {
     Recipe *r = (Recipe *)d;
     const char *key = NULL;
-    Name n = {.name = desc_name(c), .kind = NAME_NUMBER};
+    Name n = {.name = desc_name(c), .kind = is_integer ? NAME_NUMBER : NAME_REAL};
     const MetaValue *v = recipe_config(r, desc_word(c), &key);
-    double times = desc_accept(c, "times") ? desc_number(c) : 1;
-    bool has_else = desc_accept(c, "else");
-    if (has_else)
+    const double times = is_integer && desc_accept(c, "times") ? desc_number(c) : 1;
+    const bool has_else = desc_accept(c, "else");
+    if (has_else && is_integer)
         n.value = desc_expr(c);
+    else if (has_else)
+        n.real = desc_number(c);
     end_of_line(c);
-    if (v)
+    if (v && is_integer)
         as_integer(r, key, v, times, &n.value);
+    else if (v)
+        as_real(r, key, v, &n.real);
     else if (!has_else)
         config_error(r, key, "is missing");
     add_name(r, n);
 }
 
+void recipe_number(Description *d, Cursor *c) {
+    read_scalar(d, c, true);
+}
+
 void recipe_real(Description *d, Cursor *c) {
-    Recipe *r = (Recipe *)d;
-    const char *key = NULL;
-    Name n = {.name = desc_name(c), .kind = NAME_REAL};
-    const MetaValue *v = recipe_config(r, desc_word(c), &key);
-    bool has_else = desc_accept(c, "else");
-    if (has_else)
-        n.real = desc_number(c);
-    end_of_line(c);
-    if (v)
-        as_real(r, key, v, &n.real);
-    else if (!has_else)
-        config_error(r, key, "is missing");
-    add_name(r, n);
+    read_scalar(d, c, false);
 }
 
 void recipe_given(Description *d, Cursor *c) {

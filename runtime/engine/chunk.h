@@ -13,7 +13,7 @@
 #include "passes/passes.h"
 
 /* What is used where no device is known, and on the processor: Gemma 3 270M reads prompts there 4 % slower in calls of
- * 1,024, 17 % in calls of 2,048 (docs/performance.md). */
+ * 1,024, 17 % in calls of 2,048 (docs/performance/models.md). */
 enum { CHUNK_USUAL = 512 };
 
 /* The device: what it has free, and of how much. */

@@ -1,6 +1,6 @@
 /* prefill_cost_test.c - what the model of prefill's time says of released sizes: prefill_cost_test WEIGHTS.. prints a
- * table of milliseconds (docs/performance.md) and compares with what was measured of such files by the mma.sync kernels
- * on an H100. Longer calls are never dearer. Headers are enough for weights.
+ * table of milliseconds (docs/performance/models.md) and compares with what was measured of such files by the mma.sync
+ * kernels on an H100. Longer calls are never dearer. Headers are enough for weights.
  */
 #include "codegen/prefill_cost.h"
 #include "frontend/frontend.h"
@@ -13,8 +13,8 @@
 
 static const int64_t sizes[] = {512, 1024, 2048, 4096};
 
-/* ms of a call of 512 rows at the beginning, attention included: docs/performance.md. sm_100a has the kernels, and the
- * shared memory, that an H100 was measured with. */
+/* ms of a call of 512 rows at the beginning, attention included: docs/performance/models.md. sm_100a has the kernels,
+ * and the shared memory, that an H100 was measured with. */
 static const struct {
     const char *model;
     double ms;

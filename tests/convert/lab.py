@@ -17,6 +17,8 @@ import time
 
 import checkpoint as hf
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # unfinished.py
+
 LAP, FIXTURES, SCRATCH = os.path.abspath(sys.argv[1]), pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
 SEED = random.randrange(1 << 31)
 RNG = hf.rng_of(SEED)

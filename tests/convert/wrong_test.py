@@ -5,14 +5,13 @@ Wrong tokenizers, tensors, configurations and files get a message that names the
 to write leave what was there.
 """
 import json
-import resource
 import shutil
-import signal
 import subprocess
-import time
 
 import checkpoint as hf
 from lab import FIXTURES, LAP, P, RNG, SCRATCH, checkpoint_of, convert, lap, run, with_tokenizer
+
+import unfinished
 
 
 def test_tokenizer_errors():
@@ -175,26 +174,15 @@ def large_checkpoint():
 
 def test_interrupt_leaves_nothing():
     source, folder = large_checkpoint(), SCRATCH / "interrupted"
-    folder.mkdir()
-    p = subprocess.Popen([LAP, "convert", source, "--quant", "q6_k", "-t", "1", "-o", folder / "f.gguf"],
-                         stderr=subprocess.PIPE, text=True)
-    while p.poll() is None and not list(folder.iterdir()):
-        time.sleep(0.001)
-    p.send_signal(signal.SIGINT)
-    _, err = p.communicate(timeout=60)
-    assert p.returncode == 130 and "nothing is written" in err, (p.returncode, err)
-    assert not list(folder.iterdir())
+    unfinished.interrupt([LAP, "convert", source, "--quant", "q6_k", "-t", "1", "-o", folder / "f.gguf"], folder)
 
 
 def test_failed_write_leaves_what_was_there():
     folder = SCRATCH / "limited"
     folder.mkdir()
     (folder / "f.gguf").write_text("old")
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-    r = lap("convert", large_checkpoint(), "-o", folder / "f.gguf", code=3, preexec_fn=limit, restore_signals=False)
-    assert "cannot write" in r.stderr and "File too large" in r.stderr, r.stderr
+    r = lap("convert", large_checkpoint(), "-o", folder / "f.gguf", code=3, **unfinished.no_file_above(1 << 20))
+    unfinished.check_said(r.stderr)
     assert [p.name for p in folder.iterdir()] == ["f.gguf"] and (folder / "f.gguf").read_text() == "old"
     r = lap("convert", large_checkpoint(), "-o", folder, code=3)
     assert "no ordinary file" in r.stderr

@@ -3,14 +3,15 @@
  *
  *   preprocess   with tests/kernels/emulator.h in front, which defines LAP_PRELUDE: the text of prelude.cu in the
  *                program is then empty. KERNEL leaves a mark before each kernel, __launch_bounds__ one around its
- * numbers. find         the names of the kernels behind the marks, macros expanded; the marks go compile      with a
- * table of the kernels at the end (emulated::Module)
+ * numbers find         the names of the kernels behind the marks, macros expanded; the marks go compile      with a
+ * table of the kernels at the end (emulated::Module), or take what is kept of the same text with other names: plans
+ * number their kernels, and every other taps or models give the same ones other numbers
  *
  * Places of #line survive; messages are written as NVRTC does: FILE(LINE): error: TEXT. Of the options the
  * definitions are passed on. Programs of several threads compile beside each other.
  *
- * EMULATED_COMPILER, EMULATED_SOURCES, EMULATED_FOLDERS: the compiler, the root of the repository, and where files are
- * that are between two steps, as at build time.
+ * EMULATED_COMPILER, EMULATED_SOURCES, EMULATED_FOLDERS, EMULATED_KEPT: the compiler, the root of the repository, where
+ * files are that are between two steps, and where objects are kept, as at build time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <vector>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #define NVRTC extern "C" __attribute__((visibility("default")))
 
@@ -206,13 +209,25 @@ static std::vector<Found> find_kernels(std::string &s) {
     return all;
 }
 
+enum { NAME_BYTES = 64 }; /* of a kernel's name in an object, with zeros behind it */
+
+static std::string name_mark(size_t kernel) {
+    return "@the name of kernel " + std::to_string(kernel) + "@";
+}
+
 static std::string table_of(const std::vector<Found> &kernels, bool dynamic_shared) {
-    std::string s = "\n# 1 \"the table of kernels\"\nstatic const emulated::Kernel emulated_kernels[] = {\n";
-    for (const Found &k : kernels) {
+    std::string s = "\n# 1 \"the table of kernels\"\n";
+    for (size_t i = 0; i < kernels.size(); i++)
+        s += "static const char emulated_name_" + std::to_string(i) + "[" +
+             std::to_string(name_mark(i).size() + NAME_BYTES) + "] = \"" + name_mark(i) + kernels[i].name + "\";\n";
+    s += "static const emulated::Kernel emulated_kernels[] = {\n";
+    for (size_t i = 0; i < kernels.size(); i++) {
+        const Found &k = kernels[i];
         const std::string arguments = "decltype(emulated_arguments(" + k.name + "))";
         const std::string bounds = "EmulatedBounds(" + k.bounds + ")";
-        s += "{\"" + k.name + "\", [](void **p) { " + arguments + "::run(" + k.name + ", p); }, " + arguments +
-             "::count, " + arguments + "::bytes, " + bounds + ".threads, " + bounds + ".blocks},\n";
+        s += "{emulated_name_" + std::to_string(i) + " + " + std::to_string(name_mark(i).size()) + ", [](void **p) { " +
+             arguments + "::run(" + k.name + ", p); }, " + arguments + "::count, " + arguments + "::bytes, " + bounds +
+             ".threads, " + bounds + ".blocks},\n";
     }
     s += "{}};\nstatic __thread char emulated_anchor_byte;\n"
          "static void *emulated_anchor() { return &emulated_anchor_byte; }\n";
@@ -224,6 +239,62 @@ static std::string table_of(const std::vector<Found> &kernels, bool dynamic_shar
          std::to_string(kernels.size()) + ", emulated_kernels, " + (dynamic_shared ? "emulated_dynamic" : "nullptr") +
          ", emulated_anchor};\n";
     return s;
+}
+
+/* ==== Objects that are kept ==== */
+
+/* Every whole word `from`. */
+static std::string with_word(const std::string &s, const std::string &from, const std::string &to) {
+    std::string out;
+    size_t done = 0;
+    for (size_t at = 0; (at = s.find(from, at)) != std::string::npos; at += from.size())
+        if ((at == 0 || !is_word(s[at - 1])) && (at + from.size() == s.size() || !is_word(s[at + from.size()]))) {
+            out.append(s, done, at - done).append(to);
+            done = at + from.size();
+        }
+    return out.append(s, done, std::string::npos);
+}
+
+/* The file of what is made of a text, whatever its kernels' names and the folder are; "": it is not kept. */
+static std::string kept_path(std::string text, std::vector<Found> kernels, const std::string &rest,
+                             const std::string &folder) {
+    for (size_t i = 0; i < kernels.size(); i++) {
+        if (kernels[i].name.size() >= NAME_BYTES)
+            return "";
+        const std::string name = "@" + std::to_string(i);
+        text = with_word(text, kernels[i].name, name);
+        kernels[i].name = name;
+    }
+    for (size_t at; (at = text.find(folder)) != std::string::npos;)
+        text.erase(at, folder.size());
+    text += table_of(kernels, true) + rest;
+    const XXH128_hash_t h = XXH3_128bits(text.data(), text.size());
+    char digits[40];
+    snprintf(digits, sizeof digits, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
+    return std::string(EMULATED_KEPT "/") + digits;
+}
+
+/* With the names of these kernels; "": there is none. */
+static std::string read_kept(const std::string &path, const std::vector<Found> &kernels) {
+    std::string object = path.empty() ? "" : read_file(path);
+    for (size_t i = 0; i < kernels.size() && !object.empty(); i++) {
+        const size_t at = object.find(name_mark(i));
+        if (at == std::string::npos)
+            return "";
+        std::string name = kernels[i].name;
+        name.resize(NAME_BYTES, '\0');
+        object.replace(at + name_mark(i).size(), NAME_BYTES, name);
+    }
+    return object;
+}
+
+/* Whole or not at all; best effort. */
+static void keep(const std::string &path, const std::string &object, const Folder &folder) {
+    std::error_code none;
+    std::filesystem::create_directories(EMULATED_KEPT, none);
+    write_file(folder + "/kept", object);
+    if (!path.empty())
+        std::filesystem::rename(folder + "/kept", path, none);
 }
 
 /* ==== Messages ==== */
@@ -252,6 +323,20 @@ static std::string all_as_nvrtc(const std::string &log) {
 /* ==== Compiling ==== */
 
 static Result compile(Program &p, const Folder &folder, const std::vector<std::string> &definitions) {
+    static const std::vector<std::string> how = {"-std=c++17",
+                                                 "-O1",
+                                                 "-fPIC",
+                                                 "-shared",
+                                                 "-fvisibility=hidden",
+                                                 "-fno-gnu-unique",
+                                                 "-fno-exceptions",
+                                                 "-fno-rtti",
+                                                 "-fno-strict-aliasing",
+                                                 "-ffp-contract=off",
+                                                 "-fno-math-errno",
+                                                 "-Wno-unknown-pragmas",
+                                                 "-Wno-narrowing",
+                                                 "-fno-diagnostics-show-caret"};
     write_file(folder + "/in.cu", "#line 1 \"" + p.name + "\"\n" + p.source);
     std::vector<std::string> preprocess = {"-E",
                                            "-std=c++17",
@@ -267,17 +352,23 @@ static Result compile(Program &p, const Folder &folder, const std::vector<std::s
     Result r = compiler(p, folder, preprocess);
     if (r != SUCCESS)
         return r;
-    std::string text = read_file(folder + "/in.ii");
+    std::string text = read_file(folder + "/in.ii"), options;
     const std::vector<Found> kernels = find_kernels(text);
+    for (const std::string &o : how)
+        options += o + " ";
+    const std::string kept = kept_path(text, kernels, options, folder.path);
+    p.cubin = read_kept(kept, kernels);
+    if (!p.cubin.empty())
+        return SUCCESS;
     const bool dynamic_shared = text.find("shared_bytes") != std::string::npos;
     write_file(folder + "/out.ii", text + table_of(kernels, dynamic_shared));
-    r = compiler(p, folder,
-                 {"-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-exceptions",
-                  "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-math-errno", "-Wno-unknown-pragmas",
-                  "-Wno-narrowing", "-fno-diagnostics-show-caret", "-x", "c++-cpp-output", folder + "/out.ii", "-o",
-                  folder + "/out.so"});
-    if (r == SUCCESS)
+    std::vector<std::string> arguments = how;
+    arguments.insert(arguments.end(), {"-x", "c++-cpp-output", folder + "/out.ii", "-o", folder + "/out.so"});
+    r = compiler(p, folder, arguments);
+    if (r == SUCCESS) {
         p.cubin = read_file(folder + "/out.so");
+        keep(kept, p.cubin, folder);
+    }
     return r;
 }
 

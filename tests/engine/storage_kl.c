@@ -15,10 +15,10 @@
  * rows are not whole blocks, as those of 384 in superblocks of 256, stays as it is. A window is read in calls of many
  * rows, all wanted, so by the prefill kernels, and then in calls of 16, 8 and 1, by the decode kernels. K/V: f32 in the
  * evaluator, f16 on the GPU. The limits are two to three times what was found of the fixture `dense`, a model of random
- * weights, on the emulated GPU (docs/performance.md). Both sides have the same weights, but for types that a GPU rounds
- * to f16, and it has activations in f16. Where two experts are nearly as good the other one may be chosen, which is
- * seen in that row and, through its keys and values, in those behind it: of a model with experts it is the median that
- * counts. Exit code 0, 1 when a limit is passed, 77 without a GPU.
+ * weights, on the emulated GPU (docs/performance/correctness.md). Both sides have the same weights, but for types that
+ * a GPU rounds to f16, and it has activations in f16. Where two experts are nearly as good the other one may be chosen,
+ * which is seen in that row and, through its keys and values, in those behind it: of a model with experts it is the
+ * median that counts. Exit code 0, 1 when a limit is passed, 77 without a GPU.
  */
 #include "runtime/gguf/image.h"
 #include "tests/engine/arguments.h"

@@ -60,25 +60,33 @@ static void write_file(const char *path, const char *text) {
     fclose(f);
 }
 
-static Tuned read_file(const char *path, char **messages) {
+/* Messages with this part, or none where it is "". */
+static void said(Diag *diag, const char *part) {
+    char *text = diag_text(diag);
+    assert_int_equal(diag_errors(diag), 0);
+    if (*part)
+        assert_non_null(strstr(text, part));
+    else
+        assert_string_equal(text, "");
+    free(text);
+    diag_free(diag);
+}
+
+static Tuned read_file(const char *path, const char *part) {
     Tuned t = {.arena = arena_new()};
     Diag *diag = diag_new();
     tuned_file_read(&t, path, diag);
-    assert_int_equal(diag_errors(diag), 0);
-    *messages = diag_text(diag);
-    diag_free(diag);
+    said(diag, part);
     return t;
 }
 
-static void add(const char *path, const char *shape, int stages, char **messages) {
+static void add(const char *path, const char *shape, int stages, const char *part) {
     Tuned t = {.arena = arena_new()};
     Diag *diag = diag_new();
     const TunedEntry e = {"sm_90a", "GPU", KERNELS, shape, true, {1, stages, 2, 4}, 2, 1};
     tuned_put(&t, &e);
     tuned_file_add(&t, path, diag);
-    assert_int_equal(diag_errors(diag), 0);
-    *messages = diag_text(diag);
-    diag_free(diag);
+    said(diag, part);
     arena_free(t.arena);
 }
 
@@ -87,50 +95,37 @@ static int stages_of(const Tuned *t, const char *shape) {
     return e ? e->cut.stages : 0;
 }
 
+/* What a file without messages holds, 0: not there. */
+static void file_holds(const char *path, int n, int one, int two) {
+    Tuned t = read_file(path, "");
+    assert_int_equal(t.entries.n, n);
+    assert_int_equal(stages_of(&t, "one"), one);
+    assert_int_equal(stages_of(&t, "two"), two);
+    arena_free(t.arena);
+}
+
 static void file_keeps_what_is_added(void **state) {
     (void)state;
     const char *path = SCRATCH "/tuned-here.txt";
-    char *said;
     unlink(path);
-    Tuned t = read_file(path, &said);
-    assert_string_equal(said, "");
-    assert_int_equal(t.entries.n, 0);
-    free(said);
-    arena_free(t.arena);
+    file_holds(path, 0, 0, 0);
     static const char *const shapes[] = {"one", "two", "one"};
-    for (int i = 0; i < 3; i++) {
-        add(path, shapes[i], 5 + i, &said);
-        assert_string_equal(said, "");
-        free(said);
-    }
-    t = read_file(path, &said);
-    assert_int_equal(t.entries.n, 2);
-    assert_int_equal(stages_of(&t, "one"), 7);
-    assert_int_equal(stages_of(&t, "two"), 6);
-    free(said);
-    arena_free(t.arena);
+    for (int i = 0; i < 3; i++)
+        add(path, shapes[i], 5 + i, "");
+    file_holds(path, 2, 7, 6);
     unlink(path);
 }
 
 static void damage_is_said_and_mended(void **state) {
     (void)state;
     const char *path = SCRATCH "/tuned-damaged.txt";
-    char *said;
     write_file(path, "tuned 1\nnonsense\nchoice sm_90a \"GPU\" " KERNELS
                      " \"two\" tuned groups 1 stages 9 flight 2 partials 4 ns 2 1\nchoice sm_90a \"GPU\n");
-    Tuned t = read_file(path, &said);
-    assert_non_null(strstr(said, "tuned-damaged.txt: 2 lines, the first of them 2, are no choices of tuning"));
+    Tuned t = read_file(path, "tuned-damaged.txt: 2 lines, the first of them 2, are no choices of tuning");
     assert_int_equal(stages_of(&t, "two"), 9);
-    free(said);
     arena_free(t.arena);
-    add(path, "one", 5, &said);
-    free(said);
-    t = read_file(path, &said);
-    assert_string_equal(said, "");
-    assert_int_equal(stages_of(&t, "two"), 9);
-    assert_int_equal(stages_of(&t, "one"), 5);
-    free(said);
-    arena_free(t.arena);
+    add(path, "one", 5, "");
+    file_holds(path, 2, 5, 9);
     unlink(path);
 }
 
@@ -138,19 +133,12 @@ static void damage_is_said_and_mended(void **state) {
 static void what_cannot_be_kept_is_a_warning(void **state) {
     (void)state;
     const char *path = SCRATCH "/tuned-folder.txt";
-    char *said;
     mkdir(path, 0777);
-    Tuned t = read_file(path, &said);
-    assert_non_null(strstr(said, "warning: choices of tuning cannot be read"));
-    free(said);
+    Tuned t = read_file(path, "warning: choices of tuning cannot be read");
     arena_free(t.arena);
-    add(path, "one", 5, &said);
-    assert_non_null(strstr(said, "warning: choices of tuning cannot be kept in"));
-    free(said);
+    add(path, "one", 5, "warning: choices of tuning cannot be kept in");
     assert_int_equal(rmdir(path), 0);
-    add(SCRATCH "/no/such/tuned.txt", "one", 5, &said);
-    assert_non_null(strstr(said, "cannot be kept in " SCRATCH "/no/such/tuned.txt: No such file"));
-    free(said);
+    add(SCRATCH "/no/such/tuned.txt", "one", 5, "cannot be kept in " SCRATCH "/no/such/tuned.txt: No such file");
 }
 
 int main(void) {

@@ -5,7 +5,7 @@
  * Q, K and V are rows of f32 as `lap run --dump` writes taps of them, [n, HEADS or KV_HEADS, DIM], from position 0. A
  * line for each alpha, the other parameters at their defaults: the share of blocks kept; recall, the share of the dense
  * softmax in them, its mean and first percentile over rows and heads, and how many have less than half; the relative
- * error of the output. All rows choose, every ROWS-th is attended. docs/performance.md has the results.
+ * error of the output. All rows choose, every ROWS-th is attended. docs/performance/attention.md has the results.
  */
 #include "tests/eval/sparse_oracle.h"
 

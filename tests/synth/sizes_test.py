@@ -10,16 +10,15 @@ import math
 import os
 import pathlib
 import random
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
 LAP, REPO, SCRATCH = os.path.abspath(sys.argv[1]), pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
-sys.path.insert(0, str(REPO / "tests" / "models"))
+sys.path[:0] = [str(REPO / "tests" / "models"), str(REPO / "tests")]
 import make_headers  # noqa: E402
+import unfinished  # noqa: E402
 
 SEED = random.randrange(1 << 31)
 # Keys that only a file with contents has.
@@ -116,26 +115,15 @@ def test_written_files_run():
 
 def test_interrupt_leaves_nothing():
     folder = SCRATCH / "interrupted"
-    folder.mkdir()
-    p = subprocess.Popen([LAP, "synth", "--like", "gemma4-12b", "--layers", "12", "-t", "1", "-o", folder / "f.gguf"],
-                         stderr=subprocess.PIPE, text=True)
-    while p.poll() is None and not list(folder.iterdir()):
-        time.sleep(0.001)
-    p.send_signal(signal.SIGINT)
-    _, err = p.communicate(timeout=60)
-    assert p.returncode == 130 and "nothing is written" in err, (p.returncode, err)
-    assert not list(folder.iterdir())
+    unfinished.interrupt([LAP, "synth", "--like", "gemma4-12b", "--layers", "12", "-t", "1", "-o", folder / "f.gguf"], folder)
 
 
 def test_failed_write_leaves_nothing():
     folder = SCRATCH / "limited"
     folder.mkdir()
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10 << 20, 10 << 20))
-    r = lap("synth", "--like", "gemma4-e2b", "--layers", "1", "-o", folder / "f.gguf", code=3, preexec_fn=limit,
-            restore_signals=False)
-    assert "cannot write" in r.stderr and "File too large" in r.stderr, r.stderr
+    r = lap("synth", "--like", "gemma4-e2b", "--layers", "1", "-o", folder / "f.gguf", code=3,
+            **unfinished.no_file_above(10 << 20))
+    unfinished.check_said(r.stderr)
     assert not list(folder.iterdir())
 
 
