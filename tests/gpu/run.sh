@@ -54,6 +54,7 @@ programs() {
     check device "$build/tests/device/test_device_gpu"
     check matmul "$build/tests/kernels/matmul_gpu" check
     check prefill "$build/tests/kernels/prefill_gpu" check
+    check router "$build/tests/kernels/router_gpu" check
     check attention "$build/tests/attention/attention_gpu" check
     check attention-types "$build/tests/attention/attention_gpu" pairs
     check sparse "$build/tests/attention/sparse_gpu" check
@@ -63,7 +64,7 @@ programs() {
 # Logits whole, in calls of 1, 2, 3, 5, 8, 16 (the same bytes) and 20 rows, greedy tokens, rings.
 models() {
     local kind
-    for kind in dense moe ple odd packed tiny experts variants; do
+    for kind in dense moe ple odd packed tiny experts variants sparse sparse_packed; do
         check "model-$kind" python3 "$repo/tests/codegen/gpu_models_test.py" "$build/lap" "$feed" "$cache" "$fixtures" \
             "$kind"
     done
