@@ -1,7 +1,8 @@
 /* compile_models.c - the kernels of every model compile for every architecture, and the hot ones spill no registers. No
  * GPU needed.
  *
- * compile_models [--all | --timed | --model NAME] FOLDER [ARCH..]; exit 77 without NVRTC. FOLDER holds GGUF files of
+ * compile_models [--all | --timed | --model NAME | --recorded FILE | --record FILE] FOLDER [ARCH..]; exit 77 without
+ * NVRTC. FOLDER holds GGUF files of
  * which only metadata is read (tests/models/make_headers.py): each is compiled with the built-in text of its
  * architecture, as `lap run` does by default, and with --sparse on. Kernels that several models have in common are
  * compiled once.
@@ -12,6 +13,10 @@
  * (`kind_macros`), the first that a plan for it has. For one of them also all kernels of one model that is drawn; with
  * --model of that one for each. With --all every kernel for every one; with --timed, for every one, the timed twins of
  * all kernels of all phases (codegen/plan_time.c), which may spill.
+ *
+ * With --recorded every kernel for every architecture, too, but of a template whose kernels FILE says have been
+ * compiled as they are (record.h) one alone, drawn anew each time. With --record those are left out, and FILE is
+ * brought up to date after each architecture, by what compiles.
  */
 #include "codegen/plan.h"
 #include "frontend/frontend.h"
@@ -20,6 +25,7 @@
 #include "runtime/engine/modeltext.h"
 #include "runtime/weights/weights.h"
 #include "tests/kernels/program.h"
+#include "tests/kernels/record.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -168,7 +174,8 @@ static bool add_models(Models *all, const char *folder) {
 
 typedef struct Job {
     PlanKernel kernel;
-    const char *model, *label;
+    const char *model, *label, *key; /* key: of its text */
+    bool good;
 } Job;
 
 typedef struct Jobs {
@@ -185,6 +192,8 @@ typedef struct Matrix {
     const Nvrtc *nvrtc;
     Models models;
     bool all; /* also every one of slow_files */
+    Record *record;
+    bool records; /* what compiles */
 } Matrix;
 
 /* The text behind the line that defines the kernel's name: equal for kernels that differ in it only. */
@@ -235,7 +244,7 @@ static void collect(Matrix *m, Jobs *jobs, const Plan *plan, int first, const ch
         const bool new_kind = is_new(jobs->kinds, kind_of(jobs->arena, k));
         if (!new_kind && (!whole || (!m->all && is_among(k->file, slow_files, COUNTOF(slow_files)))))
             continue;
-        Job job = {*k, model, arena_printf(jobs->arena, "%s %s", model, k->name)};
+        Job job = {*k, model, arena_printf(jobs->arena, "%s %s", model, k->name), text, false};
         vec_push(jobs->arena, &jobs->v, job);
     }
 }
@@ -323,7 +332,7 @@ static bool inspect(const char *arch, const Job *job, const Compiled *out, bool 
     return shared_fits(arch, job, out) && good && !(hot && ptxas_serializes(out->log));
 }
 
-static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs) {
+static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, Jobs *jobs) {
     int n_options;
     const char *const *options = reporting_options(&n_options);
     Program *programs = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *programs);
@@ -337,13 +346,100 @@ static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, const Jobs *jobs)
     compile_programs(nvrtc, arch, programs, jobs->v.n, &(CompileOptions){0}, out, NULL);
     for (int i = 0; i < jobs->v.n; i++) {
         busy += out[i].seconds;
-        ok &= inspect(arch, &jobs->v.v[i], &out[i], jobs->timed);
+        jobs->v.v[i].good = inspect(arch, &jobs->v.v[i], &out[i], jobs->timed);
+        ok &= jobs->v.v[i].good;
         compiled_free(&out[i]);
     }
     printf("%s: %d of %d kernels compiled in %.0f s (%.0f s of NVRTC)\n", arch, jobs->v.n, jobs->distinct,
            clock_seconds() - start, busy);
     fflush(stdout);
     return ok;
+}
+
+/* ==== What has been compiled before ==== */
+
+/* A template's kernels for an architecture. */
+typedef struct Template {
+    const char *file, *hash;
+    int n, first; /* first: of its jobs, which are neighbours */
+    bool known;
+} Template;
+
+static int by_template(const void *x, const void *y) {
+    const Job *a = x, *b = y;
+    const int file = strcmp(a->kernel.file, b->kernel.file);
+    return file ? file : strcmp(a->key, b->key);
+}
+
+/* Of the texts' keys, NVRTC's version and the rows of allowed_spills, with which they were judged. */
+static const char *template_hash(const Matrix *m, Arena *a, const Job *jobs, int n) {
+    const char *file = jobs[0].kernel.file;
+    const NvrtcInfo *nvrtc = nvrtc_info(m->nvrtc);
+    Buf all = {0};
+    buf_printf(&all, "%d.%d %d", nvrtc->major, nvrtc->minor, is_among(file, hot_files, COUNTOF(hot_files)));
+    for (size_t i = 0; i < COUNTOF(allowed_spills); i++)
+        if (strcmp(allowed_spills[i].file, file) == 0)
+            buf_printf(&all, " %s %s %d", allowed_spills[i].arch, allowed_spills[i].define, allowed_spills[i].most);
+    for (int i = 0; i < n; i++)
+        buf_printf(&all, " %s", jobs[i].key);
+    const char *hash = arena_printf(a, "%016llx%016llx", (unsigned long long)hash_bytes(all.s, all.n, 1),
+                                    (unsigned long long)hash_bytes(all.s, all.n, 2));
+    buf_free(&all);
+    return hash;
+}
+
+/* Of an architecture's kernels, which it sorts. How many. */
+static int find_templates(Matrix *m, const char *arch, Jobs *jobs, Template *templates) {
+    int n = 0;
+    qsort(jobs->v.v, (size_t)jobs->v.n, sizeof *jobs->v.v, by_template);
+    for (int i = 0, next; i < jobs->v.n; i = next) {
+        const char *file = jobs->v.v[i].kernel.file;
+        for (next = i; next < jobs->v.n && strcmp(jobs->v.v[next].kernel.file, file) == 0;)
+            next++;
+        Template g = {.file = file,
+                      .n = next - i,
+                      .first = i,
+                      .hash = template_hash(m, m->models.arena, &jobs->v.v[i], next - i)};
+        g.known = record_has(m->record, arch, file, g.n, g.hash);
+        templates[n++] = g;
+    }
+    return n;
+}
+
+/* Lines of templates all of whose kernels are good; those of others go. */
+static bool record_templates(Matrix *m, const char *arch, const Jobs *jobs, const Template *templates, int n) {
+    const char **files = arena_array(jobs->arena, (size_t)n + 1, sizeof *files);
+    int kept = 0, next = 0; /* next: of the jobs that were compiled */
+    for (int i = 0; i < n; i++) {
+        bool good = true;
+        for (int j = 0; !templates[i].known && j < templates[i].n; j++)
+            good &= jobs->v.v[next++].good;
+        if (good)
+            files[kept++] = templates[i].file;
+        if (good && !templates[i].known)
+            record_set(m->record, arch, templates[i].file, templates[i].n, templates[i].hash);
+    }
+    record_keep(m->record, arch, files, kept);
+    return record_write(m->record);
+}
+
+/* All kernels of templates that are not recorded as they are, and, unless it records, one of each other. */
+static bool compile_unrecorded(Matrix *m, const char *arch, Jobs *jobs) {
+    Template *templates = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *templates);
+    const int n = find_templates(m, arch, jobs, templates);
+    Jobs chosen = {.arena = jobs->arena, .distinct = jobs->distinct};
+    int known = 0;
+    for (int i = 0; i < n; i++) {
+        const Template *g = &templates[i];
+        known += g->known;
+        for (int j = 0; !g->known && j < g->n; j++)
+            vec_push(jobs->arena, &chosen.v, jobs->v.v[g->first + j]);
+        if (g->known && !m->records)
+            vec_push(jobs->arena, &chosen.v, jobs->v.v[g->first + (int)(time(NULL) % g->n)]);
+    }
+    printf("%s: %d of %d templates as recorded\n", arch, known, n);
+    const bool ok = compile_jobs(m->nvrtc, arch, &chosen);
+    return (!m->records || record_templates(m, arch, &chosen, templates, n)) && ok;
 }
 
 static bool compile_arch(Matrix *m, const char *arch, bool whole, bool drawn, bool timed) {
@@ -354,7 +450,8 @@ static bool compile_arch(Matrix *m, const char *arch, bool whole, bool drawn, bo
     Jobs jobs = {.arena = arena_new(), .whole = whole, .drawn = drawn, .timed = timed};
     jobs.texts = namemap_new(jobs.arena);
     jobs.kinds = namemap_new(jobs.arena);
-    const bool ok = collect_all(m, &jobs, arch) && compile_jobs(m->nvrtc, arch, &jobs);
+    const bool ok = collect_all(m, &jobs, arch) &&
+                    (m->record ? compile_unrecorded(m, arch, &jobs) : compile_jobs(m->nvrtc, arch, &jobs));
     arena_free(jobs.arena);
     return ok;
 }
@@ -375,13 +472,17 @@ static bool draw(Models *m, const char *name) {
 int main(int argc, char **argv) {
     const char *const option = argc > 1 ? argv[1] : "";
     const bool all = strcmp(option, "--all") == 0, timed = strcmp(option, "--timed") == 0;
-    const bool named = strcmp(option, "--model") == 0 && argc > 2;
-    const int first = all || timed ? 2 : named ? 3 : 1;
+    const bool named = strcmp(option, "--model") == 0 && argc > 2, records = strcmp(option, "--record") == 0;
+    const bool recorded = (records || strcmp(option, "--recorded") == 0) && argc > 2;
+    const int first = all || timed ? 2 : named || recorded ? 3 : 1;
     if (argc < first + 1) {
-        printf("compile_models [--all | --timed | --model NAME] FOLDER [ARCH..]\n");
+        printf("compile_models [--all | --timed | --model NAME | --recorded FILE | --record FILE] FOLDER [ARCH..]\n");
         return 2;
     }
-    Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}, .all = all || timed};
+    const bool every = all || timed || recorded;
+    Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}, .all = every, .records = records};
+    if (recorded && !(m.record = record_open(m.models.arena, argv[2])))
+        return 1;
     if (!add_models(&m.models, argv[first]) || !draw(&m.models, named ? argv[2] : NULL))
         return 1;
     Nvrtc *nvrtc = programs_nvrtc();
@@ -391,15 +492,15 @@ int main(int argc, char **argv) {
     const int n = some ? argc - first - 1 : n_program_archs;
     const int others = n > 1 ? n - 1 : 1, number = (int)(time(NULL) / MOST_MODELS % others);
     const int drawn = 1 + number, second = 1 + (number + 1) % others;
-    if (!all && !timed)
+    if (!every)
         printf("all kernels of %s for %s\n", m.models.v[m.models.drawn].name,
                named       ? "each"
                : drawn < n ? archs[drawn]
                            : "none");
     bool ok = true;
     for (int i = 0; i < n; i++)
-        if (some || all || timed || named || i == 0 || i == drawn || i == second)
-            ok &= compile_arch(&m, archs[i], all || timed || i == 0, named || i == drawn, timed);
+        if (some || every || named || i == 0 || i == drawn || i == second)
+            ok &= compile_arch(&m, archs[i], every || i == 0, named || i == drawn, timed);
     nvrtc_close(nvrtc);
     diag_free(m.models.diag);
     arena_free(m.models.arena);
