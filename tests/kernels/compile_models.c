@@ -469,6 +469,11 @@ static bool draw(Models *m, const char *name) {
     return m->drawn < m->n;
 }
 
+static void matrix_free(Matrix *m) {
+    diag_free(m->models.diag);
+    arena_free(m->models.arena);
+}
+
 int main(int argc, char **argv) {
     const char *const option = argc > 1 ? argv[1] : "";
     const bool all = strcmp(option, "--all") == 0, timed = strcmp(option, "--timed") == 0;
@@ -481,10 +486,11 @@ int main(int argc, char **argv) {
     }
     const bool every = all || timed || recorded;
     Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}, .all = every, .records = records};
-    if (recorded && !(m.record = record_open(m.models.arena, argv[2])))
+    m.record = recorded ? record_open(m.models.arena, argv[2]) : NULL;
+    if ((recorded && !m.record) || !add_models(&m.models, argv[first]) || !draw(&m.models, named ? argv[2] : NULL)) {
+        matrix_free(&m);
         return 1;
-    if (!add_models(&m.models, argv[first]) || !draw(&m.models, named ? argv[2] : NULL))
-        return 1;
+    }
     Nvrtc *nvrtc = programs_nvrtc();
     m.nvrtc = nvrtc;
     const bool some = argc > first + 1;
@@ -502,7 +508,6 @@ int main(int argc, char **argv) {
         if (some || every || named || i == 0 || i == drawn || i == second)
             ok &= compile_arch(&m, archs[i], every || i == 0, named || i == drawn, timed);
     nvrtc_close(nvrtc);
-    diag_free(m.models.diag);
-    arena_free(m.models.arena);
+    matrix_free(&m);
     return ok ? 0 : 1;
 }
