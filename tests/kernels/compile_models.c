@@ -1,22 +1,16 @@
 /* compile_models.c - the kernels of every model compile for every architecture, and the hot ones spill no registers. No
  * GPU needed.
  *
- * compile_models [--all | --timed | --model NAME | --recorded FILE | --record FILE] FOLDER [ARCH..]; exit 77 without
- * NVRTC. FOLDER holds GGUF files of
- * which only metadata is read (tests/models/make_headers.py): each is compiled with the built-in text of its
- * architecture, as `lap run` does by default, and with --sparse on. Kernels that several models have in common are
- * compiled once.
+ * compile_models [--timed | --model NAME | --recorded FILE | --record FILE] FOLDER [ARCH..]; exit 77 without NVRTC.
+ * FOLDER holds GGUF files of which only metadata is read (tests/models/make_headers.py): each is compiled with the
+ * built-in text of its architecture, as `lap run` does by default, and with --sparse on. Kernels that several models
+ * have in common are compiled once. All kernels for each architecture, of the command line or of all; with --model
+ * those of one model; with --timed, in their place, the timed twins of all kernels of all phases
+ * (codegen/plan_time.c), which may spill.
  *
- * For the first architecture all kernels, but of `slow_files` one of each kind. For each further one of the command
- * line, or two that are drawn anew each time, a kernel of each kind: of each template with each set of storage types,
- * and of each other choice that selects code
- * (`kind_macros`), the first that a plan for it has. For one of them also all kernels of one model that is drawn; with
- * --model of that one for each. With --all every kernel for every one; with --timed, for every one, the timed twins of
- * all kernels of all phases (codegen/plan_time.c), which may spill.
- *
- * With --recorded every kernel for every architecture, too, but of a template whose kernels FILE says have been
- * compiled as they are (record.h) one alone, drawn anew each time. With --record those are left out, and FILE is
- * brought up to date after each architecture, by what compiles.
+ * With --recorded, of a template whose kernels FILE says have been compiled as they are (record.h) one alone, drawn
+ * anew each time. With --record none of those, and FILE is brought up to date after each architecture, by what
+ * compiles.
  */
 #include "codegen/plan.h"
 #include "frontend/frontend.h"
@@ -37,23 +31,12 @@ enum { MOST_MODELS = 64, MOST_HEAD = 4096 };
 
 /* ==== What is compiled ==== */
 
-/* Macros whose values select code, and not only sizes. */
-static const char *const kind_macros[] = {
-    "LAUNCH_EARLY", "LAUNCH_LATE", "EX_EARLY_IDS",   "MM_FORMS",   "MM_NT",       "MM_GROUPS",  "MM_TAIL",
-    "MM_X_SHARED",  "EX_X_PAIRS",  "PF_FORMS",       "PF_GROUPED", "ATT_K_DIM",   "ATT_K_FORM", "ATT_V_FORM",
-    "ATT_RING",     "ATT_STORE",   "ATT_QUERY_ROWS", "ATT_ROWS",   "ATT_SCORE",   "ATT_SINK",   "ATT_TILE",
-    "ATT_KEYS",     "ATT_CAUSAL",  "IN_COPIES",      "PF_HALVES",  "REPACK_TYPE", "ATT_SPARSE", "ROW_BLOCKS",
-};
-
 /* Templates in which no thread may keep registers in memory. */
 static const char *const hot_files[] = {
     "matmul_decode.cu",    "matmul_experts.cu",    "attention_decode.cu", "attention_pipeline.cu",
     "matmul_prefill.cu",   "attention_prefill.cu", "matmul_f32_many.cu",  "attention_means.cu",
     "attention_choose.cu", "matmul_wgmma.cu",      "attention_wgmma.cu",  "attention_wgmma_wide.cu",
 };
-
-/* Templates of several seconds a kernel, which differ by sizes only: one of each kind but with --all. */
-static const char *const slow_files[] = {"matmul_wgmma.cu"};
 
 #define SIXTEEN_ROWS_12_WARPS "#define MM_NT 2\n#define MM_WARP_K 256\n#define MM_WARPS 12\n"
 
@@ -94,7 +77,7 @@ typedef struct Models {
     Arena *arena;
     Diag *diag;
     Model v[MOST_MODELS];
-    int n, drawn; /* drawn: which of them is compiled whole for architectures that are not the first */
+    int n;
 } Models;
 
 static Module *compile_text(Models *all, const ModelFile *file, const ModelFile *target_file, const Module *target) {
@@ -181,17 +164,15 @@ typedef struct Job {
 typedef struct Jobs {
     Arena *arena;
     VEC(Job) v;
-    NameMap *texts, *kinds;
-    bool whole, drawn; /* not only one of each kind: of all, of the drawn model */
-    bool timed;        /* twins, and nothing else */
-    int distinct;
+    NameMap *texts;
+    bool timed; /* twins, and nothing else */
 } Jobs;
 
 /* Of architecture after architecture. */
 typedef struct Matrix {
     const Nvrtc *nvrtc;
     Models models;
-    bool all; /* also every one of slow_files */
+    const char *only; /* the model that is compiled; NULL: all */
     Record *record;
     bool records; /* what compiles */
 } Matrix;
@@ -201,69 +182,40 @@ static const char *behind_name(const PlanKernel *k) {
     return strchr(k->text, '\n') + 1;
 }
 
-/* Of that text. */
-static const char *text_key(Arena *a, const PlanKernel *k) {
-    const char *text = behind_name(k);
+static const char *hash_of(Arena *a, const char *text) {
     const size_t n = strlen(text);
     return arena_printf(a, "%016llx%016llx", (unsigned long long)hash_bytes(text, n, 1),
                         (unsigned long long)hash_bytes(text, n, 2));
 }
 
-/* "matmul_decode.cu MM_FORMS(X) X(Q4_K) MM_NT 1 ..": the template and those lines of its head. */
-static const char *kind_of(Arena *a, const PlanKernel *k) {
-    Buf out = {0};
-    buf_str(&out, k->file);
-    for (const char *p = behind_name(k); strncmp(p, "#define ", 8) == 0; p = strchr(p, '\n') + 1) {
-        char macro[64];
-        const char *name = p + 8;
-        snprintf(macro, sizeof macro, "%.*s", (int)strcspn(name, "( \n"), name);
-        if (is_among(macro, kind_macros, COUNTOF(kind_macros)))
-            buf_printf(&out, " %.*s", (int)strcspn(name, "\n"), name);
-    }
-    const char *kind = arena_strndup(a, out.s, out.n);
-    buf_free(&out);
-    return kind;
-}
-
-/* True the first time. */
-static bool is_new(NameMap *map, const char *key) {
-    const bool unknown = namemap_get(map, key) < 0;
-    if (unknown)
-        namemap_put(map, key, 1);
-    return unknown;
-}
-
 /* Kernels of the plan from number `first` on. */
-static void collect(Matrix *m, Jobs *jobs, const Plan *plan, int first, const char *model, bool whole) {
+static void collect(Matrix *m, Jobs *jobs, const Plan *plan, int first, const char *model) {
     for (int i = first; i < plan->kernels.n; i++) {
         const PlanKernel *k = &plan->kernels.v[i];
-        const char *text = text_key(m->models.arena, k);
-        if (!is_new(jobs->texts, text))
+        const char *key = hash_of(m->models.arena, behind_name(k));
+        if (namemap_get(jobs->texts, key) >= 0)
             continue;
-        jobs->distinct++;
-        const bool new_kind = is_new(jobs->kinds, kind_of(jobs->arena, k));
-        if (!new_kind && (!whole || (!m->all && is_among(k->file, slow_files, COUNTOF(slow_files)))))
-            continue;
-        Job job = {*k, model, arena_printf(jobs->arena, "%s %s", model, k->name), text, false};
+        namemap_put(jobs->texts, key, 1);
+        Job job = {*k, model, arena_printf(jobs->arena, "%s %s", model, k->name), key, false};
         vec_push(jobs->arena, &jobs->v, job);
     }
 }
 
-static bool collect_model(Matrix *m, Jobs *jobs, const PlanTarget *target, const Model *model, bool whole) {
+static bool collect_model(Matrix *m, Jobs *jobs, const PlanTarget *target, const Model *model) {
     const PassOptions p = pass_options_default();
     const PlanOptions o = {.slots = 1, .context = p.context, .chunk = p.chunk, .wanted = p.rows};
     const Plan *plan = plan_generate(jobs->arena, model->module, target, &o);
     const Plan *sparse = model->sparse ? plan_generate(jobs->arena, model->sparse, target, &o) : plan;
     if (plan && !jobs->timed)
-        collect(m, jobs, plan, 0, model->name, whole);
+        collect(m, jobs, plan, 0, model->name);
     if (sparse && sparse != plan && !jobs->timed)
-        collect(m, jobs, sparse, 0, model->name, whole);
+        collect(m, jobs, sparse, 0, model->name);
     for (int i = 0, phases = plan && jobs->timed ? plan->phases.n : 0; plan && i < phases; i++) {
         Plan *timed = plan_generate(jobs->arena, model->module, target, &o);
         const int first = plan->kernels.n;
         plan = timed && plan_time_phase(timed, i, m->models.diag) ? timed : NULL;
         if (plan)
-            collect(m, jobs, plan, first, model->name, whole);
+            collect(m, jobs, plan, first, model->name);
     }
     return plan && sparse;
 }
@@ -276,8 +228,8 @@ static bool collect_all(Matrix *m, Jobs *jobs, const char *arch) {
         return false;
     }
     for (int i = 0; i < models->n; i++) {
-        const Model *model = &models->v[(models->drawn + i) % models->n]; /* the drawn one first: what it has is new */
-        if (!collect_model(m, jobs, &target, model, jobs->whole || (jobs->drawn && i == 0))) {
+        const Model *model = &models->v[i];
+        if ((!m->only || strcmp(m->only, model->name) == 0) && !collect_model(m, jobs, &target, model)) {
             diag_print(models->diag, stdout, false);
             printf("%s: no plan for %s\n", model->name, arch);
             return false;
@@ -332,7 +284,8 @@ static bool inspect(const char *arch, const Job *job, const Compiled *out, bool 
     return shared_fits(arch, job, out) && good && !(hot && ptxas_serializes(out->log));
 }
 
-static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, Jobs *jobs) {
+/* distinct: how many kernels there are. */
+static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, Jobs *jobs, int distinct) {
     int n_options;
     const char *const *options = reporting_options(&n_options);
     Program *programs = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *programs);
@@ -350,7 +303,7 @@ static bool compile_jobs(const Nvrtc *nvrtc, const char *arch, Jobs *jobs) {
         ok &= jobs->v.v[i].good;
         compiled_free(&out[i]);
     }
-    printf("%s: %d of %d kernels compiled in %.0f s (%.0f s of NVRTC)\n", arch, jobs->v.n, jobs->distinct,
+    printf("%s: %d of %d kernels compiled in %.0f s (%.0f s of NVRTC)\n", arch, jobs->v.n, distinct,
            clock_seconds() - start, busy);
     fflush(stdout);
     return ok;
@@ -371,19 +324,22 @@ static int by_template(const void *x, const void *y) {
     return file ? file : strcmp(a->key, b->key);
 }
 
-/* Of the texts' keys, NVRTC's version and the rows of allowed_spills, with which they were judged. */
+/* Of the texts' keys, and of all that they are compiled and judged with. */
 static const char *template_hash(const Matrix *m, Arena *a, const Job *jobs, int n) {
     const char *file = jobs[0].kernel.file;
     const NvrtcInfo *nvrtc = nvrtc_info(m->nvrtc);
+    int n_options;
+    const char *const *options = reporting_options(&n_options);
     Buf all = {0};
     buf_printf(&all, "%d.%d %d", nvrtc->major, nvrtc->minor, is_among(file, hot_files, COUNTOF(hot_files)));
+    for (int i = 0; i < n_options; i++)
+        buf_printf(&all, " %s", options[i]);
     for (size_t i = 0; i < COUNTOF(allowed_spills); i++)
         if (strcmp(allowed_spills[i].file, file) == 0)
             buf_printf(&all, " %s %s %d", allowed_spills[i].arch, allowed_spills[i].define, allowed_spills[i].most);
     for (int i = 0; i < n; i++)
-        buf_printf(&all, " %s", jobs[i].key);
-    const char *hash = arena_printf(a, "%016llx%016llx", (unsigned long long)hash_bytes(all.s, all.n, 1),
-                                    (unsigned long long)hash_bytes(all.s, all.n, 2));
+        buf_printf(&all, " %s %lld", jobs[i].key, (long long)jobs[i].kernel.shared);
+    const char *hash = hash_of(a, all.s);
     buf_free(&all);
     return hash;
 }
@@ -427,7 +383,7 @@ static bool record_templates(Matrix *m, const char *arch, const Jobs *jobs, cons
 static bool compile_unrecorded(Matrix *m, const char *arch, Jobs *jobs) {
     Template *templates = arena_array(jobs->arena, (size_t)jobs->v.n + 1, sizeof *templates);
     const int n = find_templates(m, arch, jobs, templates);
-    Jobs chosen = {.arena = jobs->arena, .distinct = jobs->distinct};
+    Jobs chosen = {.arena = jobs->arena};
     int known = 0;
     for (int i = 0; i < n; i++) {
         const Template *g = &templates[i];
@@ -438,35 +394,33 @@ static bool compile_unrecorded(Matrix *m, const char *arch, Jobs *jobs) {
             vec_push(jobs->arena, &chosen.v, jobs->v.v[g->first + (int)(time(NULL) % g->n)]);
     }
     printf("%s: %d of %d templates as recorded\n", arch, known, n);
-    const bool ok = compile_jobs(m->nvrtc, arch, &chosen);
+    const bool ok = compile_jobs(m->nvrtc, arch, &chosen, jobs->v.n);
     return (!m->records || record_templates(m, arch, &chosen, templates, n)) && ok;
 }
 
-static bool compile_arch(Matrix *m, const char *arch, bool whole, bool drawn, bool timed) {
+static bool compile_arch(Matrix *m, const char *arch, bool timed) {
     if (!nvrtc_supports(m->nvrtc, arch)) {
         printf("%s: this NVRTC does not know it\n", arch);
         return true;
     }
-    Jobs jobs = {.arena = arena_new(), .whole = whole, .drawn = drawn, .timed = timed};
+    Jobs jobs = {.arena = arena_new(), .timed = timed};
     jobs.texts = namemap_new(jobs.arena);
-    jobs.kinds = namemap_new(jobs.arena);
     const bool ok = collect_all(m, &jobs, arch) &&
-                    (m->record ? compile_unrecorded(m, arch, &jobs) : compile_jobs(m->nvrtc, arch, &jobs));
+                    (m->record ? compile_unrecorded(m, arch, &jobs) : compile_jobs(m->nvrtc, arch, &jobs, jobs.v.n));
     arena_free(jobs.arena);
     return ok;
 }
 
 /* ==== Main ==== */
 
-/* The model that is named, or any; false: none is called so. */
-static bool draw(Models *m, const char *name) {
-    if (!name)
-        m->drawn = (int)(time(NULL) % m->n);
-    while (name && m->drawn < m->n && strcmp(m->v[m->drawn].name, name) != 0)
-        m->drawn++;
-    if (m->drawn == m->n)
+/* Whether there is a model of the name, or none is asked for. */
+static bool known_model(const Models *m, const char *name) {
+    for (int i = 0; name && i < m->n; i++)
+        if (strcmp(m->v[i].name, name) == 0)
+            return true;
+    if (name)
         printf("%s: none of the models\n", name);
-    return m->drawn < m->n;
+    return !name;
 }
 
 static void matrix_free(Matrix *m) {
@@ -476,18 +430,17 @@ static void matrix_free(Matrix *m) {
 
 int main(int argc, char **argv) {
     const char *const option = argc > 1 ? argv[1] : "";
-    const bool all = strcmp(option, "--all") == 0, timed = strcmp(option, "--timed") == 0;
-    const bool named = strcmp(option, "--model") == 0 && argc > 2, records = strcmp(option, "--record") == 0;
-    const bool recorded = (records || strcmp(option, "--recorded") == 0) && argc > 2;
-    const int first = all || timed ? 2 : named || recorded ? 3 : 1;
+    const bool timed = strcmp(option, "--timed") == 0, records = strcmp(option, "--record") == 0;
+    const bool named = strcmp(option, "--model") == 0, recorded = records || strcmp(option, "--recorded") == 0;
+    const int first = timed ? 2 : named || recorded ? 3 : 1;
     if (argc < first + 1) {
-        printf("compile_models [--all | --timed | --model NAME | --recorded FILE | --record FILE] FOLDER [ARCH..]\n");
+        printf("compile_models [--timed | --model NAME | --recorded FILE | --record FILE] FOLDER [ARCH..]\n");
         return 2;
     }
-    const bool every = all || timed || recorded;
-    Matrix m = {.models = {.arena = arena_new(), .diag = diag_new()}, .all = every, .records = records};
+    Matrix m = {
+        .models = {.arena = arena_new(), .diag = diag_new()}, .only = named ? argv[2] : NULL, .records = records};
     m.record = recorded ? record_open(m.models.arena, argv[2]) : NULL;
-    if ((recorded && !m.record) || !add_models(&m.models, argv[first]) || !draw(&m.models, named ? argv[2] : NULL)) {
+    if ((recorded && !m.record) || !add_models(&m.models, argv[first]) || !known_model(&m.models, m.only)) {
         matrix_free(&m);
         return 1;
     }
@@ -496,17 +449,9 @@ int main(int argc, char **argv) {
     const bool some = argc > first + 1;
     const char *const *archs = some ? (const char *const *)argv + first + 1 : program_archs;
     const int n = some ? argc - first - 1 : n_program_archs;
-    const int others = n > 1 ? n - 1 : 1, number = (int)(time(NULL) / MOST_MODELS % others);
-    const int drawn = 1 + number, second = 1 + (number + 1) % others;
-    if (!every)
-        printf("all kernels of %s for %s\n", m.models.v[m.models.drawn].name,
-               named       ? "each"
-               : drawn < n ? archs[drawn]
-                           : "none");
     bool ok = true;
     for (int i = 0; i < n; i++)
-        if (some || every || named || i == 0 || i == drawn || i == second)
-            ok &= compile_arch(&m, archs[i], every || i == 0, named || i == drawn, timed);
+        ok &= compile_arch(&m, archs[i], timed);
     nvrtc_close(nvrtc);
     matrix_free(&m);
     return ok ? 0 : 1;
