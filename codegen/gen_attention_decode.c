@@ -3,8 +3,9 @@
  */
 #include "codegen/gen_attention_int.h"
 
-/* A head's elements; warps of attention_pipeline.cu that bring tiles. */
-enum { WIDE = 256, BRINGERS = 4 };
+/* A head's elements; of attention_pipeline.cu, warps that bring tiles, and bytes of a vector's weights: two slots of 64
+ * keys. */
+enum { WIDE = 256, BRINGERS = 4, PIPELINE_WEIGHTS = 2 * 64 * 2 };
 
 typedef struct DecodeShape {
     bool pipeline; /* attention_pipeline.cu */
@@ -29,7 +30,7 @@ static int64_t most_splits(const KvLayout *l, int64_t lookback, int64_t chunk) {
 static int64_t decode_fixed_shared(const Attention *a, const DecodeShape *s) {
     const KvLayout *l = a->layout;
     const int64_t dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
-    const int64_t weights = s->pipeline ? 2 * 64 * 2 : 2 * s->chunk + 16; /* of a vector */
+    const int64_t weights = s->pipeline ? PIPELINE_WEIGHTS : 2 * s->chunk + 16; /* of a vector */
     return (int64_t)s->vectors * (2 * l->k_dim + 16) + s->vectors * weights + 32 * dim + attention_table_bytes(a);
 }
 

@@ -253,13 +253,12 @@ static bool check(Lab *l, const char *prefix) {
     static Wish wishes[N_CASES * MOST_WISHES];
     int at[N_CASES + 1][2] = {{0}}, n = 0;
     bool ok = true;
-    static AttendCase all[N_CASES], groups[N_CASES], piped[N_CASES]; /* and those for warpgroups, and teams of warps */
+    static AttendCase groups[N_CASES], piped[N_CASES]; /* those for warpgroups, and for teams of warps */
     for (int i = 0; i < N_CASES; i++) {
         const bool asked = !strncmp(cases[i].name, prefix, strlen(prefix));
         at[i][0] = n;
-        all[i] = cases[i];
-        n += asked ? prefill_wishes(&all[i], wishes + n) : 0;
-        n += asked ? decode_wishes(&all[i], wishes + n) : 0;
+        n += asked ? prefill_wishes(&cases[i], wishes + n) : 0;
+        n += asked ? decode_wishes(&cases[i], wishes + n) : 0;
         piped[i] = case_pipeline(&cases[i]);
         piped[i].pipeline = asked && case_can_pipeline(&cases[i]) && lab_wgmma(l);
         n += piped[i].pipeline ? decode_wishes(&piped[i], wishes + n) : 0;
@@ -272,10 +271,10 @@ static bool check(Lab *l, const char *prefix) {
     wishes_build(l, wishes, n);
     for (int i = 0; i < N_CASES; i++)
         if (at[i][1] > at[i][0]) {
-            ok &= prefill_check(l, &all[i], wishes + at[i][0]);
-            ok &= decode_check(l, &all[i], wishes + at[i][0] + PREFILL_WISHES);
+            ok &= prefill_check(l, &cases[i], wishes + at[i][0]);
+            ok &= decode_check(l, &cases[i], wishes + at[i][0] + PREFILL_WISHES);
             if (piped[i].pipeline)
-                ok &= decode_check(l, &piped[i], wishes + at[i][0] + PREFILL_WISHES + decode_kernels(&all[i]));
+                ok &= decode_check(l, &piped[i], wishes + at[i][0] + PREFILL_WISHES + decode_kernels(&cases[i]));
             if (groups[i].wgmma)
                 ok &= prefill_check(l, &groups[i], wishes + at[i][1] - PREFILL_WISHES);
         }
