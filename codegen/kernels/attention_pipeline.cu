@@ -104,24 +104,17 @@ struct Shared : Ring {
 DEVICE void start_barriers(Shared &sh) {
     for (int i = 0; i < ATT_STAGES; i++) {
         barrier_init(&sh.filled[i], ATT_BRINGING);
-        barrier_init(&sh.left[i], TEAM);
+        barrier_init(&sh.left[i], 32 * TEAM);
     }
     for (int i = 0; i < ATT_SLOTS; i++) {
-        barrier_init(&sh.weighed[i], TEAM);
-        barrier_init(&sh.used[i], TEAM);
+        barrier_init(&sh.weighed[i], 32 * TEAM);
+        barrier_init(&sh.used[i], 32 * TEAM);
     }
     for (int i = 0; i < NAMED; i++) {
         barrier_init(&sh.named[i], 1);
-        barrier_init(&sh.taken[i], ATT_WARPS + ATT_BRINGERS);
+        barrier_init(&sh.taken[i], 32 * (ATT_WARPS + ATT_BRINGERS));
     }
     barrier_publish();
-}
-
-/* The warp is done with what the barrier stands for. */
-DEVICE void warp_arrive(u64 *bar) {
-    warp_sync();
-    if ((threadIdx.x & 31) == 0)
-        barrier_arrive(bar);
 }
 
 /* Byte of 8 vectors' weights of a key of the chunk: any 8 neighbouring keys lie in different banks. */
@@ -144,7 +137,7 @@ DEVICE const u8 *wait_tile(Shared &sh, int tile) {
 DEVICE int take_item(Shared &sh, int n) {
     barrier_wait(&sh.named[n % NAMED], n / NAMED & 1);
     const int item = sh.item[n % NAMED];
-    warp_arrive(&sh.taken[n % NAMED]);
+    barrier_arrive(&sh.taken[n % NAMED]);
     return item;
 }
 
@@ -312,7 +305,7 @@ DEVICE void make_logits(Shared &sh, const Tensors &on, const Walk &way,
         if (way.has(i)) {
             const int tile = way.number(i, false);
             wait_tile(sh, tile); /* before, what is left is what was there before */
-            warp_arrive(&sh.left[tile % ATT_STAGES]);
+            barrier_arrive(&sh.left[tile % ATT_STAGES]);
         }
 #pragma unroll
     for (int n = 0; n < TILES; n++) {
@@ -372,7 +365,7 @@ DEVICE void weigh_chunk(Shared &sh, const Tensors &on, const Walk &way, int step
             *((u32 *)weights_at(slot, 16 * warp + g + 8 * half, n) + t) =
                 VForm::round_pair(s[n][2 * half], s[n][2 * half + 1]);
     }
-    warp_arrive(&sh.weighed[slot]);
+    barrier_arrive(&sh.weighed[slot]);
 }
 
 /* Where the weighted sum of a vector goes; nullptr: the row does not see the split. */
@@ -418,7 +411,7 @@ DEVICE void end_weighing(Shared &sh, const Tensors &on, const Work &w, int step,
             *partial_weights(on.partials, partial_at(of.row, of.head, w.split - range.first_split())) =
                 make_float2(sh.top[v], weight);
     }
-    warp_arrive(&sh.weighed[slot]);
+    barrier_arrive(&sh.weighed[slot]);
     warps_meet(WEIGHERS, 32 * TEAM); /* the vectors are no longer looked at */
 }
 
@@ -621,13 +614,13 @@ template <int TILES> DEVICE void add_item(Shared &sh, const Tensors &on, Walk &w
                 if (ATT_STORE)
                     make_tile_rows(sh, on, way, i, true HEAD_ARGUMENTS);
                 add_values(wait_tile(sh, tile), way.work, way.first + i * ATT_KEYS, i, slot, sums);
-                warp_arrive(&sh.left[tile % ATT_STAGES]);
+                barrier_arrive(&sh.left[tile % ATT_STAGES]);
             }
             way.next(sh.plan);
         } else {
             store_sums(sh, slot, way.work.vectors, sums);
         }
-        warp_arrive(&sh.used[slot]);
+        barrier_arrive(&sh.used[slot]);
     }
 }
 
