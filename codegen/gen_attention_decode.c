@@ -76,6 +76,21 @@ static DecodeShape decode_shape(const Gen *g, const Attention *a) {
     return s;
 }
 
+/* Where the output goes: as f32 to its place, or, where the matmul behind is all that reads it, as x records of so many
+ * tiles of 8 rows. A record is of one head. */
+static PlanArg decode_out(Gen *g, const Attention *a, int64_t *tiles) {
+    enum { RECORD = 256, TILE = 8 };
+    const NodeId id = (NodeId)(a->attend - g->g->nodes.v);
+    const OperandUse use = gen_operand_use(g, id);
+    *tiles = 0;
+    if (!use.k || !use.few || !use.only || a->layout->v_dim % RECORD || use.k != type_row_elems(&a->attend->type))
+        return attention_out(g, a);
+    *tiles = use.entries / TILE;
+    const PlanArg records = gen_operand_place(g, id, &use);
+    gen_operand_made(g, id, &use, records);
+    return records;
+}
+
 /* Positions are inputs of the call: they are there before its first kernel runs. */
 static bool positions_given(const Gen *g, const Attention *a) {
     return ir_get(g->g, a->attend->in[2])->op == OP_INPUT && (!a->own || ir_get(g->g, a->own_pos)->op == OP_INPUT);
@@ -84,12 +99,14 @@ static bool positions_given(const Gen *g, const Attention *a) {
 void attention_decode(Gen *g, const Attention *a) {
     const DecodeShape s = decode_shape(g, a);
     const int64_t heads = a->attend->type.dim[1];
+    int64_t record_tiles;
+    const PlanArg out = decode_out(g, a, &record_tiles);
     Buf b = {0};
     attention_defines(a, &b);
     buf_printf(&b,
                "#define ATT_ROWS %d\n#define ATT_CHUNK %d\n#define ATT_KEYS %d\n#define ATT_VECTORS %d\n"
-               "#define ATT_STAGES %d\n#define ATT_BLOCKS 1\n#define ATT_EARLY %d\n",
-               s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a));
+               "#define ATT_STAGES %d\n#define ATT_BLOCKS 1\n#define ATT_EARLY %d\n#define ATT_RECORDS %lld\n",
+               s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a), (long long)record_tiles);
     const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
     const int kernel =
         gen_kernel(g, s.pipeline ? "attention_pipeline.cu" : "attention_decode.cu", "ATT_NAME", "attention", b.s,
@@ -100,7 +117,7 @@ void attention_decode(Gen *g, const Attention *a) {
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, attention_label(g, a), a->attend->loc);
     attention_qkv_args(g, a, l);
     attention_cache_args(g, a, l);
-    launch_arg(g, l, attention_out(g, a));
+    launch_arg(g, l, out);
     launch_arg(g, l, arg_at(g->scratch_buffer, partials));
     launch_arg(g, l, gen_counters(g));
     launch_arg(g, l, a->query_dim == DIM_R ? arg_input(g, "rows") : arg_null());

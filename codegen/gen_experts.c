@@ -26,14 +26,16 @@ void gen_experts(Gen *g) {
     RowProgram tail;
     if (nodes.n && !row_program(g, nodes.v, nodes.n, &tail))
         return;
-    const char *more = arena_printf(g->arena, "#define EX_K %lld\n#define EX_X_PAIRS %d\n#define EX_EARLY_IDS %d\n",
-                                    (long long)k_experts, pairs, gen_early(g) == EARLY_IDS);
+    const Operand *records = gen_operand(g, main);
+    const char *more = arena_printf(
+        g->arena, "#define EX_K %lld\n#define EX_X_PAIRS %d\n#define EX_EARLY_IDS %d\n#define MM_X_RECORDS %d\n",
+        (long long)k_experts, pairs, gen_early(g) == EARLY_IDS, records != NULL);
     const int kernel = gen_matmul_kernel(g, MATMUL_EXPERTS, &s, gen_order(g, &nodes), more, nodes.n ? &tail : NULL);
     const int64_t strips = matmul_strips(&s) * slices * 8 * s.tiles * k_experts;
     PlanGrid grid = {.x = strips, .y = 1, .z = 1, .fill = slices};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m.main), main->loc);
     gen_matmul_weights(g, &m.main, l);
-    launch_arg(g, l, arg_loc(&x));
+    launch_arg(g, l, records ? records->records : arg_loc(&x));
     launch_arg(g, l, ids);
     launch_arg(g, l, arg_loc(&out));
     launch_arg(g, l, arg_count(g, dim));
@@ -42,6 +44,6 @@ void gen_experts(Gen *g) {
         row_args(g, &tail, l);
     l->cost.expert_bytes = matmul_weight_bytes(&s);
     l->cost.flops_a_row = 2 * matmul_rows(&s) * s.k * k_experts;
-    l->cost.bytes_a_row = 4 * s.k + (nodes.n ? tail.bytes_a_row : 4 * matmul_rows(&s) * k_experts);
+    l->cost.bytes_a_row = (records ? 2 : 4) * s.k + (nodes.n ? tail.bytes_a_row : 4 * matmul_rows(&s) * k_experts);
     gen_results_done(g, &m.main);
 }

@@ -41,8 +41,9 @@ typedef struct Sorted {
     int64_t order, places, tiles, n_tiles;
 } Sorted;
 
-/* How the prefill matmuls of a phase read a value: all of them alike. */
+/* How the matmuls of a phase read a value: all of them alike. */
 typedef struct OperandUse {
+    bool few;        /* those of few rows: x records, each with a scale of its own */
     int64_t k;       /* columns; 0: none of them reads it */
     int64_t groups;  /* rows of the operand in a row of the value */
     int64_t entries; /* most rows of the operand */
@@ -179,7 +180,7 @@ void row_args(Gen *g, const RowProgram *p, PlanLaunch *l);
 /* A launch of its own. */
 void row_launch(Gen *g, const NodeId *nodes, int n, const char *label, SrcLoc loc);
 
-/* ==== Operands of prefill matmuls, made by row programs (gen_operand.c) ==== */
+/* ==== Operands of matmuls, made by row programs and attention (gen_operand.c) ==== */
 
 OperandUse gen_operand_use(Gen *g, NodeId value);
 /* Room for it: in the value's own place, if nothing else is wanted there. */

@@ -1,8 +1,8 @@
 /* gen_matmul.c - family matmul: linears of one value, and what follows each row or tile of their results.
  *
  * Small matrices of f32 (routers) are multiplied in f32. Others, for few rows, in one launch: the decode matmul with
- * the row program as its tail. In prefill: the input as records of f16, the matmul, and the row program as a launch of
- * its own.
+ * the row program as its tail; its input as records of f16 where what makes it writes them. In prefill: the input as
+ * records of f16, the matmul, and the row program as a launch of its own.
  */
 #include "codegen/gen_int.h"
 #include "codegen/gen_matmul_int.h"
@@ -222,11 +222,13 @@ static void few_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
     RowProgram tail;
     if (nodes.n && !row_program(g, nodes.v, nodes.n, &tail))
         return;
-    const int kernel = gen_matmul_kernel(g, MATMUL_LINEAR, &s, gen_order(g, &nodes), "", nodes.n ? &tail : NULL);
+    const Operand *records = gen_operand(g, main);
+    const char *more = records ? "#define MM_X_RECORDS 1\n" : "";
+    const int kernel = gen_matmul_kernel(g, MATMUL_LINEAR, &s, gen_order(g, &nodes), more, nodes.n ? &tail : NULL);
     PlanGrid grid = {.x = matmul_strips(&s) * slices, .y = 1, .z = 1, .fill = slices};
     PlanLaunch *l = gen_launch(g, &g->phase->launches, kernel, grid, weights_label(g, &m->main), main->loc);
     gen_matmul_weights(g, &m->main, l);
-    launch_arg(g, l, arg_loc(x));
+    launch_arg(g, l, records ? records->records : arg_loc(x));
     launch_arg(g, l, arg_loc(&out));
     launch_arg(g, l, arg_count(g, dim));
     launch_arg(g, l, gen_counters(g));
@@ -234,7 +236,7 @@ static void few_rows(Gen *g, const Members *m, const Node *main, const Loc *x, i
         row_args(g, &tail, l);
     l->cost.weight_bytes = matmul_weight_bytes(&s);
     l->cost.flops_a_row = 2 * matmul_rows(&s) * s.k;
-    l->cost.bytes_a_row = 4 * s.k + (nodes.n ? tail.bytes_a_row : 4 * matmul_rows(&s));
+    l->cost.bytes_a_row = (records ? 2 : 4) * s.k + (nodes.n ? tail.bytes_a_row : 4 * matmul_rows(&s));
     gen_results_done(g, &m->main);
 }
 

@@ -1,13 +1,17 @@
-/* gen_operand.c - values that prefill matmuls read: the row program that makes one can write what they multiply, f16
- * rows in their order (kernels/row_operand.cu), so that no launch reads the value again to convert it.
+/* gen_operand.c - values that matmuls read: the row program that makes one can write what they multiply, f16 rows in
+ * their order, so that no launch reads the value again to convert it.
  *
  *   launch "after blk.0.ffn_gate.weight + 1"    gelu(gate) * up: to the slab where others read it; records
  *   launch "blk.0.ffn_down.weight"              reads the records
  *
- * Values that no row program makes (attention) and rows that several experts share go by matmul_input.cu.
+ * For many rows (kernels/row_operand.cu) values that no row program makes (attention) and rows that several experts
+ * share go by matmul_input.cu. For few rows (kernels/row_record.cu) attention writes records, too, and what nobody
+ * does is read as f32: every block of the matmul would convert it, behind the launch ahead.
  */
 #include "codegen/gen_matmul_int.h"
 #include "codegen/prefill_shape.h"
+
+enum { LANE_COLUMNS = 8 }; /* that a lane of kernels/row_record.cu has */
 
 static const Sorted *sorted_by(const Gen *g, NodeId ids, int64_t experts) {
     for (int i = 0; i < g->sorted.n; i++)
@@ -16,14 +20,30 @@ static const Sorted *sorted_by(const Gen *g, NodeId ids, int64_t experts) {
     return NULL;
 }
 
+/* Of a matmul of few rows: records of rows that are its own, in whole lanes. */
+static OperandUse few_use_of(Gen *g, const Node *r, Family family, const Type *x) {
+    const OperandUse none = {0};
+    const int64_t k = x->dim[x->rank - 1];
+    if ((family != FAM_MATMUL && family != FAM_EXPERTS) || x->rank != 2 || k % LANE_COLUMNS)
+        return none;
+    if (family == FAM_MATMUL) {
+        const Members m = gen_members_of(g, r->group, OP_LINEAR);
+        if (gen_multiplies_in_f32(g, &m.main))
+            return none;
+    }
+    return (OperandUse){true, k, 1, ROWS_OF_TILE * gen_tiles(g, r->type.dim[0]), -1, 0, false};
+}
+
 /* How r reads its first operand, but for `last` and `only`; k 0: as f32. */
 static OperandUse use_of(Gen *g, const Node *r) {
     const OperandUse none = {0};
-    if ((r->op != OP_LINEAR && r->op != OP_LINEAR_EXPERTS) || !r->group || gen_few(g, r->type.dim[0]))
+    if ((r->op != OP_LINEAR && r->op != OP_LINEAR_EXPERTS) || !r->group)
         return none;
     const Type *x = ir_type(g->g, r->in[0]);
     const int64_t k = x->dim[x->rank - 1], most = gen_most(g, r->type.dim[0]);
     const Family family = g->g->groups.v[r->group - 1].family;
+    if (gen_few(g, r->type.dim[0]))
+        return few_use_of(g, r, family, x);
     if (family == FAM_MATMUL && x->rank == 2) {
         const Members m = gen_members_of(g, r->group, OP_LINEAR);
         return gen_multiplies_in_f32(g, &m.main) ? none
@@ -37,7 +57,8 @@ static OperandUse use_of(Gen *g, const Node *r) {
 }
 
 static bool alike(const OperandUse *a, const OperandUse *b) {
-    return a->k == b->k && a->groups == b->groups && a->entries == b->entries && a->places == b->places;
+    return a->few == b->few && a->k == b->k && a->groups == b->groups && a->entries == b->entries &&
+           a->places == b->places;
 }
 
 OperandUse gen_operand_use(Gen *g, NodeId value) {
@@ -66,7 +87,7 @@ OperandUse gen_operand_use(Gen *g, NodeId value) {
 
 PlanArg gen_operand_place(Gen *g, NodeId value, const OperandUse *use) {
     const Node *n = ir_get(g->g, value);
-    const int64_t bytes = prefill_x_bytes(use->k, use->entries, g->target->wgmma);
+    const int64_t bytes = prefill_x_bytes(use->k, use->entries, g->target->wgmma && !use->few);
     if (use->only && bytes <= 4 * type_row_elems(&n->type) * gen_most(g, n->type.dim[0]))
         return arg_at(g->slab, n->slab);
     return arg_at(g->scratch_buffer, gen_scratch(g, bytes, use->last));

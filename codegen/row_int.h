@@ -5,7 +5,7 @@
  *   row_stats.c     norms, softmax, sums, top-k, chosen rows of a matrix: what needs whole rows
  *   row_loop.c      loops over the elements of a row
  *   row_read.c      where an operand is, and the text that reads it
- *   row_operand.c   values that prefill matmuls read
+ *   row_operand.c   values that matmuls read
  */
 #ifndef LAP_CODEGEN_ROW_INT_H
 #define LAP_CODEGEN_ROW_INT_H
@@ -35,7 +35,8 @@ typedef struct RowValue {
 typedef struct RowLoop {
     bool open;
     int64_t n;
-    bool scalar;                                 /* a lane has one element, not four neighbours */
+    int width;                                   /* neighbours that a lane has, unless.. */
+    bool scalar;                                 /* a lane has one element, not its neighbours */
     bool keeps;                                  /* it writes to shared memory */
     int n_loads, first_load;                     /* arrays of what is read: in the program, before this loop */
     bool may_be_ahead;                           /* its reads may stand at the program's start */
@@ -58,16 +59,18 @@ typedef struct RowWriter {
     RowLoop loop;
     int loops;
     bool statistics;
-    bool chosen;   /* it needs row_chosen.cu */
-    bool operands; /* it makes operands of prefill matmuls */
-    bool halves;   /* it reads f16 */
-    bool alone;    /* it has one node */
-    int chunk;     /* elements that a block has of a row which several share */
-    bool again;    /* a value turned out to be needed later: the text is to be written once more */
+    bool chosen;     /* it needs row_chosen.cu */
+    bool operands;   /* it makes operands of matmuls */
+    int neighbours;  /* elements that a lane has, but in a scalar loop: 4, or 8 to make records */
+    bool no_records; /* a value that is to be records was computed in a scalar loop */
+    bool halves;     /* it reads f16 */
+    bool alone;      /* it has one node */
+    int chunk;       /* elements that a block has of a row which several share */
+    bool again;      /* a value turned out to be needed later: the text is to be written once more */
 } RowWriter;
 
-/* A place in a row: C text over `e`. contiguous: four neighbours of e, from a multiple of 4 on, are four neighbours
- * from a multiple of 4 on here too. */
+/* A place in a row: C text over `e`. contiguous: the neighbours of e, from a multiple of their number on, are
+ * neighbours from a multiple of it on here too. */
 typedef struct RowIndex {
     const char *text;
     bool contiguous;
@@ -142,13 +145,14 @@ void row_linear_at(RowWriter *p, NodeId id);
 
 /* ==== row_operand.c ==== */
 
-/* Which of the nodes prefill matmuls read; none of them after all; their places; all is written. */
+/* Which of the nodes matmuls read; none of them after all; their places; all is written. */
 void row_operands_find(RowWriter *p, const NodeId *nodes, int n);
 void row_operands_drop(RowWriter *p);
 void row_operands_place(RowWriter *p);
 void row_operands_made(RowWriter *p);
-/* Behind the value's loop. */
+/* Behind the value's loop; in the loop, of few rows. */
 void row_operand(RowWriter *p, NodeId id);
+void row_record(RowWriter *p, NodeId id);
 
 /* ==== row_nodes.c ==== */
 

@@ -46,7 +46,8 @@ void row_loop_open(RowWriter *p, int64_t n) {
     row_loop_close(p);
     p->loop.open = true;
     p->loop.n = n;
-    p->loop.scalar = n % 4 != 0;
+    p->loop.width = p->neighbours;
+    p->loop.scalar = n % p->neighbours != 0;
     p->loop.keeps = false;
     p->loops++;
 }
@@ -100,7 +101,8 @@ static void write_start(RowLoop *l, int number, Buf *to) {
     buf_printf(to,
                "    constexpr int W%d = %d, ROUNDS%d = (span(%lld) + W%d * TAIL_THREADS - 1) / (W%d * TAIL_THREADS);\n"
                "    constexpr int U%d = ROUNDS%d < %d ? ROUNDS%d : %d;\n",
-               number, l->scalar ? 1 : 4, number, (long long)l->n, number, number, number, number, most, number, most);
+               number, l->scalar ? 1 : l->width, number, (long long)l->n, number, number, number, number, most, number,
+               most);
     buf_str(to, text_of(&l->arrays));
     l->may_be_ahead = number > 1 && loads && l->heaviest == 1;
     if (!l->may_be_ahead)
@@ -150,10 +152,11 @@ void row_loop_close(RowWriter *p) {
         if (!v->in_loop)
             continue;
         v->kept |= v->keep;
-        v->width = p->loop.scalar ? 1 : 4;
+        v->width = p->loop.scalar ? 1 : p->neighbours;
         v->in_loop = false;
-        if (v->operand.k)
+        if (v->operand.k && !v->operand.few)
             row_operand(p, (NodeId)id);
+        p->no_records |= v->operand.k && v->operand.few && v->width == 1;
     }
 }
 
@@ -196,6 +199,8 @@ void row_define(RowWriter *p, NodeId id, const char *expression) {
         buf_printf(&l->lines, "            %s[e] = v%d[i];\n", row_kept(p, id), v->number);
         l->keeps = true;
     }
+    if (v->operand.k && v->operand.few)
+        row_record(p, id);
     if (n->slab < 0 || p->g->in_planes[id] || (v->operand.k && v->operand.only))
         return;
     const Loc at = slab_loc(p->g, id);

@@ -116,7 +116,7 @@ static void combine_unrolled(RowWriter *p, NodeId id, int64_t d, int64_t k) {
     buf_str(&sum, "0.0f");
     for (int64_t s = 0; s < k; s++) {
         const char *c = row_early(p, n->in[1], arena_printf(p->a, "%lld", (long long)s));
-        const RowIndex at = {arena_printf(p->a, "%lld + e", (long long)(s * d)), d % 4 == 0, s, d};
+        const RowIndex at = {arena_printf(p->a, "%lld + e", (long long)(s * d)), d % p->neighbours == 0, s, d};
         buf_printf(&sum, " + %s * %s", row_lane(p, n->in[0], at), c);
     }
     row_define(p, id, arena_strndup(p->a, sum.s, sum.n));

@@ -1,15 +1,22 @@
-/* row_operand.c - values that a row program also, or only, makes what prefill matmuls read (gen_operand.c).
+/* row_operand.c - values that a row program also, or only, makes what matmuls read (gen_operand.c).
  *
- * Such a value is kept in shared memory, where its largest element can be found before the first is written. Behind its
- * loop stands
+ * Of many rows such a value is kept in shared memory, where its largest element can be found before the first is
+ * written. Behind its loop stands
  *
  *   row_operand<true, 1, 21504, 512>(p3, (float *)(shared + 0), parts, [&](int group) { return row; });
  *
  * A block's shared memory then decides how many share a multiprocessor; two must, so that one loads while the other
  * writes. Where the rows are too long for a block, the program is written again without.
+ *
+ * Of few rows a record has its own scale, of 256 columns, which are those of a warp if each lane has 8: so the value's
+ * loop writes it out of registers, by
+ *
+ *   row_record<21504, 1>(p3, row, b, end(21504), record4);
  */
 #include "codegen/prefill_shape.h"
 #include "codegen/row_int.h"
+
+enum { RECORD_LANE = 8 }; /* columns of a lane */
 
 /* Statistics have arrays of their own; ids are no operand. */
 static bool may_be_operand(const Node *n) {
@@ -31,8 +38,13 @@ void row_operands_find(RowWriter *p, const NodeId *nodes, int n) {
         v->operand = gen_operand_use(p->g, nodes[i]);
         if (v->operand.k * v->operand.groups != type_row_elems(&node->type))
             v->operand.k = 0;
-        if (v->operand.k)
-            v->keep = p->operands = true;
+        if (!v->operand.k)
+            continue;
+        p->operands = true;
+        if (v->operand.few)
+            p->neighbours = RECORD_LANE;
+        else
+            v->keep = true;
     }
 }
 
@@ -43,6 +55,7 @@ void row_operands_drop(RowWriter *p) {
             p->of[id].keep = false;
         }
     p->operands = false;
+    p->neighbours = 4;
 }
 
 void row_operands_place(RowWriter *p) {
@@ -75,4 +88,16 @@ void row_operand(RowWriter *p, NodeId id) {
                p->g->target->wgmma ? "true" : "false", (long long)use->groups, (long long)use->k,
                (long long)ceil_div(use->entries, ROWS_OF_TILE), to, row_kept(p, id), parts, entry);
     p->out->bytes_a_row += 2 * use->groups * use->k + scales;
+}
+
+void row_record(RowWriter *p, NodeId id) {
+    const RowValue *v = &p->of[id];
+    const OperandUse *use = &v->operand;
+    RowLoop *l = &p->loop;
+    const char *to = row_param(p, "u8 *", v->records);
+    buf_printf(&l->square_lines, "                float record%d[W] = {};\n", v->number);
+    buf_printf(&l->lines, "            record%d[i] = v%d[i];\n", v->number, v->number);
+    buf_printf(&l->square_stores, "                row_record<%lld, %lld>(%s, row, b, end(%lld), record%d);\n",
+               (long long)use->k, (long long)ceil_div(use->entries, ROWS_OF_TILE), to, (long long)use->k, v->number);
+    p->out->bytes_a_row += 2 * use->k;
 }

@@ -19,9 +19,14 @@
  */
 #include "codegen/row_int.h"
 
-/* Numbers that a lane's loads have under way, at most: all that 128 registers hold, or half of them where two blocks
- * share a multiprocessor. */
-enum { CHUNK = 1024, MOST_AHEAD = 24, MOST_AHEAD_OF_TWO = 4 };
+/* Numbers for each of a lane's LANE neighbours that its loads have under way, at most: all that 128 registers hold, or
+ * half of them where two blocks share a multiprocessor. */
+enum { LANE = 4, CHUNK = 1024, MOST_AHEAD = 24, MOST_AHEAD_OF_TWO = 4 };
+
+/* Whether two blocks of the program should share a multiprocessor: of many rows, and with much to load or convert. */
+static bool out_of_two(const RowWriter *p) {
+    return (p->operands && p->neighbours == LANE) || p->halves;
+}
 
 static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     for (int id = 0; id < p->g->g->nodes.n; id++) {
@@ -32,10 +37,10 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     p->tops = namemap_new(p->a);
     p->top.n = p->starts.n = p->body.n = p->ahead.n = 0;
     p->loop.n_loads = p->loop.ahead_before = 0;
-    p->loop.most_ahead = p->operands || p->halves ? MOST_AHEAD_OF_TWO : MOST_AHEAD;
+    p->loop.most_ahead = out_of_two(p) ? MOST_AHEAD_OF_TWO : MOST_AHEAD * LANE / p->neighbours;
     row_loop_clear(&p->loop);
-    p->again = p->statistics = p->chosen = false;
-    p->chunk = CHUNK;
+    p->again = p->statistics = p->chosen = p->no_records = false;
+    p->chunk = CHUNK / LANE * p->neighbours;
     p->alone = n == 1;
     p->loops = p->values = 0;
     p->out->params.n = 0;
@@ -56,7 +61,10 @@ static const char *take(Arena *a, Buf *b) {
 
 static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
     buf_printf(to, "#include \"row_ops.cu\"\n#include \"tile_value.cu\"\n%s%s\n",
-               p->chosen ? "#include \"row_chosen.cu\"\n" : "", p->operands ? "#include \"row_operand.cu\"\n" : "");
+               p->chosen ? "#include \"row_chosen.cu\"\n" : "",
+               !p->operands           ? ""
+               : p->neighbours > LANE ? "#include \"row_record.cu\"\n"
+                                      : "#include \"row_operand.cu\"\n");
     buf_str(to, "DEVICE void tail_item(int item, [[maybe_unused]] int live, [[maybe_unused]] u8 *shared "
                 "TAIL_PARAMETERS) {\n");
     if (chunked) {
@@ -80,7 +88,7 @@ static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
 /* elems: of the largest row that the program makes. */
 static void finish(RowWriter *p, int64_t elems) {
     RowProgram *out = p->out;
-    out->two = p->operands || p->halves;
+    out->two = out_of_two(p);
     Buf body = {0}, parameters = {0}, arguments = {0};
     const bool chunked = p->loops == 1 && !p->statistics && out->shared == 0;
     out->chunks = chunked ? (elems + p->chunk - 1) / p->chunk : 1;
@@ -127,10 +135,10 @@ static void write_all(RowWriter *p, const NodeId *nodes, int n) {
 
 bool row_program(Gen *g, const NodeId *nodes, int n, RowProgram *out) {
     *out = (RowProgram){.dim = DIM_T};
-    RowWriter p = {.g = g, .a = arena_new(), .out = out};
+    RowWriter p = {.g = g, .a = arena_new(), .out = out, .neighbours = LANE};
     const int64_t elems = prepare(&p, nodes, n);
     write_all(&p, nodes, n);
-    if (p.operands && out->shared > g->target->shared_per_block) {
+    if (p.operands && (p.no_records || out->shared > g->target->shared_per_block)) {
         row_operands_drop(&p);
         write_all(&p, nodes, n);
     }

@@ -88,7 +88,7 @@ RowIndex row_broadcast(RowWriter *p, const Type *to, const Type *from, RowIndex 
     if (type_row_elems(from) == 1)
         return row_index("0", false);
     return row_index(broadcast_text(p, out, n_out, in, n_in, at.text),
-                     at.contiguous && n_in > 0 && in[n_in - 1] == out[n_out - 1] && in[n_in - 1] % 4 == 0);
+                     at.contiguous && n_in > 0 && in[n_in - 1] == out[n_out - 1] && in[n_in - 1] % p->neighbours == 0);
 }
 
 /* Parts of `len` elements that stand `stride` apart. */
@@ -105,7 +105,8 @@ static RowIndex slice_index(RowWriter *p, const Node *slice, RowIndex at, int64_
         inner *= from->dim[i];
     const int64_t len = slice->attr[2].i * inner, whole = from->dim[slice->attr[0].i] * inner;
     *skip = slice->attr[1].i * inner;
-    const bool contiguous = at.contiguous && len % 4 == 0 && whole % 4 == 0 && *skip % 4 == 0;
+    const bool contiguous =
+        at.contiguous && len % p->neighbours == 0 && whole % p->neighbours == 0 && *skip % p->neighbours == 0;
     return row_index(len == type_row_elems(&slice->type) ? at.text : apart(p, at.text, len, whole), contiguous);
 }
 
@@ -113,7 +114,7 @@ static RowIndex segment_index(RowWriter *p, const Loc *l, int64_t elems, RowInde
     if (l->segment_len >= elems || l->segment_len == l->segment_stride)
         return at;
     return row_index(apart(p, at.text, l->segment_len, l->segment_stride),
-                     at.contiguous && l->segment_len % 4 == 0 && l->segment_stride % 4 == 0);
+                     at.contiguous && l->segment_len % p->neighbours == 0 && l->segment_stride % p->neighbours == 0);
 }
 
 static RowIndex skipped(RowWriter *p, RowIndex at, int64_t skip) {

@@ -4,15 +4,18 @@
  *              f32 [ATT_ROWS][ATT_HEADS][ATT_SPLITS]{largest logit, sum of weights}; a row's splits from its first on.
  *              ATT_PARTIALS floats in all
  *
- * A row that sees one split has no partial result, but for rotated values (Range::merges): its item writes the output.
- * For the others a merge item is 128
- * columns of one head of one row: of eight sums, sum w adds the splits w, w + 8, .. of the row in order; then the sums
- * are added in order. So the order follows from the row's own splits, whether a block makes the eight sums, one a warp,
- * or a warp makes all of them.
+ * The output is f32 [live][ATT_HEADS][ATT_V_DIM], or, with ATT_RECORDS, what the matmul behind multiplies: x records
+ * (matmul_rows.cu) of ATT_RECORDS tiles of 8 rows, each with a scale of its own.
+ *
+ * A row that sees one split has no partial result, but for rotated values and records (Range::merges): its item writes
+ * the output. For the others a merge item is 128 columns of one head of one row, or the 256 of a record: of eight sums,
+ * sum w adds the splits w, w + 8, .. of the row in order; then the sums are added in order. So the order follows from
+ * the row's own splits, whether a block makes the eight sums, one a warp, or a warp makes all of them.
  */
 #ifndef LAP_ATTENTION_MERGE
 #define LAP_ATTENTION_MERGE
 #include "attention_plan.cu"
+#include "matmul_rows.cu"
 #include "tail.cu"
 
 /* Whether blocks take work by counting in tail[2]. */
@@ -21,10 +24,12 @@
 #endif
 
 #define ATT_PARTIALS    ((u64)ATT_ROWS * ATT_HEADS * ATT_SPLITS * (ATT_V_DIM + 2))
-#define ATT_MERGE_PARTS ((ATT_V_DIM + 127) / 128)
-#define ATT_MERGE_BYTES (ATT_WARPS * 32 * 16) /* of shared memory */
+#define ATT_MERGE_WIDTH (ATT_RECORDS ? 2 : 1) /* 128 columns, 4 of a lane, that an item has */
+#define ATT_MERGE_PARTS ((ATT_V_DIM + 128 * ATT_MERGE_WIDTH - 1) / (128 * ATT_MERGE_WIDTH))
+#define ATT_MERGE_BYTES (ATT_WARPS * ATT_MERGE_WIDTH * 32 * 16) /* of shared memory */
 
 static_assert(ATT_WARPS == 8, "eight sums");
+static_assert(!ATT_RECORDS || ATT_V_DIM % 256 == 0, "a record is of one head");
 
 /* Number of a partial result. */
 DEVICE u64 partial_at(int row, int head, int split) {
@@ -57,17 +62,58 @@ DEVICE float2 merged_weights(const float2 &own, const float2 *weights, int n) {
     return make_float2(most, warp_sum(sum));
 }
 
-DEVICE void add_share(float4 &sum, const float4 &v, float share) {
-    sum.x = multiply_add(v.x, share, sum.x);
-    sum.y = multiply_add(v.y, share, sum.y);
-    sum.z = multiply_add(v.z, share, sum.z);
-    sum.w = multiply_add(v.w, share, sum.w);
-}
+/* A lane's columns of an item: 4 neighbours of each 128. */
+struct Columns {
+    float4 of[ATT_MERGE_WIDTH];
 
-/* A merge item: 4 columns of one head of one row for each lane. */
+    DEVICE void clear() {
+#pragma unroll
+        for (int h = 0; h < ATT_MERGE_WIDTH; h++)
+            of[h] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+    DEVICE void add(const Columns &v, float share) {
+#pragma unroll
+        for (int h = 0; h < ATT_MERGE_WIDTH; h++) {
+            of[h].x = multiply_add(v.of[h].x, share, of[h].x);
+            of[h].y = multiply_add(v.of[h].y, share, of[h].y);
+            of[h].z = multiply_add(v.of[h].z, share, of[h].z);
+            of[h].w = multiply_add(v.of[h].w, share, of[h].w);
+        }
+    }
+};
+
+#if ATT_RECORDS
+/* 256 columns of a row, number `number`, as its part of a record. A lane's four of 128 are half of what a lane of a
+ * matmul has of a block. */
+DEVICE void store_record(u8 *to, int row, int number, const float (&v)[2][4]) {
+    const int lane = threadIdx.x & 31, in_tile = row % 8;
+    u8 *const record = to + ((u64)number * ATT_RECORDS + row / 8) * X_RECORD;
+    float largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        largest = fmaxf(largest, fabsf(v[i / 4][i % 4]));
+    const float scale = x_scale(warp_max(largest));
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float sum;
+        const uint2 pairs = x_half_fragment(v[h], scale, sum);
+        const int block = 4 * h + (lane >> 3);
+#pragma unroll
+        for (int step = 1; step < 8; step *= 2)
+            sum += lane_swap(sum, step);
+        const uint2 sums = x_sums(sum, lane_swap(sum, 8));
+        *(uint2 *)(record + block * 512 + in_tile * 64 + (lane & 7) * 8) = pairs;
+        if (lane % 16 == 0)
+            *(uint2 *)(record + X_SUMS + in_tile * 32 + block / 2 * 8) = sums;
+    }
+    if (lane == 0)
+        ((float *)(record + X_SCALES))[in_tile] = 1.0f / scale;
+}
+#endif
+
+/* A merge item. */
 struct Merge {
     int row, head, n, column;
-    bool inside;
     const float *values; /* of the first split, from the lane's columns on */
     const float2 *weights;
     float2 own; /* of split `lane` */
@@ -77,41 +123,61 @@ struct Merge {
         head = item / ATT_MERGE_PARTS % ATT_HEADS;
         row = item / (ATT_MERGE_PARTS * ATT_HEADS);
         n = plan.range[row].splits();
-        column = 128 * part + 4 * lane;
-        inside = column < ATT_V_DIM;
+        column = 128 * ATT_MERGE_WIDTH * part + 4 * lane;
         const u64 at = partial_at(row, head, 0);
         values = partial_values(partials, at) + column;
         weights = partial_weights(partials, at);
         own = lane < n ? weights[lane] : make_float2(minus_infinity(), 0.0f);
     }
-    DEVICE bool needed() const {
-        return VForm::rotated || n != 1;
+    DEVICE bool needed(const Plan &plan) const {
+        return plan.range[row].merges();
     }
-    DEVICE float4 value(int split) const {
-        return inside && split < n ? *(const float4 *)(values + (u64)split * ATT_V_DIM)
-                                   : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    DEVICE Columns value(int split) const {
+        Columns v;
+#pragma unroll
+        for (int h = 0; h < ATT_MERGE_WIDTH; h++)
+            v.of[h] = column + 128 * h < ATT_V_DIM && split < n
+                          ? *(const float4 *)(values + (u64)split * ATT_V_DIM + 128 * h)
+                          : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        return v;
     }
     /* By all lanes, for a split below n. */
     DEVICE float share(int split, float most) const {
         return split_share(split < 32 ? lane_from(own.x, split) : weights[split].x, most);
     }
-    /* sums: of the eight warps, or what would be theirs. */
-    DEVICE void write(float *out, const float2 &total, const float4 *sums, int stride TABLE_PARAMETERS) const {
-        float4 sum = sums[0];
+    /* sum: of the eight, for 128 columns. */
+    DEVICE void turned(const float4 &sum, float factor, float (&v)[4]) const {
+        v[0] = sum.x;
+        v[1] = sum.y;
+        v[2] = sum.z;
+        v[3] = sum.w;
+        if constexpr (VForm::rotated)
+            turn_back(v);
 #pragma unroll
-        for (int w = 1; w < ATT_WARPS; w++) {
-            const float4 v = sums[w * stride];
-            sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
-        }
+        for (int i = 0; i < 4; i++)
+            v[i] *= factor;
+    }
+    /* sums: of the eight warps, or what would be theirs. */
+    DEVICE void write(float *out, const float2 &total, const Columns *sums, int stride TABLE_PARAMETERS) const {
         const float factor = last_factor(total.x, total.y, head TABLE_ARGUMENTS);
-        if constexpr (VForm::rotated) {
-            float group[4] = {sum.x, sum.y, sum.z, sum.w};
-            turn_back(group);
-            sum = make_float4(group[0], group[1], group[2], group[3]);
+        float v[ATT_MERGE_WIDTH][4];
+#pragma unroll
+        for (int h = 0; h < ATT_MERGE_WIDTH; h++) {
+            float4 sum = sums[0].of[h];
+#pragma unroll
+            for (int w = 1; w < ATT_WARPS; w++) {
+                const float4 other = sums[w * stride].of[h];
+                sum = make_float4(sum.x + other.x, sum.y + other.y, sum.z + other.z, sum.w + other.w);
+            }
+            turned(sum, factor, v[h]);
         }
-        if (inside)
+#if ATT_RECORDS
+        store_record((u8 *)out, row, (head * ATT_V_DIM + column) / 256, v);
+#else
+        if (column < ATT_V_DIM)
             *(float4 *)(out + ((u64)row * ATT_HEADS + head) * ATT_V_DIM + column) =
-                make_float4(sum.x * factor, sum.y * factor, sum.z * factor, sum.w * factor);
+                make_float4(v[0][0], v[0][1], v[0][2], v[0][3]);
+#endif
     }
 };
 
@@ -119,10 +185,11 @@ struct Merge {
 DEVICE void merge_by_block(const Plan &plan, float *partials, float *out, int item, u8 *shared TABLE_PARAMETERS) {
     enum { AHEAD = 4 };
     const Merge m(plan, partials, item);
-    if (!m.needed())
+    if (!m.needed(plan))
         return;
     const int warp = threadIdx.x >> 5;
-    float4 v[AHEAD], sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    Columns v[AHEAD], sum;
+    sum.clear();
 #pragma unroll
     for (int j = 0; j < AHEAD; j++)
         v[j] = m.value(warp + ATT_WARPS * j);
@@ -130,11 +197,11 @@ DEVICE void merge_by_block(const Plan &plan, float *partials, float *out, int it
 #pragma unroll
     for (int j = 0; j < AHEAD; j++)
         if (warp + ATT_WARPS * j < m.n)
-            add_share(sum, v[j], m.share(warp + ATT_WARPS * j, total.x));
+            sum.add(v[j], m.share(warp + ATT_WARPS * j, total.x));
 #pragma unroll 4
     for (int i = warp + ATT_WARPS * AHEAD; i < m.n; i += ATT_WARPS)
-        add_share(sum, m.value(i), m.share(i, total.x));
-    float4 *sums = (float4 *)shared;
+        sum.add(m.value(i), m.share(i, total.x));
+    Columns *sums = (Columns *)shared;
     sums[threadIdx.x] = sum;
     block_sync();
     if (warp == 0)
@@ -144,23 +211,25 @@ DEVICE void merge_by_block(const Plan &plan, float *partials, float *out, int it
 /* The same sums in the same order by a warp alone: its eight sums are what the warps of a block would have. */
 DEVICE void merge_by_warp(const Plan &plan, float *partials, float *out, int item TABLE_PARAMETERS) {
     const Merge m(plan, partials, item);
-    if (!m.needed())
+    if (!m.needed(plan))
         return;
-    float4 sums[ATT_WARPS], v[ATT_WARPS];
+    enum { AHEAD = ATT_WARPS / ATT_MERGE_WIDTH };
+    Columns sums[ATT_WARPS], v[AHEAD];
 #pragma unroll
     for (int w = 0; w < ATT_WARPS; w++) {
-        v[w] = m.value(w);
-        sums[w] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (w < AHEAD)
+            v[w] = m.value(w);
+        sums[w].clear();
     }
     const float2 total = merged_weights(m.own, m.weights, m.n);
 #pragma unroll 1
     for (int i = 0; i < m.n; i += ATT_WARPS)
 #pragma unroll
         for (int w = 0; w < ATT_WARPS; w++) {
-            const float4 now = v[w];
-            v[w] = m.value(i + ATT_WARPS + w);
+            const Columns now = v[w % AHEAD];
+            v[w % AHEAD] = m.value(i + AHEAD + w);
             if (i + w < m.n)
-                add_share(sums[w], now, m.share(i + w, total.x));
+                sums[w].add(now, m.share(i + w, total.x));
         }
     m.write(out, total, sums, 1 TABLE_ARGUMENTS);
 }

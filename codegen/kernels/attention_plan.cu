@@ -10,6 +10,11 @@
 #define LAP_ATTENTION_PLAN
 #include "attention_layout.cu"
 
+/* The output is x records of so many tiles of 8 rows; 0: f32. */
+#ifndef ATT_RECORDS
+#define ATT_RECORDS 0
+#endif
+
 /* ==== Splits ==== */
 
 /* Keys of the shortest splits: the fewer K/V heads, the shorter, so that short contexts make work for all
@@ -69,9 +74,9 @@ struct Range {
         return high > low ? split_of(high - 1) - split_of(low) + 1 : 0;
     }
     /* Whether it has partial results, which become its output in the merge. With one split the item writes the output,
-     * but for values in another basis: it is in the merge that they turn back. */
+     * but for values in another basis and for records: it is in the merge that they turn back, and are rounded. */
     DEVICE bool merges() const {
-        return VForm::rotated || splits() != 1;
+        return ATT_RECORDS || VForm::rotated || splits() != 1;
     }
     DEVICE bool has(int split) const {
         return split >= first_split() && split < first_split() + splits();

@@ -156,6 +156,8 @@ struct Units {
 
 /* ==== The kernel ==== */
 
+static_assert(!MM_X_RECORDS || !EX_X_PAIRS, "records are of live rows");
+
 struct Work : Share {
     Weights weights;
     const Units &units;
@@ -175,8 +177,8 @@ struct Work : Share {
     DEVICE int row(int unit, int token) const {
         return token < units.size[unit] ? units.order[units.begin[unit] + token] : -1;
     }
-    DEVICE const float *input(int row) const {
-        return x + (u64)(EX_X_PAIRS ? row : row / EX_K) * MM_K;
+    DEVICE int x_row(int row) const {
+        return EX_X_PAIRS ? row : row / EX_K;
     }
     DEVICE bool same_rows(int a, int b) const {
         return !EX_X_PAIRS && units.size[a] == 1 && units.size[b] == 1 && row(a, 0) / EX_K == row(b, 0) / EX_K;

@@ -1,9 +1,10 @@
-/* matmul_fragments.cu - the rows that a warp of a decode matmul multiplies its tiles with: f32 columns to B fragments.
+/* matmul_fragments.cu - the rows that a warp of a decode matmul multiplies its tiles with, as B fragments.
  *
- * Part of matmul_strips.cu, whose macros it uses. A warp makes the fragments of its own columns (matmul_rows.cu), for
- * MM_NT tiles of 8 tokens: lane 4g + t holds token g, columns 8t..8t+7 of each block of 32. The scale and the
- * sums are over the warp's columns, so all that they depend on is the token's row and MM_WARP_K. They stay in
- * registers, or, with MM_X_SHARED, in shared memory, where the warps of all groups read them.
+ * Part of matmul_strips.cu, whose macros it uses. A warp has the fragments of its own columns (matmul_rows.cu), for
+ * MM_NT tiles of 8 tokens: lane 4g + t holds token g, columns 8t..8t+7 of each block of 32. Where the launch that made
+ * the rows wrote x records (MM_X_RECORDS), they are read as they are, and a scale is of 256 columns; else f32 columns
+ * are converted, and scale and sums are over the warp's columns. So all that they depend on is the token's row and
+ * MM_WARP_K. They stay in registers, or, with MM_X_SHARED, in shared memory, where the warps of all groups read them.
  */
 
 /* The B fragments of a warp's columns for 8 tokens. */
@@ -12,6 +13,29 @@ struct Fragments {
     uint2 sums;
     float scale[2]; /* of tokens 2t, 2t + 1 */
 };
+
+#if MM_X_RECORDS
+
+/* Of row `row` of x, -1 for zeros, that is token g's; k: the warp's first column. All loads are under way at once. */
+DEVICE void make_fragments(Fragments &f, const float *x, int row, int k) {
+    const Lane l;
+    const u8 *record = (const u8 *)x + ((u64)(k / 256) * MM_NT + row / 8) * X_RECORD;
+    const int in_tile = row % 8, first = k % 256 / 32, sums = first / 2 + l.t; /* of two blocks each */
+    const bool any = row >= 0;
+    float inverse = 1.0f;
+    if (any)
+        inverse = ((const float *)(record + X_SCALES))[in_tile];
+#pragma unroll
+    for (int j = 0; j < MM_BLOCKS_32; j++)
+        f.block[j] =
+            any ? *(const uint4 *)(record + (first + j) * 512 + in_tile * 64 + l.t * 16) : make_uint4(0, 0, 0, 0);
+    f.sums =
+        any && 2 * l.t < MM_BLOCKS_32 ? *(const uint2 *)(record + X_SUMS + in_tile * 32 + sums * 8) : make_uint2(0, 0);
+    f.scale[0] = lane_from(inverse, 8 * l.t);
+    f.scale[1] = lane_from(inverse, 8 * l.t + 4);
+}
+
+#else
 
 /* Eight columns from k on; zeros beyond MM_K. */
 DEVICE void load_columns(float (&v)[8], const float *row, int k) {
@@ -31,14 +55,14 @@ DEVICE void load_columns(float (&v)[8], const float *row, int k) {
     }
 }
 
-/* `row` is that of token g, nullptr for zeros; k the warp's first column. */
-DEVICE void make_fragments(Fragments &f, const float *row, int k) {
+/* Of row `row` of x, -1 for zeros, that is token g's; k: the warp's first column. */
+DEVICE void make_fragments(Fragments &f, const float *x, int row, int k) {
     const Lane l;
     float v[MM_BLOCKS_32][8] = {}, amax = 0.0f, sums[2] = {};
-    if (row)
+    if (row >= 0)
 #pragma unroll
         for (int j = 0; j < MM_BLOCKS_32; j++)
-            load_columns(v[j], row, k + 32 * j + 8 * l.t);
+            load_columns(v[j], x + (u64)row * MM_K, k + 32 * j + 8 * l.t);
 #pragma unroll
     for (int i = 0; i < MM_BLOCKS_32 * 8; i++)
         amax = fmaxf(amax, fabsf(v[i / 8][i % 8]));
@@ -58,6 +82,8 @@ DEVICE void make_fragments(Fragments &f, const float *row, int k) {
     f.scale[0] = lane_from(inverse, 8 * l.t);
     f.scale[1] = lane_from(inverse, 8 * l.t + 4);
 }
+
+#endif
 
 #if MM_X_SHARED
 
@@ -88,7 +114,7 @@ template <class Work> DEVICE void load_rows(Rows &rows, const Work &work, int un
         for (int n = 0; n < MM_NT; n++) {
             Fragments f;
             const int row = work.row(unit, 8 * n + l.g);
-            make_fragments(f, row >= 0 && k < MM_K ? work.input(row) : nullptr, k);
+            make_fragments(f, work.x, row >= 0 && k < MM_K ? work.x_row(row) : -1, k);
             uint4 *to = (uint4 *)(rows.at + n * MM_ROWS_BYTES) + l.lane;
 #pragma unroll
             for (int j = 0; j < MM_BLOCKS_32; j++)
@@ -129,7 +155,7 @@ template <class Work> DEVICE void load_rows(Rows &rows, const Work &work, int un
     for (int n = 0; n < MM_NT; n++)
         if (n < work.tiles(unit)) {
             const int row = work.row(unit, 8 * n + l.g);
-            make_fragments(rows.of[n], row >= 0 && k < MM_K ? work.input(row) : nullptr, k);
+            make_fragments(rows.of[n], work.x, row >= 0 && k < MM_K ? work.x_row(row) : -1, k);
         }
 }
 

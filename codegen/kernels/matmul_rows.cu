@@ -57,6 +57,13 @@ DEVICE uint4 x_fragment(const float (&v)[8], float scale, float &sum) {
     return make_uint4(pair[0], pair[1], pair[2], pair[3]);
 }
 
+/* Four columns, from a multiple of four on, as the two pairs that they are of eight. */
+DEVICE uint2 x_half_fragment(const float (&v)[4], float scale, float &sum) {
+    const float eight[8] = {v[0], v[1], v[2], v[3], 0.0f, 0.0f, 0.0f, 0.0f};
+    const uint4 pairs = x_fragment(eight, scale, sum);
+    return make_uint2(pairs.x, pairs.y);
+}
+
 /* The sums of two blocks as lane t keeps them: {high parts, low parts}. */
 DEVICE uint2 x_sums(float first, float second) {
     const u16 high0 = f16_round(first), high1 = f16_round(second);

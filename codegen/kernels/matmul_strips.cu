@@ -15,7 +15,8 @@
  *   MM_FLIGHT            chunks on their way at once, 1..MM_STAGES: as many as keep the memory busy. Of more it
  *                        gives less, and others wait longer
  *   MM_PARTIALS          buffers of partial products, a multiple of MM_GROUPS, 1..4
- *   MM_X_SHARED          1: the rows stay in shared memory (few registers), 0: in registers
+ *   MM_X_RECORDS         1: the rows are x records (matmul_rows.cu) of MM_NT tiles of 8 rows, each with the scale of
+ * its own columns; 0: f32 MM_X_SHARED          1: the rows stay in shared memory (few registers), 0: in registers
  *   MM_BLOCKS            blocks that should fit on a multiprocessor (caps the registers)
  *   MM_TAIL              1: tail.body runs behind the matmul (tail.cu), with TAIL_THREADS = MM_THREADS threads and
  *                        TAIL_SHARED = MM_SHARED bytes: every chunk that was asked for has been consumed then, so
@@ -33,7 +34,7 @@
  *   tiles(unit)          how many of the MM_NT tiles of tokens have rows
  *   row(unit, token)     the row of the output that a token is; -1: of none
  *   same_rows(a, b)      two units are known to meet rows with the same columns
- *   input(row)           where its f32 columns begin; a multiple of 16 bytes if MM_K is one of 4
+ *   x, x_row(row)        the rows, and which of them it is; f32 [row][MM_K] at a multiple of 16 bytes, or records
  *
  * How: consumer warp w of each group owns columns MM_WARP_K * w of the slice, keeps its part of the rows as fragments,
  * and multiplies its tiles of one strip after another; the partial products go to shared memory. One auxiliary
@@ -62,6 +63,9 @@
 #endif
 #ifndef MM_PARTIALS
 #define MM_PARTIALS 4
+#endif
+#ifndef MM_X_RECORDS
+#define MM_X_RECORDS 0
 #endif
 #ifndef MM_X_SHARED
 #define MM_X_SHARED 0
@@ -159,9 +163,9 @@ struct Weights {
 };
 
 /* The block's work: a slice, and strips of `units` times all segments.
- * Neighbours: a range of them, cut where each block gets the same number of bytes, to a strip: those of one storage type
- * may have 1.5 times the bytes of another's. Else as many for each block, and all blocks read one stretch of memory
- * together, which it gives faster than as many stretches as there are blocks. */
+ * Neighbours: a range of them, cut where each block gets the same number of bytes, to a strip: those of one storage
+ * type may have 1.5 times the bytes of another's. Else as many for each block, and all blocks read one stretch of
+ * memory together, which it gives faster than as many stretches as there are blocks. */
 struct Share {
     int slice, first, step, count;
 
@@ -230,8 +234,8 @@ struct Barriers {
     }
 };
 
-/* Named barriers of a buffer of partials, between the warps of one group and the auxiliary warp. A buffer belongs to one
- * group, and each side comes to a round only after the other has come to the one before. */
+/* Named barriers of a buffer of partials, between the warps of one group and the auxiliary warp. A buffer belongs to
+ * one group, and each side comes to a round only after the other has come to the one before. */
 #define MM_COMPUTED(buffer) (1 + (buffer)) /* all warps' partials are there; the strip's chunk is no longer needed */
 #define MM_SUMMED(buffer)   (1 + MM_PARTIALS + (buffer)) /* the partials have been read */
 #define MM_MEETING          (32 * (MM_WARPS + 1))
@@ -360,8 +364,7 @@ DEVICE void store_strip(const Work &work, int unit, int buffer, int n, const Chu
 }
 
 /* `out` is planes of `plane_rows` rows. */
-template <class Work>
-DEVICE void assist(Barriers &bar, const Work &work, Filled &filled, float *out, int plane_rows) {
+template <class Work> DEVICE void assist(Barriers &bar, const Work &work, Filled &filled, float *out, int plane_rows) {
     float *plane = out + (u64)work.slice * plane_rows * all_rows;
     while (filled.ask(bar, work, 0, MM_FLIGHT)) {
     }

@@ -34,15 +34,18 @@ DEVICE float minus_infinite() {
     return float_from_bits(0xff800000u);
 }
 
-/* ==== Loads and stores of W neighbours; with W = 4 the address is a multiple of 16 ==== */
+/* ==== Loads and stores of W neighbours: 1, or a multiple of 4 at an address that is one of 16 ==== */
 
 template <int W> DEVICE void load_values(float (&to)[W], const float *from) {
-    if constexpr (W == 4) {
-        const float4 v = *(const float4 *)from;
-        to[0] = v.x;
-        to[1] = v.y;
-        to[2] = v.z;
-        to[3] = v.w;
+    if constexpr (W % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < W; i += 4) {
+            const float4 v = *(const float4 *)(from + i);
+            to[i] = v.x;
+            to[i + 1] = v.y;
+            to[i + 2] = v.z;
+            to[i + 3] = v.w;
+        }
     } else {
         to[0] = from[0];
     }
@@ -81,6 +84,7 @@ template <int W> struct Halves {
 
 /* With W = 4 the address is a multiple of 8. */
 template <int W> DEVICE void load_halves(Halves<W> &to, const u16 *from, float unit) {
+    static_assert(W == 1 || W == 4, "of many rows");
     if constexpr (W == 4) {
         const uint2 v = *(const uint2 *)from;
         to.pairs[0] = v.x;
@@ -92,10 +96,13 @@ template <int W> DEVICE void load_halves(Halves<W> &to, const u16 *from, float u
 }
 
 template <int W> DEVICE void store_values(float *to, const float (&from)[W]) {
-    if constexpr (W == 4)
-        *(float4 *)to = make_float4(from[0], from[1], from[2], from[3]);
-    else
+    if constexpr (W % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < W; i += 4)
+            *(float4 *)(to + i) = make_float4(from[i], from[i + 1], from[i + 2], from[i + 3]);
+    } else {
         to[0] = from[0];
+    }
 }
 
 template <int W> DEVICE void store_values(int *to, const int (&from)[W]) {
@@ -168,7 +175,8 @@ template <int GROUPS, int N, class Read> DEVICE void row_norms(float *to, float 
 }
 
 template <int GROUPS, int N, class Read> DEVICE void row_sums(float *to, float *parts, Read read) {
-    row_reduce_sum<GROUPS, N>(to, parts, [&](int e, int) { return read(e); }, [&](float sum) { return sum; });
+    row_reduce_sum<GROUPS, N>(
+        to, parts, [&](int e, int) { return read(e); }, [&](float sum) { return sum; });
 }
 
 /* Maximum and sum of exp(x - maximum) of each group. */
@@ -260,8 +268,7 @@ template <int GROUPS, int N, int K, class Read> DEVICE void row_top_k(int *to, f
 }
 
 /* Element e of heads of N elements, turned by the row's position: pairs (i, i + DIMS / 2). */
-template <int N, int DIMS, class Read>
-DEVICE float row_turned(int e, int pos, const double *turns, Read read) {
+template <int N, int DIMS, class Read> DEVICE float row_turned(int e, int pos, const double *turns, Read read) {
     const int i = e % N;
     if (i >= DIMS)
         return read(e);

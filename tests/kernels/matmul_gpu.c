@@ -11,29 +11,41 @@
  */
 #include "tests/kernels/blocks.h"
 #include "tests/kernels/measure.h"
+#include "tests/kernels/records.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The first N_FEW: all types, columns that are several slices and no whole tiles, experts of both kinds. */
+/* The first N_FEW: all types, columns that are several slices and no whole tiles, experts of both kinds, rows as
+ * records and as f32. */
 static const Shape shapes[] = {
     {.m.k = 96, BLOCKS_OF_32},
     {.m.k = 256, ALL_TYPES},
-    {.m.k = 613, .m.n_segments = 3, .m.segments = {{DT_BF16, 40}, {DT_F16, 17}, {DT_F32, 16}}},
-    {.m.k = 5376, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 33}, {DT_Q6_K, 17}}},
+    {.m.k = 613, .records = 1, .m.n_segments = 3, .m.segments = {{DT_BF16, 40}, {DT_F16, 17}, {DT_F32, 16}}},
+    {.m.k = 5376, .records = 1, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 33}, {DT_Q6_K, 17}}},
     {.m.k = 96, .m.n_segments = 1, .m.segments = {{DT_Q4_1, 33}}, .experts = 3, .slots = 2, .x_pairs = 1},
-    {.m.k = 512, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 70}, {DT_Q6_K, 17}}, .experts = 7, .slots = 4},
+    {.m.k = 512,
+     .records = 1,
+     .m.n_segments = 2,
+     .m.segments = {{DT_Q4_K, 70}, {DT_Q6_K, 17}},
+     .experts = 7,
+     .slots = 4},
     {.m.k = 64, BLOCKS_OF_32},
-    {.m.k = 640, BLOCKS_OF_32},
+    {.m.k = 640, .records = 1, BLOCKS_OF_32},
     {.m.k = 704, BLOCKS_OF_32},
     {.m.k = 2112, BLOCKS_OF_32},
-    {.m.k = 2816, ALL_TYPES},
+    {.m.k = 2816, .records = 1, ALL_TYPES},
     {.m.k = 5376, ALL_TYPES},
-    {.m.k = 21504, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q6_K, 17}}},
+    {.m.k = 21504, .records = 1, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 300}, {DT_Q6_K, 17}}},
     {.m.k = 5376, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 5000}, {DT_Q6_K, 1000}}},
-    {.m.k = 2816, .m.n_segments = 2, .m.segments = {{DT_Q4_K, 704}, {DT_Q6_K, 40}}, .experts = 10, .slots = 4},
+    {.m.k = 2816,
+     .records = 1,
+     .m.n_segments = 2,
+     .m.segments = {{DT_Q4_K, 704}, {DT_Q6_K, 40}},
+     .experts = 10,
+     .slots = 4},
     {.m.k = 704,
      .m.n_segments = 2,
      .m.segments = {{DT_Q5_0, 300}, {DT_Q8_0, 17}},
@@ -189,13 +201,21 @@ static void check_tail(const Shape *s, const Problem *p, const float *got, int l
     }
 }
 
+static DevPtr upload_records(Lab *l, const Problem *p, const Shape *s, Range range) {
+    uint8_t *records = records_make(p->x + range.first * s->m.k, s->m.k, range.live, s->m.tiles);
+    const DevPtr there = lab_upload(l, records, records_bytes(s->m.k, s->m.tiles));
+    free(records);
+    return there;
+}
+
 static void run(Lab *l, const Built *b, Problem *p, Range range) {
     DevError e = {0};
     const Shape *s = &b->shape;
     const size_t plane = shape_plane_bytes(s), bytes = plane * (size_t)matmul_slices(&s->m);
     float *planes = malloc(bytes + plane), *sum = planes + bytes / 4;
     int counters[2];
-    p->on.x = p->x_there + (DevPtr)(range.first * shape_x_row(s)) * 4;
+    const DevPtr records = s->records ? upload_records(l, p, s, range) : 0;
+    p->on.x = records ? records : p->x_there + (DevPtr)(range.first * shape_x_row(s)) * 4;
     p->on.ids = p->ids_there + (DevPtr)(range.first * p->products) * 4;
     p->on.planes = lab_memory(l, bytes, 0xff);
     p->on.sum = lab_memory(l, plane, 0xff);
@@ -211,6 +231,8 @@ static void run(Lab *l, const Built *b, Problem *p, Range range) {
     if (counters[0] || counters[1])
         fail(s, "the counters are not back at zero", range.live, p->types[0]);
     free(planes);
+    if (records)
+        dev_free(l->device, records);
     dev_free(l->device, p->on.planes);
     dev_free(l->device, p->on.sum);
 }

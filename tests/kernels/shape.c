@@ -61,7 +61,8 @@ char *shape_defines(const Shape *s, const char *name) {
     Buf b = {0};
     buf_printf(&b, "#define MM_NAME %s\n", name);
     matmul_defines(&s->m, &b);
-    buf_printf(&b, "#undef MM_X_SHARED\n#define MM_X_SHARED %d\n#define MM_TAIL %d\n", s->x_shared, s->tail);
+    buf_printf(&b, "#undef MM_X_SHARED\n#define MM_X_SHARED %d\n#define MM_TAIL %d\n#define MM_X_RECORDS %d\n",
+               s->x_shared, s->tail, s->records);
     if (s->slots)
         buf_printf(&b, "#define EX_K %d\n#define EX_X_PAIRS %d\n", s->slots, s->x_pairs);
     if (s->tail)

@@ -9,6 +9,7 @@ typedef struct Shape {
     /* of experts (matmul_experts.cu): matrices in a stack, those of a row, and whether each has an input of its own */
     int experts, slots, x_pairs;
     int x_shared, tail; /* MM_X_SHARED; with the default tail */
+    int records;        /* MM_X_RECORDS: x is records of the live rows */
 } Shape;
 
 /* Chooses warps and warp_k as the pass choose-matmul does, then stages, and groups where they are 0, for a block that
