@@ -21,7 +21,7 @@
 
 /* Numbers for each of a lane's LANE neighbours that its loads have under way, at most: all that 128 registers hold, or
  * half of them where two blocks share a multiprocessor. */
-enum { LANE = 4, CHUNK = 1024, MOST_AHEAD = 24, MOST_AHEAD_OF_TWO = 4 };
+enum { LANE = 4, CHUNK = 1024, RECORD_CHUNK = 1536, MOST_AHEAD = 24, MOST_AHEAD_OF_TWO = 4 };
 
 /* Whether two blocks of the program should share a multiprocessor: of many rows, and with much to load or convert. */
 static bool out_of_two(const RowWriter *p) {
@@ -40,7 +40,7 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     p->loop.most_ahead = out_of_two(p) ? MOST_AHEAD_OF_TWO : MOST_AHEAD * LANE / p->neighbours;
     row_loop_clear(&p->loop);
     p->again = p->statistics = p->chosen = p->no_records = false;
-    p->chunk = CHUNK / LANE * p->neighbours;
+    p->chunk = p->neighbours == LANE ? CHUNK : RECORD_CHUNK;
     p->alone = n == 1;
     p->loops = p->values = 0;
     p->out->params.n = 0;

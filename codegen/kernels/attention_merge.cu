@@ -234,11 +234,12 @@ DEVICE void merge_by_warp(const Plan &plan, float *partials, float *out, int ite
     m.write(out, total, sums, 1 TABLE_ARGUMENTS);
 }
 
-/* All rows, by all blocks of the launch. Few items get a block each, so that all its warps fetch; many a warp each.
+/* All rows, by all blocks of the launch. Few items get a block each, so that all its warps fetch; many a warp each: the
+ * fewer blocks stay, the more have left their place to the next launch, which fetches its weights.
  * With ATT_TAKEN tail[2] is set back, which nobody looks at any more: all blocks have arrived. */
 DEVICE void merge_all(const Plan &plan, float *partials, float *out, int *tail, u8 *shared TABLE_PARAMETERS) {
     const int items = plan.queries * ATT_HEADS * ATT_MERGE_PARTS;
-    const bool by_warp = items > 2 * (int)gridDim.x;
+    const bool by_warp = items * ATT_MERGE_WIDTH > (int)gridDim.x;
     run_tail(tail, by_warp ? (items + ATT_WARPS - 1) / ATT_WARPS : items, [&](int i) {
         if (ATT_TAKEN && i == 0 && threadIdx.x == 0)
             tail[2] = 0;
