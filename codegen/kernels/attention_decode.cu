@@ -18,19 +18,26 @@
  *                     several items read the same keys
  *   ATT_STAGES        tiles in shared memory, at least 2; one less is on its way while one is worked on
  *   ATT_BLOCKS        blocks that should fit on a multiprocessor (caps the registers)
- *   parameters        q, k, v: planes. cache_k, cache_v. out f32 [query rows][ATT_HEADS][ATT_V_DIM], or records.
- * partials: of attention_merge.cu, aligned to 16 bytes. tail: of tail.cu. Query row r stands at query_pos[r] and
- * belongs to slots[ATT_QUERY_ROWS ? query_rows[r] : r]. Row t of k and v stands at store_pos[t] of slots[t].
- * lengths[slot]: positions of a sequence after this call. query_count, store_count: live rows; query_pos, store_pos and
- * slots can be read up to ATT_ROWS elements. HEAD_PARAMETERS, TABLE_PARAMETERS. Positions are below ATT_CAPACITY unless
- * it is a ring; a ring holds what a row of the call sees besides the rows it stores. launch            block
- * ATT_THREADS = 256. Grid: any number of blocks of one dimension that are resident together, since they wait for each
- * other in the tail: multiprocessors * the blocks that fit on one, at most ATT_BLOCKS. Dynamic shared memory
- * ATT_SHARED, the sum of tiles     ATT_STAGES * the larger of a tile of keys and one of values: ATT_KEYS times 2 * dim
- * + 16, or, packed, (bytes of the codes | 16) + 2 for each scale, rounded up to 128 queries   ATT_VECTORS * (2 *
- * ATT_K_DIM + 16) weights   ATT_VECTORS * (2 * ATT_CHUNK + 16) scratch   32 * max(ATT_K_DIM, ATT_V_DIM) tables
- * HEAD_TABLE_BYTES beside less than 4 KB of static memory. The defaults need at most 97 KB in all, which is there on
- * every architecture; where there is more, more and larger tiles hide more of the latency.
+ *   parameters        q, k, v: planes. cache_k, cache_v. out: of attention_merge.cu, for the query rows; partials: of
+ *                     it too, aligned to 16 bytes. tail: of tail.cu.
+ *                     Query row r stands at query_pos[r] and belongs to slots[ATT_QUERY_ROWS ? query_rows[r] : r].
+ *                     Row t of k and v stands at store_pos[t] of slots[t]. lengths[slot]: positions of a sequence after
+ *                     this call. query_count, store_count: live rows; query_pos, store_pos and slots can be read up to
+ *                     ATT_ROWS elements. HEAD_PARAMETERS, TABLE_PARAMETERS.
+ *                     Positions are below ATT_CAPACITY unless it is a ring; a ring holds what a row of the call sees
+ *                     besides the rows it stores.
+ *   launch            block ATT_THREADS = 256. Grid: any number of blocks of one dimension that are resident together,
+ *                     since they wait for each other in the tail: multiprocessors * the blocks that fit on one, at most
+ *                     ATT_BLOCKS. Dynamic shared memory ATT_SHARED, the sum of
+ *                       tiles     ATT_STAGES * the larger of a tile of keys and one of values: ATT_KEYS times
+ *                                 2 * dim + 16, or, packed, (bytes of the codes | 16) + 2 for each scale, rounded up
+ *                                 to 128
+ *                       queries   ATT_VECTORS * (2 * ATT_K_DIM + 16)
+ *                       weights   ATT_VECTORS * (2 * ATT_CHUNK + 16)
+ *                       scratch   32 * max(ATT_K_DIM, ATT_V_DIM)
+ *                       tables    HEAD_TABLE_BYTES
+ *                     beside less than 4 KB of static memory. The defaults need at most 97 KB in all, which is there
+ *                     on every architecture; where there is more, more and larger tiles hide more of the latency.
  *
  * Rows are invariant: splits and chunks are cut by position, a row's logits, weights and sums see its own keys in order
  * of position, and tiles of which it sees nothing leave it as it is: the maximum stays, the weights are 0, what is

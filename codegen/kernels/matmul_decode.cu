@@ -7,13 +7,15 @@
  *   MM_NAME              the kernel's name
  *   MM_NT                1: up to 8 rows, 2: up to 16
  *   parameters           const u8 *w0, w1, ..: tiles of each segment (ir/quants.def, repack.cu); const float *x: f32
- *                        [live][MM_K], at a multiple of 16 bytes, or records; float *planes; const int *rows: how many
- * rows are live, in device memory; int *tail: 2 ints (tail.cu), not looked at without MM_TAIL; TAIL_PARAMETERS planes
- * f32 [slice][8 * MM_NT][N], N = all segments' rows one after another (rows are not padded). The product is the sum of
- * the planes in slice order, for the consumer to add where it reads: rows that are not live are not written. With one
- * slice (K up to MM_WARPS * MM_WARP_K) the plane is the product. launch               block MM_THREADS; grid a multiple
- * of the slices ceil(K / (MM_WARPS * MM_WARP_K)), with MM_TAIL at most multiprocessors * MM_BLOCKS; dynamic shared
- * memory MM_SHARED
+ *                        [live][MM_K], at a multiple of 16 bytes, or records; float *planes; const int *rows: how
+ *                        many rows are live, in device memory; int *tail: 2 ints (tail.cu), not looked at without
+ *                        MM_TAIL; TAIL_PARAMETERS
+ *   planes               f32 [slice][8 * MM_NT][N], N = all segments' rows one after another (rows are not padded).
+ *                        The product is the sum of the planes in slice order, for the consumer to add where it reads:
+ *                        rows that are not live are not written. With one slice (K up to MM_WARPS *
+ *                        MM_WARP_K) the plane is the product.
+ *   launch               block MM_THREADS; grid a multiple of the slices ceil(K / (MM_WARPS * MM_WARP_K)), with
+ *                        MM_TAIL at most multiprocessors * MM_BLOCKS; dynamic shared memory MM_SHARED
  *
  * Block b works on slice b % slices. The ring is filled before the wait for
  * the previous kernel, since weights do not depend on it.

@@ -15,8 +15,9 @@
  *   MM_FLIGHT            chunks on their way at once, 1..MM_STAGES: as many as keep the memory busy. Of more it
  *                        gives less, and others wait longer
  *   MM_PARTIALS          buffers of partial products, a multiple of MM_GROUPS, 1..4
- *   MM_X_RECORDS         1: the rows are x records (matmul_rows.cu) of MM_NT tiles of 8 rows, each with the scale of
- * its own columns; 0: f32 MM_X_SHARED          1: the rows stay in shared memory (few registers), 0: in registers
+ *   MM_X_RECORDS         1: the rows are x records (matmul_rows.cu) of MM_NT tiles of 8 rows, each with the scale
+ *                        of its own columns; 0: f32
+ *   MM_X_SHARED          1: the rows stay in shared memory (few registers), 0: in registers
  *   MM_BLOCKS            blocks that should fit on a multiprocessor (caps the registers)
  *   MM_TAIL              1: tail.body runs behind the matmul (tail.cu), with TAIL_THREADS = MM_THREADS threads and
  *                        TAIL_SHARED = MM_SHARED bytes: every chunk that was asked for has been consumed then, so
@@ -163,9 +164,9 @@ struct Weights {
 };
 
 /* The block's work: a slice, and strips of `units` times all segments.
- * Neighbours: a range of them, cut where each block gets the same number of bytes, to a strip: those of one storage
- * type may have 1.5 times the bytes of another's. Else as many for each block, and all blocks read one stretch of
- * memory together, which it gives faster than as many stretches as there are blocks. */
+ * Neighbours: a range of them, cut where each block gets the same number of bytes, to a strip: those of one storage type
+ * may have 1.5 times the bytes of another's. Else as many for each block, and all blocks read one stretch of memory
+ * together, which it gives faster than as many stretches as there are blocks. */
 struct Share {
     int slice, first, step, count;
 
