@@ -212,7 +212,7 @@ char *case_decode_defines(const AttendCase *c, int rows, int store, int query_ro
     FILE *to = text_open(&text, &len);
     put_layout(to, c, c->planes, rows);
     fprintf(to, "#define ATT_ROWS %d\n#define ATT_STORE %d\n#define ATT_QUERY_ROWS %d\n", rows, store, query_rows);
-    fprintf(to, "#define ATT_EARLY %d\n", c->early);
+    fprintf(to, "#define ATT_EARLY %d\n#define ATT_RECORDS %d\n", c->early, c->records ? rows / 8 : 0);
     put_tuned(to, "ATT_KEYS", keys_of(c));
     put_tuned(to, "ATT_VECTORS", c->vectors);
     put_tuned(to, "ATT_STAGES", c->stages);

@@ -6,6 +6,7 @@
  * warps can bring tiles for the others, those of some kernels do.
  */
 #include "tests/attention/check.h"
+#include "tests/kernels/records.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -74,11 +75,30 @@ static DevPtr put_ints(Decode *d, int n, const int *v) {
     return to;
 }
 
+/* Bytes of the output of `most` rows. */
+static size_t out_bytes(const Decode *d, int most) {
+    return d->trial.of->records ? records_bytes((int64_t)row_floats(d), most / 8) : (size_t)most * row_floats(d) * 4;
+}
+
+/* All rows as f32. */
+static void read_out(const Decode *d, int most, DevPtr out, float *to) {
+    const size_t row = row_floats(d), bytes = out_bytes(d, most);
+    if (!d->trial.of->records) {
+        lab_out(d->trial.lab, to, out, bytes);
+        return;
+    }
+    uint8_t *records = malloc(bytes);
+    lab_out(d->trial.lab, records, out, bytes);
+    for (int r = 0; r < most; r++)
+        records_read(records, (int64_t)row, r, most / 8, to + (size_t)r * row);
+    free(records);
+}
+
 /* Rows that are not live and places behind the partial results must still be poison. */
 static void take_out(Decode *d, int most, int n, const RowOf *queries, DevPtr out) {
-    const size_t row = row_floats(d), bytes = (size_t)most * row * 4;
-    float *host = malloc(bytes);
-    lab_out(d->trial.lab, host, out, bytes);
+    const size_t row = row_floats(d);
+    float *host = malloc((size_t)most * row * 4);
+    read_out(d, most, out, host);
     for (int r = 0; r < most; r++)
         if (r >= n && !isnan(host[(size_t)r * row]))
             trial_fail(&d->trial, "a row that is not live was written");
@@ -122,7 +142,7 @@ static void call(Decode *d, int kind, int n, const RowOf *rows) {
     DevPtr q = put_planes(d, most, n_queries, queries), kv = put_planes(d, most, n, rows);
     DevPtr k = kinds[kind].store ? kv + 4 * (uint64_t)case_k_at(c) : 0;
     DevPtr v = kinds[kind].store ? kv + 4 * (uint64_t)case_v_at(c) : 0;
-    DevPtr out = lab_memory(l, (size_t)most * row_floats(d) * 4, 0xff);
+    DevPtr out = lab_memory(l, out_bytes(d, most), 0xff);
     DevPtr partials = lab_memory(l, (size_t)case_partials(c, most) * 4 + 4, 0xff), tail = lab_memory(l, 12, 0);
     DevPtr ints[] = {put_ints(d, n_queries, query_rows),
                      put_ints(d, n_queries, query_pos),

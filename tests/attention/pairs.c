@@ -37,6 +37,7 @@ static AttendCase random_case(DType k, DType v, char *name) {
                     .stores = below(4) == 0,
                     .wanted = below(4) == 0,
                     .chunk = 17 + below(50)};
+    c.records = c.v_dim == 256 && below(2);
     c.heads = c.kv_heads * OF(1, 2, 5, 8);
     c.ring = below(2);
     c.lookback = c.ring ? 20 + below(150) : -1;

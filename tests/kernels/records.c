@@ -57,3 +57,15 @@ uint8_t *records_make(const float *x, int64_t k, int live, int tiles) {
         }
     return all;
 }
+
+void records_read(const uint8_t *records, int64_t k, int row, int tiles, float *to) {
+    for (int64_t i = 0; i < k; i++) {
+        const uint8_t *record = records + (size_t)(i / COLUMNS * tiles + row / ROWS) * RECORD;
+        const size_t in_record = (size_t)(i % COLUMNS), in_tile = (size_t)(row % ROWS);
+        uint16_t half;
+        float unit;
+        memcpy(&half, record + in_record / BLOCK * 512 + in_tile * 64 + in_record % BLOCK * 2, sizeof half);
+        memcpy(&unit, record + SCALES + 4 * in_tile, sizeof unit);
+        to[i] = f16_to_f32(half) * unit * (i / 2 % 2 ? 16.0f : 1.0f);
+    }
+}
