@@ -44,14 +44,13 @@
  * rescaled is multiplied by 1. Neither ATT_ROWS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS nor the grid
  * touch a sum.
  *
- * How: a block works on items blockIdx.x, + gridDim.x, .., or with packed tiles in turns (next_item). A chunk of keys
- * comes as tiles of K, then as tiles of V, through one ring, which runs ahead over items. The 8 warps share the logits
- * of a tile by keys and vectors, keep them in registers, exchange maxima when the chunk is complete and leave the
- * weights in shared memory; then they share the columns of the output. Rows that the call stores do not come from the
- * cache: the block prepares and rounds them into the tile itself, and some warp of the grid stores the same bits.
- * Packed tiles
- * stay packed until their codes are in registers (attention_forms.cu); queries stand in the order in which those come
- * out.
+ * How: a block works on items blockIdx.x, + gridDim.x, .., or with packed tiles in turns (next_item). It prepares an
+ * item's queries and goes over the splits of its run, each of which ends for itself. A chunk of keys comes as tiles of
+ * K, then as tiles of V, through one ring, which runs ahead over items. The 8 warps share the logits of a tile by keys
+ * and vectors, keep them in registers, exchange maxima when the chunk is complete and leave the weights in shared
+ * memory; then they share the columns of the output. Rows that the call stores do not come from the cache: the block
+ * prepares and rounds them into the tile itself, and some warp of the grid stores the same bits. Packed tiles stay
+ * packed until their codes are in registers (attention_forms.cu); queries stand in the order in which those come out.
  */
 #ifndef ATT_NAME
 #define ATT_NAME attention_decode
@@ -151,9 +150,11 @@ struct Ahead {
         cursor.next(plan);
         skip(plan);
     }
-    /* Over items without a tile left. */
+    /* Over splits and items without a tile left. */
     DEVICE void skip(const Plan &plan) {
         while (item < plan.items && cursor.done()) {
+            if (cursor.next_split(plan))
+                continue;
             item = next_item(item);
             if (item < plan.items)
                 cursor.begin(plan, item);
@@ -600,6 +601,17 @@ DEVICE void next_tile(Shared &sh, const Tensors &on, const Place &at, Ahead &ahe
         make_rows(sh, on, asked, false HEAD_ARGUMENTS);
 }
 
+/* Works on the split that the cursor is at, whose queries are there. */
+DEVICE void add_split(Shared &sh, const Tensors &on, const Place &at, Ahead &ahead, Progress &p,
+                      int &tiles HEAD_PARAMETERS TABLE_PARAMETERS) {
+    p.begins = true;
+    p.sums.clear(); /* now, as preparing needs the registers */
+    for (; !p.cursor.done(); tiles++) {
+        next_tile(sh, on, at, ahead, tiles HEAD_ARGUMENTS);
+        use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
+    }
+}
+
 /* The block's items, with the first tiles under way. */
 DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
                           Ahead &ahead HEAD_PARAMETERS TABLE_PARAMETERS) {
@@ -614,17 +626,15 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
         fetch_first(next, sh.plan, on, p.cursor.work);
     if (ATT_STORE)
         make_rows(sh, on, {}, true HEAD_ARGUMENTS);
-    while (item < sh.plan.items) {
-        prepare_queries(sh.vectors, sh.plan, on, p.cursor.work, ATT_WARPS, next HEAD_ARGUMENTS);
-        p.begins = true;
-        p.sums.clear(); /* now, as preparing needs the registers */
-        for (; !p.cursor.done(); tiles++) {
-            next_tile(sh, on, at, ahead, tiles HEAD_ARGUMENTS);
-            use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
-        }
+    for (bool begins = true; item < sh.plan.items;) {
+        if (begins)
+            prepare_queries(sh.vectors, sh.plan, on, p.cursor.work, ATT_WARPS, next HEAD_ARGUMENTS);
+        add_split(sh, on, at, ahead, p, tiles HEAD_ARGUMENTS TABLE_ARGUMENTS);
         const Work done = p.cursor.work;
-        item = next_item(item);
-        if (item < sh.plan.items) {
+        begins = !p.cursor.next_split(sh.plan);
+        if (begins)
+            item = next_item(item);
+        if (begins && item < sh.plan.items) {
             p.cursor.begin(sh.plan, item);
             fetch_first(next, sh.plan, on, p.cursor.work);
         }

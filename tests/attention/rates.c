@@ -60,12 +60,13 @@ typedef struct DecodeRate {
     int keys[4];
 } DecodeRate;
 
+/* With 520 keys the newest split is a short one, as in most steps. */
 static const DecodeRate decode_cases[] = {
     {"31B sliding", {SLIDING(32, 16), COMMON}, {200, 512, 1024}},
     {"26B sliding", {SLIDING(16, 8), COMMON}, {512, 1024}},
-    {"31B full", {FULL(32, 4), COMMON}, {512, 8192, 32768, 65536}},
+    {"31B full", {FULL(32, 4), COMMON}, {520, 8192, 32768, 65536}},
     {"12B full", {FULL(16, 1), COMMON}, {8192, 32768}},
-    {"31B full, q8", {FULL(32, 4), COMMON, TYPES(Q8_0)}, {512, 8192, 32768, 65536}},
+    {"31B full, q8", {FULL(32, 4), COMMON, TYPES(Q8_0)}, {520, 8192, 32768, 65536}},
     {"31B full, q4", {FULL(32, 4), COMMON, TYPES(Q4_0)}, {32768, 65536}},
     {"31B full, tq3/q8", {FULL(32, 4), COMMON, .k_type = DT_TQ3_0, .v_type = DT_Q8_0}, {512, 8192, 32768, 65536}},
     {"31B full, tq3", {FULL(32, 4), COMMON, TYPES(TQ3_0)}, {512, 8192, 32768, 65536}},
@@ -152,6 +153,7 @@ static AttendCase decode_way(const DecodeRate *r, int way, int keys) {
     c.vectors = w[1];
     c.stages = w[2];
     c.pipeline = w[3];
+    c.early = 1; /* as in a step */
     c.capacity = c.lookback < 0 ? (keys < 16384 ? 16384 : keys) : 1536;
     return c;
 }
