@@ -11,6 +11,9 @@
  *   ATT_EARLY         1: positions, slots, lengths and counts were there before the kernels that this one follows were
  *                     launched, and so were the keys and values of positions that the call does not store: they are
  *                     read while earlier kernels still run. 0: everything waits for those
+ *   ATT_TURNED        query rows, from the first on, of which a block makes the cosines and sines of RoPE once, where
+ *                     ATT_EARLY is 1 while earlier kernels run; up to ATT_ROWS, without HEAD_PAIRS 0. Those of other
+ *                     rows are made for each head vector: the same numbers
  *   ATT_CHUNK         of attention_plan.cu: keys that are weighed together
  *   ATT_KEYS          keys of a tile: 16, 32 or 64, up to ATT_CHUNK. Both take part in the order of sums: to be chosen
  *                     by shape only
@@ -36,6 +39,7 @@
  *                       weights   ATT_VECTORS * (2 * ATT_CHUNK + 16)
  *                       scratch   32 * max(ATT_K_DIM, ATT_V_DIM)
  *                       tables    HEAD_TABLE_BYTES
+ *                       turned    8 * ATT_TURNED * HEAD_PAIRS
  *                     beside less than 4 KB of static memory. The defaults need at most 97 KB in all, which is there
  *                     on every architecture; where there is more, more and larger tiles hide more of the latency.
  *
@@ -673,6 +677,10 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     ask_first(sh, on, ahead);
     copies_wait<ATT_STAGES - 1>(); /* the tables */
     block_sync();
+#if ATT_TURNED
+    turn_rows(sh.plan HEAD_ARGUMENTS);
+    block_sync();
+#endif
     work_on_items(sh, on, at, ahead HEAD_ARGUMENTS TABLE_ARGUMENTS);
     if (sh.plan.merges)
         merge_all(sh.plan, partials, out, tail, shared_bytes TABLE_ARGUMENTS);

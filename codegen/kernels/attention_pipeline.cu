@@ -213,7 +213,7 @@ DEVICE void make_tile_rows(Shared &sh, const Tensors &on, const Walk &way, int i
             continue;
         const Target to =
             values && !alike ? tile_target<VForm, ATT_V_DIM>(stage, key) : tile_target<KForm, ATT_K_DIM>(stage, key);
-        make_row(warp_scratch(), on.k, on.v, t, way.work.kv_head, plan.store_pos[t], values, to HEAD_ARGUMENTS);
+        make_row(warp_scratch(), on.k, on.v, t, way.work.kv_head, stored_stand(plan, t), values, to HEAD_ARGUMENTS);
     }
     warps_meet(values ? ADDERS : WEIGHERS, 32 * TEAM);
 }
@@ -777,6 +777,10 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
         ask_first(sh, on, ahead);
     } else {
         copies_wait<0>(); /* the tables */
+#if ATT_TURNED
+        workers_meet();
+        turn_rows(sh.plan HEAD_ARGUMENTS);
+#endif
     }
     block_sync();
     if (warp >= ATT_WARPS) {

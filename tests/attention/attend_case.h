@@ -23,6 +23,7 @@ typedef struct AttendCase {
     int keys, vectors, stages; /* ATT_*; 0: the default */
     int wanted, stores;        /* 1: also with ATT_QUERY_ROWS; with ATT_STORE 0 and 2 */
     int early;                 /* ATT_EARLY */
+    int turned;                /* ATT_TURNED, but for fewer rows */
     int blocks;                /* ATT_BLOCKS; 0: the default */
     int chunk, queries, tile;  /* prefill: most rows of a call, query rows of a block, keys of a tile; 0: the default */
     int pipeline;              /* decode by attention_pipeline.cu */
