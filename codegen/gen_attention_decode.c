@@ -9,7 +9,7 @@ enum { WIDE = 256, BRINGERS = 4, PIPELINE_WEIGHTS = 2 * 64 * 2 };
 
 typedef struct DecodeShape {
     bool pipeline; /* attention_pipeline.cu */
-    int rows, chunk, keys, vectors, stages;
+    int rows, chunk, keys, vectors, stages, turned;
     int64_t shared, splits;
 } DecodeShape;
 
@@ -47,10 +47,25 @@ static bool pipelined(const Gen *g, const Attention *a) {
     return g->target->wgmma && attention_lookback(a) < 0 && l->k_dim % WHOLE == 0 && l->v_dim % WHOLE == 0;
 }
 
-/* What a chunk and the keys of a tile are depends on the dims, the K/V heads, the types and the architecture only. As
- * many stages as there is room for: what is under way hides latency. Packed tiles are smaller, so more of them are. */
+enum { FEW_STAGES = 4, MOST_STAGES = 8, MOST_PACKED = 16 };
+
+/* As many stages as there is room for: what is under way hides latency. Packed tiles are smaller, so more of them are.
+ * But the rows' turns come before more than a few stages. */
+static void fill_room(const Attention *a, int64_t room, DecodeShape *s) {
+    const KvLayout *l = a->layout;
+    const bool many = s->pipeline || (kv_group(l->k_type) && kv_group(l->v_type));
+    const int64_t stage = stage_bytes(l, s->keys), turns = a->pairs > 0 ? 8 * a->pairs : 0; /* of a row */
+    const int64_t turned = turns && room > FEW_STAGES * stage ? (room - FEW_STAGES * stage) / turns : 0;
+    s->turned = turned > s->rows ? s->rows : (int)turned;
+    const int64_t fit = (room - s->turned * turns) / stage;
+    const int most = many ? MOST_PACKED : MOST_STAGES;
+    s->stages = fit > most ? most : (int)fit;
+    s->shared = s->stages * stage + s->turned * turns;
+}
+
+/* What a chunk and the keys of a tile are depends on the dims, the K/V heads, the types and the architecture only. */
 static DecodeShape decode_shape(const Gen *g, const Attention *a) {
-    enum { STATIC = 4 << 10, MORE = 1 << 10, FEW_STAGES = 4, ROOMY = 200 << 10, MOST_STAGES = 8, MOST_PACKED = 16 };
+    enum { STATIC = 4 << 10, MORE = 1 << 10, ROOMY = 200 << 10 };
     const KvLayout *l = a->layout;
     const int dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
     const bool roomy = g->target->shared_per_block >= ROOMY, packed = kv_group(l->k_type) && kv_group(l->v_type);
@@ -68,10 +83,8 @@ static DecodeShape decode_shape(const Gen *g, const Attention *a) {
         s.keys = dim > WIDE && !packed ? 32 : 64;
         s.keys /= room / stage_bytes(l, s.keys) < FEW_STAGES ? 2 : 1;
     }
-    const int64_t stage = stage_bytes(l, s.keys), fit = room / stage;
-    const int most = packed || s.pipeline ? MOST_PACKED : MOST_STAGES;
-    s.stages = fit > most ? most : (int)fit;
-    s.shared = fixed + s.stages * stage;
+    fill_room(a, room, &s);
+    s.shared += fixed;
     s.splits = most_splits(l, attention_lookback(a), s.chunk);
     return s;
 }
@@ -105,8 +118,9 @@ void attention_decode(Gen *g, const Attention *a) {
     attention_defines(a, &b);
     buf_printf(&b,
                "#define ATT_ROWS %d\n#define ATT_CHUNK %d\n#define ATT_KEYS %d\n#define ATT_VECTORS %d\n"
-               "#define ATT_STAGES %d\n#define ATT_BLOCKS 1\n#define ATT_EARLY %d\n#define ATT_RECORDS %lld\n",
-               s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a), (long long)record_tiles);
+               "#define ATT_STAGES %d\n#define ATT_BLOCKS 1\n#define ATT_EARLY %d\n#define ATT_RECORDS %lld\n"
+               "#define ATT_TURNED %d\n",
+               s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a), (long long)record_tiles, s.turned);
     const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
     const int kernel =
         gen_kernel(g, s.pipeline ? "attention_pipeline.cu" : "attention_decode.cu", "ATT_NAME", "attention", b.s,

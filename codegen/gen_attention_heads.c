@@ -36,11 +36,15 @@ static void write_rope(Gen *g, Attention *a, const Node *n, const char *dim, Nod
         gen_fail(g, n, "RoPE by other positions than those of the attention is not supported on a GPU");
         return;
     }
-    int turns;
-    if (!gen_rope_turns(g, n, &turns))
+    int table;
+    if (!gen_rope_turns(g, n, &table))
         return;
-    buf_printf(&a->heads_text, "    head_rope<%s>(x, %lld, pos, h%d);\n", dim, (long long)n->attr[1].i,
-               head_param(g, a, "const double *", arg_at(turns, 0), n->attr[1].i / 2 * 8));
+    const int64_t pairs = n->attr[1].i / 2;
+    const int turns = head_param(g, a, "const double *", arg_at(table, 0), pairs * 8);
+    const bool same = a->pairs == 0 || (a->pairs == pairs && a->turns == turns);
+    a->pairs = same ? pairs : -1;
+    a->turns = turns;
+    buf_printf(&a->heads_text, "    head_rope<%s>(x, %lld, at, h%d);\n", dim, (long long)n->attr[1].i, turns);
 }
 
 /* From a head value backwards to what another launch has computed; the function that does what lies between. */
@@ -58,10 +62,11 @@ static bool head_chain(Gen *g, Attention *a, NodeId id, const char *name, const 
         id = x->in[0];
     }
     *root = g->loc[id];
-    buf_printf(&a->heads_text,
-               "\nDEVICE void %s([[maybe_unused]] float *x, [[maybe_unused]] int head, [[maybe_unused]] int pos "
-               "HEAD_PARAMETERS) {\n",
-               name);
+    buf_printf(
+        &a->heads_text,
+        "\nDEVICE void %s([[maybe_unused]] float *x, [[maybe_unused]] int head, [[maybe_unused]] const Stand &at "
+        "HEAD_PARAMETERS) {\n",
+        name);
     while (n-- > 0 && !g->failed) {
         gen_line(g, &a->heads_text, chain[n]->loc);
         if (chain[n]->op == OP_RMS_NORM)
@@ -75,12 +80,12 @@ static bool head_chain(Gen *g, Attention *a, NodeId id, const char *name, const 
 
 bool attention_heads(Gen *g, Attention *a) {
     if (!a->attend)
-        buf_str(&a->heads_text, "\nDEVICE void prepare_q(float *, int, int HEAD_PARAMETERS) {}\n");
+        buf_str(&a->heads_text, "\nDEVICE void prepare_q(float *, int, const Stand & HEAD_PARAMETERS) {}\n");
     else if (!head_chain(g, a, a->attend->in[0], "prepare_q", "ATT_K_DIM", a->attend->in[2], &a->q))
         return false;
     if (!a->own) {
-        buf_str(&a->heads_text, "\nDEVICE void prepare_k(float *, int, int HEAD_PARAMETERS) {}\n"
-                                "DEVICE void prepare_v(float *, int, int HEAD_PARAMETERS) {}\n");
+        buf_str(&a->heads_text, "\nDEVICE void prepare_k(float *, int, const Stand & HEAD_PARAMETERS) {}\n"
+                                "DEVICE void prepare_v(float *, int, const Stand & HEAD_PARAMETERS) {}\n");
         return true;
     }
     return head_chain(g, a, a->own_k, "prepare_k", "ATT_K_DIM", a->own_pos, &a->k) &&
@@ -127,6 +132,9 @@ const char *attention_heads_body(Gen *g, const Attention *a) {
     buf_str(&b, "\n#define HEAD_ARGUMENTS");
     for (int i = 0; i < a->heads.n; i++)
         buf_printf(&b, " , h%d", i);
+    buf_printf(&b, "\n#define HEAD_PAIRS %lld\n", (long long)(a->pairs > 0 ? a->pairs : 0));
+    if (a->pairs > 0)
+        buf_printf(&b, "#define HEAD_TURNS h%d\n", a->turns);
     write_bring(a, &b);
     buf_str(&b, a->heads_text.s);
     const char *text = arena_strndup(g->arena, b.s, b.n);

@@ -30,6 +30,8 @@ typedef struct Attention {
     SrcLoc loc;
     Loc q, k, v;
     VEC(HeadParam) heads;
+    int turns;      /* of heads: the table of every RoPE */
+    int64_t pairs;  /* that it turns; 0: there is no RoPE; -1: there are several tables */
     Buf heads_text; /* the three functions */
     TableVec tables;
     int64_t query_dim, store_dim;

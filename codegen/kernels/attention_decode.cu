@@ -11,6 +11,9 @@
  *   ATT_EARLY         1: positions, slots, lengths and counts were there before the kernels that this one follows were
  *                     launched, and so were the keys and values of positions that the call does not store: they are
  *                     read while earlier kernels still run. 0: everything waits for those
+ *   ATT_TURNED        query rows, from the first on, of which a block makes the cosines and sines of RoPE once, where
+ *                     ATT_EARLY is 1 while earlier kernels run; up to ATT_ROWS, without HEAD_PAIRS 0. Those of other
+ *                     rows are made for each head vector: the same numbers
  *   ATT_CHUNK         of attention_plan.cu: keys that are weighed together
  *   ATT_KEYS          keys of a tile: 16, 32 or 64, up to ATT_CHUNK. Both take part in the order of sums: to be chosen
  *                     by shape only
@@ -36,6 +39,7 @@
  *                       weights   ATT_VECTORS * (2 * ATT_CHUNK + 16)
  *                       scratch   32 * max(ATT_K_DIM, ATT_V_DIM)
  *                       tables    HEAD_TABLE_BYTES
+ *                       turned    8 * ATT_TURNED * HEAD_PAIRS
  *                     beside less than 4 KB of static memory. The defaults need at most 97 KB in all, which is there
  *                     on every architecture; where there is more, more and larger tiles hide more of the latency.
  *
@@ -44,14 +48,13 @@
  * rescaled is multiplied by 1. Neither ATT_ROWS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS nor the grid
  * touch a sum.
  *
- * How: a block works on items blockIdx.x, + gridDim.x, .., or with packed tiles in turns (next_item). A chunk of keys
- * comes as tiles of K, then as tiles of V, through one ring, which runs ahead over items. The 8 warps share the logits
- * of a tile by keys and vectors, keep them in registers, exchange maxima when the chunk is complete and leave the
- * weights in shared memory; then they share the columns of the output. Rows that the call stores do not come from the
- * cache: the block prepares and rounds them into the tile itself, and some warp of the grid stores the same bits.
- * Packed tiles
- * stay packed until their codes are in registers (attention_forms.cu); queries stand in the order in which those come
- * out.
+ * How: a block works on items blockIdx.x, + gridDim.x, .., or with packed tiles in turns (next_item). It prepares an
+ * item's queries and goes over the splits of its run, each of which ends for itself. A chunk of keys comes as tiles of
+ * K, then as tiles of V, through one ring, which runs ahead over items. The 8 warps share the logits of a tile by keys
+ * and vectors, keep them in registers, exchange maxima when the chunk is complete and leave the weights in shared
+ * memory; then they share the columns of the output. Rows that the call stores do not come from the cache: the block
+ * prepares and rounds them into the tile itself, and some warp of the grid stores the same bits. Packed tiles stay
+ * packed until their codes are in registers (attention_forms.cu); queries stand in the order in which those come out.
  */
 #ifndef ATT_NAME
 #define ATT_NAME attention_decode
@@ -151,9 +154,11 @@ struct Ahead {
         cursor.next(plan);
         skip(plan);
     }
-    /* Over items without a tile left. */
+    /* Over splits and items without a tile left. */
     DEVICE void skip(const Plan &plan) {
         while (item < plan.items && cursor.done()) {
+            if (cursor.next_split(plan))
+                continue;
             item = next_item(item);
             if (item < plan.items)
                 cursor.begin(plan, item);
@@ -600,6 +605,17 @@ DEVICE void next_tile(Shared &sh, const Tensors &on, const Place &at, Ahead &ahe
         make_rows(sh, on, asked, false HEAD_ARGUMENTS);
 }
 
+/* Works on the split that the cursor is at, whose queries are there. */
+DEVICE void add_split(Shared &sh, const Tensors &on, const Place &at, Ahead &ahead, Progress &p,
+                      int &tiles HEAD_PARAMETERS TABLE_PARAMETERS) {
+    p.begins = true;
+    p.sums.clear(); /* now, as preparing needs the registers */
+    for (; !p.cursor.done(); tiles++) {
+        next_tile(sh, on, at, ahead, tiles HEAD_ARGUMENTS);
+        use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
+    }
+}
+
 /* The block's items, with the first tiles under way. */
 DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
                           Ahead &ahead HEAD_PARAMETERS TABLE_PARAMETERS) {
@@ -614,17 +630,15 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
         fetch_first(next, sh.plan, on, p.cursor.work);
     if (ATT_STORE)
         make_rows(sh, on, {}, true HEAD_ARGUMENTS);
-    while (item < sh.plan.items) {
-        prepare_queries(sh.vectors, sh.plan, on, p.cursor.work, ATT_WARPS, next HEAD_ARGUMENTS);
-        p.begins = true;
-        p.sums.clear(); /* now, as preparing needs the registers */
-        for (; !p.cursor.done(); tiles++) {
-            next_tile(sh, on, at, ahead, tiles HEAD_ARGUMENTS);
-            use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
-        }
+    for (bool begins = true; item < sh.plan.items;) {
+        if (begins)
+            prepare_queries(sh.vectors, sh.plan, on, p.cursor.work, ATT_WARPS, next HEAD_ARGUMENTS);
+        add_split(sh, on, at, ahead, p, tiles HEAD_ARGUMENTS TABLE_ARGUMENTS);
         const Work done = p.cursor.work;
-        item = next_item(item);
-        if (item < sh.plan.items) {
+        begins = !p.cursor.next_split(sh.plan);
+        if (begins)
+            item = next_item(item);
+        if (begins && item < sh.plan.items) {
             p.cursor.begin(sh.plan, item);
             fetch_first(next, sh.plan, on, p.cursor.work);
         }
@@ -663,6 +677,10 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     ask_first(sh, on, ahead);
     copies_wait<ATT_STAGES - 1>(); /* the tables */
     block_sync();
+#if ATT_TURNED
+    turn_rows(sh.plan HEAD_ARGUMENTS);
+    block_sync();
+#endif
     work_on_items(sh, on, at, ahead HEAD_ARGUMENTS TABLE_ARGUMENTS);
     if (sh.plan.merges)
         merge_all(sh.plan, partials, out, tail, shared_bytes TABLE_ARGUMENTS);

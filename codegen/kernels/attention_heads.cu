@@ -38,13 +38,13 @@ KERNEL __launch_bounds__(32 * heads_warps)
             const bool values = i & 1;
             const Target to = values ? cache_target<VForm, ATT_V_DIM>(cache_v, slots[r], store_pos[r], head)
                                      : cache_target<KForm, ATT_K_DIM>(cache_k, slots[r], store_pos[r], head);
-            make_row(x, k, v, r, head, store_pos[r], values, to HEAD_ARGUMENTS);
+            make_row(x, k, v, r, head, {store_pos[r], nullptr}, values, to HEAD_ARGUMENTS);
             continue;
         }
         FetchedQ from;
         fetch_q(from, q, r, head);
         from.put(x);
-        prepare_q(x, head, query_pos[r] HEAD_ARGUMENTS);
+        prepare_q(x, head, {query_pos[r], nullptr} HEAD_ARGUMENTS);
         warp_sync();
         store_query((u8 *)(q16 + ((u64)r * ATT_HEADS + head) * ATT_K_DIM), x);
     }

@@ -16,7 +16,8 @@
  *                             by a comma, what the tables are called as parameters and arguments; may be empty
  *   heads.body                prepare_q(), prepare_k(), prepare_v() of calls of head_ops.cu and HEAD_PARAMETERS,
  *                             HEAD_ARGUMENTS; HEAD_REFERENCES: the parameters as references, and bring_heads(), which
- *                             makes them copies in HEAD_TABLE_BYTES of shared memory (bring_table())
+ *                             makes them copies in HEAD_TABLE_BYTES of shared memory (bring_table()). HEAD_PAIRS,
+ *                             HEAD_TURNS: pairs and table of every head_rope(); 0 pairs: there is none, or several
  *   cache_k, cache_v          planes of ir/kv.h, one sequence behind another, aligned to 16 bytes: head vectors
  *                             [places][ATT_KV_HEADS], and of packed ones their scales [ATT_KV_HEADS][scales of a
  *                             head][places]. There a ring has a multiple of 16 positions
@@ -257,16 +258,16 @@ template <class Form, int D> DEVICE void store_vector(const Target &to, const fl
 }
 
 /* Row r of this call: a K or V vector, prepared in x by a warp, to where it goes. */
-DEVICE void make_row(float *x, const float *k, const float *v, int r, int head, int pos, bool values,
+DEVICE void make_row(float *x, const float *k, const float *v, int r, int head, const Stand &at, bool values,
                      const Target &to HEAD_PARAMETERS) {
     if (values) {
         load_vector<ATT_V_DIM, ATT_V_PLANES>(x, v + (u64)r * ATT_V_ROW_STRIDE + head * ATT_V_DIM, ATT_V_PLANE_STRIDE);
-        prepare_v(x, head, pos HEAD_ARGUMENTS);
+        prepare_v(x, head, at HEAD_ARGUMENTS);
         warp_sync();
         store_vector<VForm, ATT_V_DIM>(to, x);
     } else {
         load_vector<ATT_K_DIM, ATT_K_PLANES>(x, k + (u64)r * ATT_K_ROW_STRIDE + head * ATT_K_DIM, ATT_K_PLANE_STRIDE);
-        prepare_k(x, head, pos HEAD_ARGUMENTS);
+        prepare_k(x, head, at HEAD_ARGUMENTS);
         warp_sync();
         store_vector<KForm, ATT_K_DIM>(to, x);
     }

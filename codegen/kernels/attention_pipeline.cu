@@ -18,13 +18,13 @@
  * a chunk as the rows of its products, and 8 query vectors at a time as columns: elements of 16 bits by ldmatrix,
  * packed ones as lanes get and unpack them. The four exchange the largest logits, once a chunk, and leave weights and
  * what the sums before are to shrink by in one of two slots. An adding warp has a quarter of the columns, as rows of
- * its products, for all vectors: values come as keys do, transposed. The end of an item goes through a slot, too: the
+ * its products, for all vectors: values come as keys do, transposed. The end of a split goes through a slot, too: the
  * factors of its sums, and where they go. So only the weighing warps wait for each other; while they have the next
  * chunk or prepare the next item's queries, values are added up, and packed elements are unpacked once, whatever the
  * number of vectors.
  *
- * Blocks take items as they get done (largest first), not in turns: at 32,768 keys of 4 K/V heads the fullest of 132
- * blocks would have 1.22 times the mean, and so has 1.03 times. Which block does an item touches no sum. Where no row
+ * Blocks take items as they get done (largest first), not in turns: at 40,960 keys of 4 K/V heads the fullest of 132
+ * blocks would have 1.34 times the mean, and so has 1.03 times. Which block does an item touches no sum. Where no row
  * has partial results, nobody waits for all blocks at the end, when the count of items is set back: then in turns.
  *
  * What bounds it, clocks of one of 132 multiprocessors of an H100 for 64 keys of 512 columns, K and V, 8 vectors:
@@ -95,7 +95,7 @@ struct Shared : Ring {
     float4 most[ATT_SLOTS][ATT_VECTORS]; /* of a chunk, by warp; at the end, the sums of weights */
     float shrink[ATT_SLOTS][ATT_VECTORS];
     float *to[ATT_SLOTS][ATT_VECTORS]; /* at the end: where sums go; nullptr: the row does not see the split */
-    float top[ATT_VECTORS];            /* largest logit of the item */
+    float top[ATT_VECTORS];            /* largest logit of the split */
     u64 weighed[ATT_SLOTS], used[ATT_SLOTS];
     int item[NAMED]; /* the block's items, the first of them left out */
     u64 named[NAMED], taken[NAMED];
@@ -141,7 +141,7 @@ DEVICE int take_item(Shared &sh, int n) {
     return item;
 }
 
-/* The way over an item's chunks, for those who do not bring; the tiles are Cursor's. */
+/* The way over a split's chunks, for those who do not bring; the tiles are Cursor's. */
 struct Walk {
     enum { TILES = ATT_WEIGHED / ATT_KEYS };
     Work work;
@@ -151,6 +151,16 @@ struct Walk {
 
     DEVICE void begin(const Plan &plan, int item) {
         work = work_of(plan, item);
+        begin_split(plan);
+    }
+    /* At the run's next split; false: there is none. */
+    DEVICE bool next_split(const Plan &plan) {
+        const bool more = work.next_split(plan);
+        if (more)
+            begin_split(plan);
+        return more;
+    }
+    DEVICE void begin_split(const Plan &plan) {
         first = work.start / ATT_WEIGHED * ATT_WEIGHED;
         find(plan);
     }
@@ -203,7 +213,7 @@ DEVICE void make_tile_rows(Shared &sh, const Tensors &on, const Walk &way, int i
             continue;
         const Target to =
             values && !alike ? tile_target<VForm, ATT_V_DIM>(stage, key) : tile_target<KForm, ATT_K_DIM>(stage, key);
-        make_row(warp_scratch(), on.k, on.v, t, way.work.kv_head, plan.store_pos[t], values, to HEAD_ARGUMENTS);
+        make_row(warp_scratch(), on.k, on.v, t, way.work.kv_head, stored_stand(plan, t), values, to HEAD_ARGUMENTS);
     }
     warps_meet(values ? ADDERS : WEIGHERS, 32 * TEAM);
 }
@@ -415,9 +425,9 @@ DEVICE void end_weighing(Shared &sh, const Tensors &on, const Work &w, int step,
     warps_meet(WEIGHERS, 32 * TEAM); /* the vectors are no longer looked at */
 }
 
-/* An item, whose queries are there. step: of the block. */
+/* A split, whose queries are there. step: of the block. */
 template <int TILES>
-DEVICE void weigh_item(Shared &sh, const Tensors &on, Walk &way, int &step HEAD_PARAMETERS TABLE_PARAMETERS) {
+DEVICE void weigh_split(Shared &sh, const Tensors &on, Walk &way, int &step HEAD_PARAMETERS TABLE_PARAMETERS) {
     Weighing<TILES> sums;
 #pragma unroll
     for (int i = 0; i < 2 * TILES; i++) {
@@ -442,10 +452,12 @@ DEVICE void weigh_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS 
             prepare_queries(sh.vectors, sh.plan, on, way.work, TEAM, next HEAD_ARGUMENTS);
             warps_meet(WEIGHERS, 32 * TEAM);
         }
-        if (way.work.vectors <= 8)
-            weigh_item<1>(sh, on, way, step HEAD_ARGUMENTS TABLE_ARGUMENTS);
-        else
-            weigh_item<VECTOR_TILES>(sh, on, way, step HEAD_ARGUMENTS TABLE_ARGUMENTS);
+        do {
+            if (way.work.vectors <= 8)
+                weigh_split<1>(sh, on, way, step HEAD_ARGUMENTS TABLE_ARGUMENTS);
+            else
+                weigh_split<VECTOR_TILES>(sh, on, way, step HEAD_ARGUMENTS TABLE_ARGUMENTS);
+        } while (way.next_split(sh.plan));
     }
 }
 
@@ -595,8 +607,8 @@ template <int TILES> DEVICE void store_sums(const Shared &sh, int slot, int vect
         }
 }
 
-/* An item. step: of the block. */
-template <int TILES> DEVICE void add_item(Shared &sh, const Tensors &on, Walk &way, int &step HEAD_PARAMETERS) {
+/* A split. step: of the block. */
+template <int TILES> DEVICE void add_split(Shared &sh, const Tensors &on, Walk &way, int &step HEAD_PARAMETERS) {
     Sums<TILES> sums;
     sums.clear();
 #pragma unroll 1
@@ -630,10 +642,12 @@ DEVICE void add_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS) {
     way.tile = 0;
     for (int n = 0, step = 0; item < sh.plan.items; item = take_item(sh, n++)) {
         way.begin(sh.plan, item);
-        if (way.work.vectors <= 8)
-            add_item<1>(sh, on, way, step HEAD_ARGUMENTS);
-        else
-            add_item<VECTOR_TILES>(sh, on, way, step HEAD_ARGUMENTS);
+        do {
+            if (way.work.vectors <= 8)
+                add_split<1>(sh, on, way, step HEAD_ARGUMENTS);
+            else
+                add_split<VECTOR_TILES>(sh, on, way, step HEAD_ARGUMENTS);
+        } while (way.next_split(sh.plan));
     }
 }
 
@@ -646,11 +660,23 @@ struct Ahead {
 
     DEVICE void begin(const Plan &plan, int number) {
         item = number;
-        if (item < plan.items)
+        if (item < plan.items) {
             cursor.begin(plan, item);
+            skip(plan);
+        }
     }
     DEVICE void next(const Plan &plan) {
         cursor.next(plan);
+        skip(plan);
+    }
+    /* Over splits without a tile left: then it is done() with the item. */
+    DEVICE void skip(const Plan &plan) {
+        while (cursor.done() && cursor.next_split(plan))
+            ;
+    }
+    DEVICE bool ends_soon() const {
+        return cursor.done() ||
+               (!cursor.work.left && cursor.work.end - cursor.tile() * ATT_KEYS <= 2 * ATT_WEIGHED);
     }
 };
 
@@ -687,8 +713,7 @@ DEVICE void bring_items(Shared &sh, const Tensors &on, Ahead &ahead, int *tail) 
         int next = ahead.item + gridDim.x;
         bool asked = !sh.plan.merges;
         for (;;) {
-            if (names && !asked &&
-                (ahead.cursor.done() || ahead.cursor.work.end - ahead.cursor.tile() * ATT_KEYS <= 2 * ATT_WEIGHED)) {
+            if (names && !asked && ahead.ends_soon()) {
                 next = gridDim.x + counter_add(&tail[2], 1);
                 asked = true;
             }
@@ -752,6 +777,10 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
         ask_first(sh, on, ahead);
     } else {
         copies_wait<0>(); /* the tables */
+#if ATT_TURNED
+        workers_meet();
+        turn_rows(sh.plan HEAD_ARGUMENTS);
+#endif
     }
     block_sync();
     if (warp >= ATT_WARPS) {

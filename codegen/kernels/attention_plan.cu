@@ -3,8 +3,10 @@
  * Splits are by absolute position, whatever the rows: a row's result is put together from the same parts alone, among
  * others and in every batch. ATT_SPLITS bounds the splits that a row can see: the size of the partial results.
  *
- * A work item is (sequence, split, K/V head, ATT_VECTORS query vectors), a query vector one head of one row: the
- * ATT_GROUP heads of each of the sequence's rows that share the K/V head. Items with many keys come first.
+ * A work item is (sequence, run of splits, K/V head, ATT_VECTORS query vectors), a query vector one head of one row: the
+ * ATT_GROUP heads of each of the sequence's rows that share the K/V head. An item prepares its queries once, and goes
+ * over the splits of its run from the newest to the oldest, each with a result of its own. Newer items, which have more
+ * keys, and the call's own rows, come first. How long runs are touches no sum: a call chooses (choose_run).
  */
 #ifndef LAP_ATTENTION_PLAN
 #define LAP_ATTENTION_PLAN
@@ -54,6 +56,25 @@ DEVICE constexpr int split_start(int split) {
     return (ATT_FINE << octave) + ((split - 32 - 16 * octave) * (2 * ATT_CHUNK) << octave);
 }
 
+/* Runs of splits: r of ATT_CHUNK << run keys covers the positions from r times as many on, where splits are not longer;
+ * there each split is a run. With octaves they are as long from 16 times as many positions on: at run 16. */
+#define ATT_RUNS (ATT_OCTAVES + 2) /* lengths there are, up to 1024 keys */
+
+/* The first split that is as long as runs are, less its run. */
+DEVICE constexpr int run_shift(int run) {
+    return 16 * run;
+}
+
+DEVICE constexpr int run_of(int pos, int run) {
+    const int r = pos / ATT_CHUNK >> run;
+    return ATT_LOOKBACK >= 0 || r < 16 ? r : split_of(pos) - run_shift(run);
+}
+
+/* The position that a run begins with. */
+DEVICE constexpr int run_start(int r, int run) {
+    return ATT_LOOKBACK >= 0 || r < 16 ? r * ATT_CHUNK << run : split_start(r + run_shift(run));
+}
+
 /* Most splits that a row sees. */
 #if ATT_LOOKBACK >= 0
 #define ATT_SPLITS ((ATT_CAUSAL ? ATT_LOOKBACK : ATT_CAPACITY) / ATT_CHUNK + 2)
@@ -81,6 +102,18 @@ struct Range {
     DEVICE bool has(int split) const {
         return split >= first_split() && split < first_split() + splits();
     }
+    DEVICE int runs(int run) const {
+        return high > low ? run_of(high - 1, run) - run_of(low, run) + 1 : 0;
+    }
+    /* Keys of the runs, whole ones. */
+    DEVICE int run_keys(int run) const {
+        return run_start(run_of(high - 1, run) + 1, run) - run_start(run_of(low, run), run);
+    }
+    /* Most keys of a run: the newest ones are the longest. */
+    DEVICE int longest(int run) const {
+        const int last = run_of(high - 1, run), keys = run_start(last + 1, run) - run_start(last, run);
+        return keys < high - low ? keys : high - low;
+    }
 };
 
 struct Sequence {
@@ -95,6 +128,7 @@ struct Sequence {
 struct Plan {
     int queries, stored; /* live rows */
     int sequences, items;
+    int run;    /* of the items: how often ATT_CHUNK is doubled */
     int merges; /* whether a row has partial results, or no split */
     int pos[ATT_ROWS], slot[ATT_ROWS], order[ATT_ROWS];
     Range range[ATT_ROWS];
@@ -157,51 +191,119 @@ DEVICE int vector_tiles(const Sequence &s) {
     return (s.rows * ATT_GROUP + ATT_VECTORS - 1) / ATT_VECTORS;
 }
 
-/* By one warp; a block_sync() shows it to the block. */
-DEVICE void make_plan(Plan &plan, const Rows &rows) {
-    const int r = threadIdx.x & 31;
-    if (r < ATT_ROWS)
-        plan_rows(plan, rows, r);
-    warp_sync();
+/* The sequences and the order of rows, all of the plan but its items: by lane r for row r. */
+DEVICE void plan_sequences(Plan &plan, int r) {
     const bool live = r < plan.queries;
     int leader = r, place = 0;
     Sequence s = {};
     if (live)
         s = sequence_of(plan, r, leader, place);
     const bool leads = live && leader == r;
-    const int items = leads ? s.range.splits() * ATT_KV_HEADS * vector_tiles(s) : 0;
     const int several = live && plan.range[r].merges();
-    int index = 0, first = 0, sequences = 0, all_items = 0, merges = 0;
+    int index = 0, first = 0, sequences = 0;
     for (int j = 0; j < plan.queries; j++) {
         const int other = lane_from((int)leads, j), other_rows = lane_from(s.rows, j);
         index += j < leader ? other : 0;
         first += j < leader && other ? other_rows : 0;
         sequences += other;
-        all_items += lane_from(items, j);
-        merges |= lane_from(several, j);
-        if (j == r)
-            s.items_end = all_items;
     }
     if (live)
         plan.order[first + place] = r;
     s.first = first;
     if (leads)
         plan.of[index] = s;
+    const bool merges = lanes_where(several) != 0;
     if (r == 0) {
         plan.sequences = sequences;
-        plan.items = all_items;
         plan.merges = merges;
     }
 }
 
+/* What an item takes besides its keys, in keys: queries are made, sums end. That is 3 to 5 us, and a multiprocessor of
+ * an H100 goes through 10 keys of 2 KB, K and V, in a us, through 18 of 1 KB, and through packed ones not much faster. */
+#define ATT_ITEM_COST (KForm::packed || VForm::packed || ATT_K_DIM + ATT_V_DIM <= 512 ? 80 : 48)
+
+/* About how long a call takes with runs of a length, in keys: that of the longest item or, since blocks even out what
+ * the longer items leave, of a block's share in whole shortest ones. */
+DEVICE int run_cost(const Plan &plan, int run) {
+    const int blocks = gridDim.x, shortest = ATT_CHUNK << run;
+    int items = 0, pieces = 0, longest = 0;
+    for (int i = 0; i < plan.sequences; i++) {
+        const Sequence &s = plan.of[i];
+        const int runs = s.range.runs(run), groups = ATT_KV_HEADS * vector_tiles(s);
+        items += runs * groups;
+        if (runs) {
+            const int keys = s.range.longest(run);
+            longest = keys > longest ? keys : longest;
+            pieces += s.range.run_keys(run) / shortest * groups;
+        }
+    }
+    const int even = (pieces + blocks - 1) / blocks * shortest + (items + blocks - 1) / blocks * ATT_ITEM_COST;
+    return even > longest + ATT_ITEM_COST ? even : longest + ATT_ITEM_COST;
+}
+
+/* The run that takes the least time; the shortest of them, since each split has its end. By a warp, lane r for one. */
+DEVICE int choose_run(const Plan &plan, int r) {
+    const int cost = r < ATT_RUNS ? run_cost(plan, r) : 0;
+    int best = 0, least = lane_from(cost, 0);
+    for (int run = 1; run < ATT_RUNS; run++) {
+        const int other = lane_from(cost, run);
+        best = other < least ? run : best;
+        least = other < least ? other : least;
+    }
+    return best;
+}
+
+/* Counts the items: by lane r for sequence r. */
+DEVICE void plan_items(Plan &plan, int run, int r) {
+    const bool there = r < plan.sequences;
+    const int items = there ? plan.of[r].range.runs(run) * ATT_KV_HEADS * vector_tiles(plan.of[r]) : 0;
+    int all = 0;
+    for (int j = 0; j < plan.sequences; j++) {
+        all += lane_from(items, j);
+        if (j == r)
+            plan.of[r].items_end = all;
+    }
+    if (r == 0) {
+        plan.run = run;
+        plan.items = all;
+    }
+}
+
+/* By one warp; a block_sync() shows it to the block. */
+DEVICE void make_plan(Plan &plan, const Rows &rows) {
+    const int r = threadIdx.x & 31;
+    if (r < ATT_ROWS)
+        plan_rows(plan, rows, r);
+    warp_sync();
+    plan_sequences(plan, r);
+    warp_sync();
+    plan_items(plan, choose_run(plan, r), r);
+}
+
 /* ==== Items ==== */
 
+/* An item, at one split of its run. */
 struct Work {
     int sequence, kv_head, split;
     int first, vectors; /* query vectors: places in the sequence's rows x ATT_GROUP */
-    int start, end;     /* keys */
+    int start, end;     /* keys of the split */
+    int left;           /* older splits of the run */
+
+    /* The next split; false: there is none. */
+    DEVICE bool next_split(const Plan &plan) {
+        if (!left)
+            return false;
+        left--;
+        split--;
+        end = start;
+        start = split_start(split);
+        start = start > plan.of[sequence].range.low ? start : plan.of[sequence].range.low;
+        return true;
+    }
 };
 
+/* An item at its run's newest split. */
 DEVICE Work work_of(const Plan &plan, int item) {
     int i = 0;
     while (item >= plan.of[i].items_end)
@@ -211,17 +313,20 @@ DEVICE Work work_of(const Plan &plan, int item) {
     Work w;
     w.sequence = i;
     w.kv_head = rest / tiles % ATT_KV_HEADS;
-    w.split = split_of(s.range.high - 1) - rest / (tiles * ATT_KV_HEADS);
     w.first = rest % tiles * ATT_VECTORS;
     w.vectors = s.rows * ATT_GROUP - w.first;
     w.vectors = w.vectors < ATT_VECTORS ? w.vectors : ATT_VECTORS;
-    const int start = split_start(w.split), end = split_start(w.split + 1);
-    w.start = start > s.range.low ? start : s.range.low;
-    w.end = end < s.range.high ? end : s.range.high;
+    const int run = run_of(s.range.high - 1, plan.run) - rest / (tiles * ATT_KV_HEADS);
+    const int low = run_start(run, plan.run), high = run_start(run + 1, plan.run);
+    w.end = high < s.range.high ? high : s.range.high;
+    w.split = split_of(w.end - 1);
+    w.left = w.split - split_of(low > s.range.low ? low : s.range.low);
+    w.start = split_start(w.split);
+    w.start = w.start > s.range.low ? w.start : s.range.low;
     return w;
 }
 
-/* The way over an item's tiles of ATT_KEYS keys: for each ATT_WEIGHED keys, a chunk, those of K, then those of V; tiles
+/* The way over a split's tiles of ATT_KEYS keys: for each ATT_WEIGHED keys, a chunk, those of K, then those of V; tiles
  * that nobody sees are left out. A tile's number is its first position / ATT_KEYS. */
 struct Cursor {
     enum { TILES = ATT_WEIGHED / ATT_KEYS };
@@ -230,6 +335,16 @@ struct Cursor {
 
     DEVICE void begin(const Plan &plan, int item) {
         work = work_of(plan, item);
+        begin_split(plan);
+    }
+    /* At the run's next split; false: there is none. */
+    DEVICE bool next_split(const Plan &plan) {
+        const bool more = work.next_split(plan);
+        if (more)
+            begin_split(plan);
+        return more;
+    }
+    DEVICE void begin_split(const Plan &plan) {
         step = work.start / ATT_WEIGHED * 2 * TILES;
         find(plan);
     }

@@ -42,6 +42,9 @@ DEVICE int bringing_thread() {
 
 constexpr int k_tile_bytes = tile_bytes<KForm, ATT_K_DIM>(), v_tile_bytes = tile_bytes<VForm, ATT_V_DIM>();
 
+#ifndef ATT_TURNED
+#define ATT_TURNED 0
+#endif
 #ifndef ATT_WEIGHTS_BYTES
 #define ATT_WEIGHTS_BYTES (ATT_VECTORS * row_bytes(ATT_WEIGHED))
 #endif
@@ -51,7 +54,8 @@ constexpr int k_tile_bytes = tile_bytes<KForm, ATT_K_DIM>(), v_tile_bytes = tile
 #define ATT_WEIGHTS_AT  (ATT_QUERIES_AT + ATT_VECTORS * row_bytes(ATT_K_DIM))
 #define ATT_SCRATCH_AT  (ATT_WEIGHTS_AT + ATT_WEIGHTS_BYTES)
 #define ATT_TABLES_AT   (ATT_SCRATCH_AT + ATT_WARPS * ATT_WIDE * 4)
-#define ATT_SHARED      (ATT_TABLES_AT + HEAD_TABLE_BYTES)
+#define ATT_TURNED_AT   (ATT_TABLES_AT + HEAD_TABLE_BYTES)
+#define ATT_SHARED      (ATT_TURNED_AT + 8 * ATT_TURNED * HEAD_PAIRS)
 
 DYNAMIC_SHARED u8 shared_bytes[];
 
@@ -89,6 +93,35 @@ struct Tensors {
 /* A warp's room for a head vector. */
 DEVICE float *warp_scratch() {
     return (float *)(shared_bytes + ATT_SCRATCH_AT) + (threadIdx.x >> 5) * ATT_WIDE;
+}
+
+/* ==== Where rows stand ==== */
+
+/* The cosines and sines of query row r: they are the same for all its heads. nullptr: they have no room. */
+DEVICE float2 *turned_row(int r) {
+    return r < ATT_TURNED ? (float2 *)(shared_bytes + ATT_TURNED_AT) + r * HEAD_PAIRS : nullptr;
+}
+
+#if ATT_TURNED
+static_assert(ATT_TURNED <= ATT_ROWS && HEAD_PAIRS > 0, "of rows that there are, with RoPE by one table");
+
+/* Makes them, by all threads that work on tiles. */
+DEVICE void turn_rows(const Plan &plan HEAD_PARAMETERS) {
+    const int turned = plan.queries < ATT_TURNED ? plan.queries : ATT_TURNED;
+#pragma unroll 2
+    for (int i = threadIdx.x; i < turned * HEAD_PAIRS; i += ATT_THREADS)
+        turned_row(0)[i] = turn_at(plan.pos[i / HEAD_PAIRS], HEAD_TURNS[i % HEAD_PAIRS]);
+}
+#endif
+
+/* Of row t that the call stores, which stands where a query row does or, of a draft or of a row whose output nobody
+ * wants, alone. By a warp. */
+DEVICE Stand stored_stand(const Plan &plan, int t) {
+    const int pos = plan.store_pos[t], lane = threadIdx.x & 31;
+    if (!ATT_TURNED)
+        return {pos, nullptr};
+    const u32 there = lanes_where(lane < plan.queries && plan.pos[lane] == pos);
+    return {pos, there ? turned_row(count_bits(~there & (there - 1))) : nullptr};
 }
 
 /* ==== The ring of tiles ==== */
@@ -279,7 +312,7 @@ DEVICE void make_rows(const Ring &sh, const Tensors &on, const Asked &last, bool
         } else {
             break;
         }
-        make_row(warp_scratch(), on.k, on.v, row, head, plan.store_pos[row], of_v, to HEAD_ARGUMENTS);
+        make_row(warp_scratch(), on.k, on.v, row, head, stored_stand(plan, row), of_v, to HEAD_ARGUMENTS);
     }
 }
 

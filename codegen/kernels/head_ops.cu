@@ -2,8 +2,10 @@
  *
  *   head_norm<D>(x, eps, weight)       x = x / sqrt(mean(x^2) + eps) * weight; weight f32 [D], or bf16 [D] as u16,
  *                                      or nullptr: ones
- *   head_rope<D>(x, dims, pos, turns)  turns the pairs (x[i], x[i + dims / 2]) by the angle pos * turns[i] for
- *                                      i < dims / 2; turns f64 [dims / 2] in device memory, dims even, at most D
+ *   head_rope<D>(x, dims, at, turns)   turns the pairs (x[i], x[i + dims / 2]) by the angle at.pos * turns[i] for
+ *                                      i < dims / 2; turns f64 [dims / 2] in device or shared memory, dims even, at
+ *                                      most D. at.turned: the cosines and sines of these angles, turn_at(), made
+ *                                      before for all vectors of the position; nullptr: made here
  *   bring_table(to, from, bytes)       asks for a copy of a table in shared memory, by all threads of a block of 256,
  *                                      and says where it will be; bytes up to 4096, and both addresses: multiples of
  *                                      16. It is there when the copies of all threads are: see copies_wait()
@@ -16,6 +18,12 @@
 #ifndef LAP_HEAD_OPS
 #define LAP_HEAD_OPS
 #include "prelude.cu"
+
+/* Where a head vector stands. */
+struct Stand {
+    int pos;
+    const float2 *turned;
+};
 
 template <class T> DEVICE const T *bring_table(u8 *to, const T *from, int bytes) {
     const int at = 16 * threadIdx.x;
@@ -52,16 +60,30 @@ template <int D, class Weight> DEVICE void head_norm(float *x, float eps, Weight
     warp_sync();
 }
 
-template <int D> DEVICE void head_rope(float *x, int dims, int pos, const double *turns) {
+/* Cosine and sine of a pair's angle. */
+DEVICE float2 turn_at(int pos, double turns) {
+    float2 turn;
+    turn_of(pos * turns, turn.x, turn.y);
+    return turn;
+}
+
+DEVICE void turn_pair(float &x, float &y, const float2 &turn) {
+    const float a = x, b = y;
+    x = multiply_add(a, turn.x, -(b * turn.y));
+    y = multiply_add(b, turn.x, a * turn.y);
+}
+
+template <int D> DEVICE void head_rope(float *x, int dims, const Stand &at, const double *turns) {
     const int half = dims / 2;
     warp_sync();
+    if (at.turned) {
+#pragma unroll 8
+        for (int i = threadIdx.x & 31; i < half; i += 32)
+            turn_pair(x[i], x[i + half], at.turned[i]);
+    } else {
 #pragma unroll 4
-    for (int i = threadIdx.x & 31; i < half; i += 32) {
-        float cosine, sine;
-        turn_of(pos * turns[i], cosine, sine);
-        const float a = x[i], b = x[i + half];
-        x[i] = multiply_add(a, cosine, -(b * sine));
-        x[i + half] = multiply_add(b, cosine, a * sine);
+        for (int i = threadIdx.x & 31; i < half; i += 32)
+            turn_pair(x[i], x[i + half], turn_at(at.pos, turns[i]));
     }
     warp_sync();
 }

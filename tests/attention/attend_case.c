@@ -37,6 +37,10 @@ static int vectors_of(const AttendCase *c, int rows) {
     return c->heads / c->kv_heads * rows <= 16 || (!c->pipeline && wide(c) > 256) ? 16 : 32;
 }
 
+static int turned_of(const AttendCase *c, int rows) {
+    return c->turned < rows ? c->turned : rows;
+}
+
 static int stages_of(const AttendCase *c, int rows) {
     if (c->stages || c->pipeline)
         return c->stages ? c->stages : 4;
@@ -84,7 +88,8 @@ const char *case_decode_file(const AttendCase *c) {
 int64_t case_shared(const AttendCase *c, int rows) {
     const int64_t vectors = vectors_of(c, rows);
     return stages_of(c, rows) * stage_bytes(c) + vectors * padded(c->k_dim) +
-           vectors * (c->pipeline ? PIPELINE_WEIGHTS : padded(chunk_of(c))) + 32 * (int64_t)wide(c) + 6 * c->k_dim;
+           vectors * (c->pipeline ? PIPELINE_WEIGHTS : padded(chunk_of(c))) + 32 * (int64_t)wide(c) + 6 * c->k_dim +
+           2 * (int64_t)turned_of(c, rows) * c->k_dim;
 }
 
 int case_decode_threads(const AttendCase *c) {
@@ -212,7 +217,8 @@ char *case_decode_defines(const AttendCase *c, int rows, int store, int query_ro
     FILE *to = text_open(&text, &len);
     put_layout(to, c, c->planes, rows);
     fprintf(to, "#define ATT_ROWS %d\n#define ATT_STORE %d\n#define ATT_QUERY_ROWS %d\n", rows, store, query_rows);
-    fprintf(to, "#define ATT_EARLY %d\n#define ATT_RECORDS %d\n", c->early, c->records ? rows / 8 : 0);
+    fprintf(to, "#define ATT_EARLY %d\n#define ATT_RECORDS %d\n#define ATT_TURNED %d\n", c->early,
+            c->records ? rows / 8 : 0, turned_of(c, rows));
     put_tuned(to, "ATT_KEYS", keys_of(c));
     put_tuned(to, "ATT_VECTORS", c->vectors);
     put_tuned(to, "ATT_STAGES", c->stages);

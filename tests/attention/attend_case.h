@@ -24,6 +24,7 @@ typedef struct AttendCase {
     int wanted, stores;        /* 1: also with ATT_QUERY_ROWS; with ATT_STORE 0 and 2 */
     int early;                 /* ATT_EARLY */
     bool records;              /* the output of few rows is x records */
+    int turned;                /* ATT_TURNED, but for fewer rows */
     int blocks;                /* ATT_BLOCKS; 0: the default */
     int chunk, queries, tile;  /* prefill: most rows of a call, query rows of a block, keys of a tile; 0: the default */
     int pipeline;              /* decode by attention_pipeline.cu */

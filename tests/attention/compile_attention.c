@@ -26,7 +26,7 @@ typedef struct Compilation {
 #define BF16        .k_type = DT_BF16, .v_type = DT_BF16
 #define TYPES(k, v) .k_type = DT_##k, .v_type = DT_##v
 #define SPARSE      .sparse = {.block = 128, .sink = 2, .local = 4, .tail = 2, .alpha = 0.12}
-#define KEYS(n)     .keys = (n), .stages = 4, .early = 1
+#define KEYS(n)     .keys = (n), .stages = 4, .early = 1, .turned = 16
 static const Compilation all[] = {
     {"256, bf16", DECODE8, {SLIDING(32, 16), KEYS(64), BF16}, true},
     {"512, bf16, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, BF16}, true},

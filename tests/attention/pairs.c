@@ -34,6 +34,7 @@ static AttendCase random_case(DType k, DType v, char *name) {
                     .score = below(3),
                     .sink = below(2),
                     .early = below(2),
+                    .turned = OF(0, 5, 16),
                     .stores = below(4) == 0,
                     .wanted = below(4) == 0,
                     .chunk = 17 + below(50)};

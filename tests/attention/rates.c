@@ -60,12 +60,13 @@ typedef struct DecodeRate {
     int keys[4];
 } DecodeRate;
 
+/* With 520 keys the newest split is a short one, as in most steps. */
 static const DecodeRate decode_cases[] = {
     {"31B sliding", {SLIDING(32, 16), COMMON}, {200, 512, 1024}},
     {"26B sliding", {SLIDING(16, 8), COMMON}, {512, 1024}},
-    {"31B full", {FULL(32, 4), COMMON}, {512, 8192, 32768, 65536}},
+    {"31B full", {FULL(32, 4), COMMON}, {520, 8192, 32768, 65536}},
     {"12B full", {FULL(16, 1), COMMON}, {8192, 32768}},
-    {"31B full, q8", {FULL(32, 4), COMMON, TYPES(Q8_0)}, {512, 8192, 32768, 65536}},
+    {"31B full, q8", {FULL(32, 4), COMMON, TYPES(Q8_0)}, {520, 8192, 32768, 65536}},
     {"31B full, q4", {FULL(32, 4), COMMON, TYPES(Q4_0)}, {32768, 65536}},
     {"31B full, tq3/q8", {FULL(32, 4), COMMON, .k_type = DT_TQ3_0, .v_type = DT_Q8_0}, {512, 8192, 32768, 65536}},
     {"31B full, tq3", {FULL(32, 4), COMMON, TYPES(TQ3_0)}, {512, 8192, 32768, 65536}},
@@ -74,13 +75,13 @@ static const DecodeRate decode_cases[] = {
 };
 enum { N_DECODE = sizeof decode_cases / sizeof decode_cases[0] };
 
-/* ATT_KEYS, ATT_VECTORS, ATT_STAGES, by attention_pipeline.cu. By head dim up to 256 and more, then the
+/* ATT_KEYS, ATT_VECTORS, ATT_STAGES, by attention_pipeline.cu, ATT_TURNED. By head dim up to 256 and more, then the
  * same packed. */
-static const int decode_ways[4][MOST_WAYS][4] = {
-    {{64, 16, 5}, {64, 32, 5}, {32, 16, 9}, {64, 16, 5, 1}, {64, 32, 5, 1}},
-    {{32, 32, 5}, {32, 16, 5}, {32, 16, 5, 1}, {32, 32, 5, 1}, {16, 32, 9, 1}},
-    {{64, 16, 8}, {64, 32, 8}, {32, 16, 9}, {64, 16, 8, 1}, {64, 32, 8, 1}},
-    {{32, 32, 9}, {32, 16, 9}, {32, 16, 9, 1}, {32, 32, 9, 1}, {64, 32, 4, 1}},
+static const int decode_ways[4][MOST_WAYS][5] = {
+    {{64, 16, 5}, {64, 16, 5, 0, 1}, {64, 32, 5}, {64, 32, 5, 0, 1}, {64, 16, 5, 1}},
+    {{32, 32, 5}, {32, 32, 4, 0, 1}, {32, 32, 4, 1}, {32, 32, 4, 1, 1}, {16, 32, 8, 1, 1}},
+    {{64, 16, 8}, {64, 16, 8, 0, 1}, {64, 32, 8}, {64, 32, 8, 0, 1}, {64, 16, 8, 1}},
+    {{32, 32, 9}, {32, 32, 8, 0, 1}, {64, 32, 4, 1}, {64, 32, 4, 1, 1}, {32, 32, 8, 1, 1}},
 };
 
 /* Rows of one sequence, or a row each of as many. */
@@ -135,9 +136,10 @@ static void decode_rate(Lab *l, const Memory *m, const AttendCase *c, const char
     }
     const double seconds = lab_time(l, launches, copies), bytes = visible_bytes(c, keys, rows, sequences);
     char text[100];
-    printf("%-17s %5d keys %-11s tiles %2d x %2d x %d, %s  %s %8.2f us %5.0f GB/s %5.1f %%\n", label, keys,
-           loads[load].label, c->keys, c->vectors, c->stages, c->pipeline ? "teams" : "     ", spills(w, text),
-           seconds * 1e6, bytes / seconds / 1e9, bytes / seconds / 1e7 / roof);
+    printf("%-17s %5d keys %-11s tiles %2d x %2d x %d, %s%s  %s %8.2f us %5.0f GB/s %5.1f %%\n", label, keys,
+           loads[load].label, c->keys, c->vectors, c->stages, c->pipeline ? "teams" : "     ",
+           c->turned ? ", turned" : "        ", spills(w, text), seconds * 1e6, bytes / seconds / 1e9,
+           bytes / seconds / 1e7 / roof);
     for (int i = 0; i < copies; i++)
         dev_free(l->device, slots[i]);
     const DevPtr memory[] = {at, length, count};
@@ -152,6 +154,8 @@ static AttendCase decode_way(const DecodeRate *r, int way, int keys) {
     c.vectors = w[1];
     c.stages = w[2];
     c.pipeline = w[3];
+    c.turned = w[4] ? 16 : 0;
+    c.early = 1; /* as in a step */
     c.capacity = c.lookback < 0 ? (keys < 16384 ? 16384 : keys) : 1536;
     return c;
 }
