@@ -678,8 +678,10 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     copies_wait<ATT_STAGES - 1>(); /* the tables */
     block_sync();
 #if ATT_TURNED
-    turn_rows(sh.plan HEAD_ARGUMENTS);
-    block_sync();
+    if (turned_rows(sh.plan)) {
+        turn_rows(sh.plan HEAD_ARGUMENTS);
+        block_sync();
+    }
 #endif
     work_on_items(sh, on, at, ahead HEAD_ARGUMENTS TABLE_ARGUMENTS);
     if (sh.plan.merges)

@@ -18,6 +18,11 @@
 #include "matmul_rows.cu"
 #include "tail.cu"
 
+/* Warps that bring tiles, beside those that work on them. */
+#ifndef ATT_BRINGERS
+#define ATT_BRINGERS 0
+#endif
+
 /* Whether blocks take work by counting in tail[2]. */
 #ifndef ATT_TAKEN
 #define ATT_TAKEN 0
@@ -213,7 +218,7 @@ DEVICE void merge_by_warp(const Plan &plan, float *partials, float *out, int ite
     const Merge m(plan, partials, item);
     if (!m.needed(plan))
         return;
-    enum { AHEAD = ATT_WARPS / ATT_MERGE_WIDTH };
+    enum { AHEAD = ATT_WARPS / (ATT_BRINGERS ? ATT_MERGE_WIDTH : 1) }; /* more threads, fewer registers */
     Columns sums[ATT_WARPS], v[AHEAD];
 #pragma unroll
     for (int w = 0; w < ATT_WARPS; w++) {

@@ -170,8 +170,9 @@ DEVICE Sequence sequence_of(const Plan &plan, int r, int &leader, int &place) {
     Sequence s = {plan.slot[r], 0, 0, {LARGE, 0}, LARGE, 0, LARGE, 0};
     leader = r;
     place = 0;
-    for (int j = 0; j < plan.queries; j++) {
-        if (plan.slot[j] != s.slot)
+#pragma unroll
+    for (int j = 0; j < ATT_ROWS; j++) {
+        if (j >= plan.queries || plan.slot[j] != s.slot)
             continue;
         leader = j < leader ? j : leader;
         place += j < r;
@@ -181,8 +182,9 @@ DEVICE Sequence sequence_of(const Plan &plan, int r, int &leader, int &place) {
         s.oldest = plan.pos[j] < s.oldest ? plan.pos[j] : s.oldest;
         s.newest = plan.pos[j] > s.newest ? plan.pos[j] : s.newest;
     }
-    for (int j = 0; j < plan.stored; j++)
-        if (plan.store_slot[j] == s.slot && plan.store_pos[j] < s.fresh)
+#pragma unroll
+    for (int j = 0; j < ATT_ROWS; j++)
+        if (j < plan.stored && plan.store_slot[j] == s.slot && plan.store_pos[j] < s.fresh)
             s.fresh = plan.store_pos[j];
     return s;
 }
@@ -200,21 +202,19 @@ DEVICE void plan_sequences(Plan &plan, int r) {
         s = sequence_of(plan, r, leader, place);
     const bool leads = live && leader == r;
     const int several = live && plan.range[r].merges();
-    int index = 0, first = 0, sequences = 0;
-    for (int j = 0; j < plan.queries; j++) {
-        const int other = lane_from((int)leads, j), other_rows = lane_from(s.rows, j);
-        index += j < leader ? other : 0;
-        first += j < leader && other ? other_rows : 0;
-        sequences += other;
-    }
+    const u32 leaders = lanes_where(leads), before = leaders & ((1u << leader) - 1);
+    int first = 0;
+#pragma unroll
+    for (int j = 0; j < ATT_ROWS; j++)
+        first += lane_from(s.rows, j) * (int)(before >> j & 1);
     if (live)
         plan.order[first + place] = r;
     s.first = first;
     if (leads)
-        plan.of[index] = s;
+        plan.of[count_bits(before)] = s;
     const bool merges = lanes_where(several) != 0;
     if (r == 0) {
-        plan.sequences = sequences;
+        plan.sequences = count_bits(leaders);
         plan.merges = merges;
     }
 }
@@ -254,8 +254,8 @@ DEVICE int choose_run(const Plan &plan, int r) {
     return best;
 }
 
-/* Counts the items: by lane r for sequence r. */
-DEVICE void plan_items(Plan &plan, int run, int r) {
+/* Counts the items, which it returns: by lane r for sequence r. */
+DEVICE int plan_items(Plan &plan, int run, int r) {
     const bool there = r < plan.sequences;
     const int items = there ? plan.of[r].range.runs(run) * ATT_KV_HEADS * vector_tiles(plan.of[r]) : 0;
     int all = 0;
@@ -268,6 +268,7 @@ DEVICE void plan_items(Plan &plan, int run, int r) {
         plan.run = run;
         plan.items = all;
     }
+    return all;
 }
 
 /* By one warp; a block_sync() shows it to the block. */
@@ -278,7 +279,11 @@ DEVICE void make_plan(Plan &plan, const Rows &rows) {
     warp_sync();
     plan_sequences(plan, r);
     warp_sync();
-    plan_items(plan, choose_run(plan, r), r);
+    if (plan_items(plan, 0, r) <= (int)gridDim.x) /* the usual case: every split has a block */
+        return;
+    const int run = choose_run(plan, r);
+    if (run)
+        plan_items(plan, run, r);
 }
 
 /* ==== Items ==== */

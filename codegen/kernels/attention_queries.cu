@@ -38,7 +38,7 @@ DEVICE void prepare_queries(Vector *vectors, const Plan &plan, const Tensors &on
             next.put(x);
             if (v + warps < w.vectors)
                 fetch_q(next, on.q, row_of(plan, w, v + warps), head_of(w, v + warps));
-            prepare_q(x, head, {of.pos, turned_row(row)} HEAD_ARGUMENTS);
+            prepare_q(x, head, {of.pos, turned_row(plan, row)} HEAD_ARGUMENTS);
         } else {
             warp_sync();
             for (int i = lane; i < ATT_K_DIM; i += 32)

@@ -30,9 +30,6 @@ template <class Form, int D> DEVICE constexpr int tile_bytes() {
         return ATT_KEYS * row_bytes(D);
 }
 
-#ifndef ATT_BRINGERS
-#define ATT_BRINGERS 0
-#endif
 /* The warps that bring tiles; without warps for it all do. Threads of theirs, and a thread's number among them. */
 #define ATT_BRINGING (ATT_BRINGERS ? 32 * ATT_BRINGERS : ATT_THREADS)
 
@@ -97,9 +94,16 @@ DEVICE float *warp_scratch() {
 
 /* ==== Where rows stand ==== */
 
-/* The cosines and sines of query row r: they are the same for all its heads. nullptr: they have no room. */
-DEVICE float2 *turned_row(int r) {
-    return r < ATT_TURNED ? (float2 *)(shared_bytes + ATT_TURNED_AT) + r * HEAD_PAIRS : nullptr;
+/* Query rows, from the first on, whose cosines and sines are made once. One or two rows have few vectors for each warp,
+ * which would wait for them. */
+DEVICE int turned_rows(const Plan &plan) {
+    enum { WORTH_IT = 3 };
+    return plan.queries < WORTH_IT ? 0 : plan.queries < ATT_TURNED ? plan.queries : ATT_TURNED;
+}
+
+/* Those of query row r: they are the same for all its heads. nullptr: they are not made. */
+DEVICE float2 *turned_row(const Plan &plan, int r) {
+    return r < turned_rows(plan) ? (float2 *)(shared_bytes + ATT_TURNED_AT) + r * HEAD_PAIRS : nullptr;
 }
 
 #if ATT_TURNED
@@ -107,10 +111,10 @@ static_assert(ATT_TURNED <= ATT_ROWS && HEAD_PAIRS > 0, "of rows that there are,
 
 /* Makes them, by all threads that work on tiles. */
 DEVICE void turn_rows(const Plan &plan HEAD_PARAMETERS) {
-    const int turned = plan.queries < ATT_TURNED ? plan.queries : ATT_TURNED;
+    const int turned = turned_rows(plan);
 #pragma unroll 2
     for (int i = threadIdx.x; i < turned * HEAD_PAIRS; i += ATT_THREADS)
-        turned_row(0)[i] = turn_at(plan.pos[i / HEAD_PAIRS], HEAD_TURNS[i % HEAD_PAIRS]);
+        turned_row(plan, 0)[i] = turn_at(plan.pos[i / HEAD_PAIRS], HEAD_TURNS[i % HEAD_PAIRS]);
 }
 #endif
 
@@ -121,7 +125,7 @@ DEVICE Stand stored_stand(const Plan &plan, int t) {
     if (!ATT_TURNED)
         return {pos, nullptr};
     const u32 there = lanes_where(lane < plan.queries && plan.pos[lane] == pos);
-    return {pos, there ? turned_row(count_bits(~there & (there - 1))) : nullptr};
+    return {pos, there ? turned_row(plan, count_bits(~there & (there - 1))) : nullptr};
 }
 
 /* ==== The ring of tiles ==== */
