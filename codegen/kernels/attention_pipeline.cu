@@ -674,9 +674,9 @@ struct Ahead {
         while (cursor.done() && cursor.next_split(plan))
             ;
     }
-    DEVICE bool ends_soon() const {
+    DEVICE bool ends_soon(const Plan &plan) const {
         return cursor.done() ||
-               (!cursor.work.left && cursor.work.end - cursor.tile() * ATT_KEYS <= 2 * ATT_WEIGHED);
+               (cursor.work.end - cursor.tile() * ATT_KEYS <= 2 * ATT_WEIGHED && cursor.work.last_split(plan));
     }
 };
 
@@ -713,7 +713,7 @@ DEVICE void bring_items(Shared &sh, const Tensors &on, Ahead &ahead, int *tail) 
         int next = ahead.item + gridDim.x;
         bool asked = !sh.plan.merges;
         for (;;) {
-            if (names && !asked && ahead.ends_soon()) {
+            if (names && !asked && ahead.ends_soon(sh.plan)) {
                 next = gridDim.x + counter_add(&tail[2], 1);
                 asked = true;
             }

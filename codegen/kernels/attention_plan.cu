@@ -293,13 +293,15 @@ struct Work {
     int sequence, kv_head, split;
     int first, vectors; /* query vectors: places in the sequence's rows x ATT_GROUP */
     int start, end;     /* keys of the split */
-    int left;           /* older splits of the run */
 
+    /* Whether the run has no older split. */
+    DEVICE bool last_split(const Plan &plan) const {
+        return start <= plan.of[sequence].range.low || run_of(start - 1, plan.run) != run_of(start, plan.run);
+    }
     /* The next split; false: there is none. */
     DEVICE bool next_split(const Plan &plan) {
-        if (!left)
+        if (last_split(plan))
             return false;
-        left--;
         split--;
         end = start;
         start = split_start(split);
@@ -322,10 +324,9 @@ DEVICE Work work_of(const Plan &plan, int item) {
     w.vectors = s.rows * ATT_GROUP - w.first;
     w.vectors = w.vectors < ATT_VECTORS ? w.vectors : ATT_VECTORS;
     const int run = run_of(s.range.high - 1, plan.run) - rest / (tiles * ATT_KV_HEADS);
-    const int low = run_start(run, plan.run), high = run_start(run + 1, plan.run);
+    const int high = run_start(run + 1, plan.run);
     w.end = high < s.range.high ? high : s.range.high;
     w.split = split_of(w.end - 1);
-    w.left = w.split - split_of(low > s.range.low ? low : s.range.low);
     w.start = split_start(w.split);
     w.start = w.start > s.range.low ? w.start : s.range.low;
     return w;
