@@ -3,10 +3,10 @@
  * Splits are by absolute position, whatever the rows: a row's result is put together from the same parts alone, among
  * others and in every batch. ATT_SPLITS bounds the splits that a row can see: the size of the partial results.
  *
- * A work item is (sequence, run of splits, K/V head, ATT_VECTORS query vectors), a query vector one head of one row: the
- * ATT_GROUP heads of each of the sequence's rows that share the K/V head. An item prepares its queries once, and goes
- * over the splits of its run from the newest to the oldest, each with a result of its own. Newer items, which have more
- * keys, and the call's own rows, come first. How long runs are touches no sum: a call chooses (choose_run).
+ * A work item is (sequence, run of splits, K/V head, ATT_VECTORS query vectors), a query vector one head of one row:
+ * the ATT_GROUP heads of each of the sequence's rows that share the K/V head. An item prepares its queries once, and
+ * goes over the splits of its run from the newest to the oldest, each with a result of its own. Newer items, which have
+ * more keys, and the call's own rows, come first. How long runs are touches no sum: a call chooses (choose_run).
  */
 #ifndef LAP_ATTENTION_PLAN
 #define LAP_ATTENTION_PLAN
@@ -57,8 +57,10 @@ DEVICE constexpr int split_start(int split) {
 }
 
 /* Runs of splits: r of ATT_CHUNK << run keys covers the positions from r times as many on, where splits are not longer;
- * there each split is a run. With octaves they are as long from 16 times as many positions on: at run 16. */
-#define ATT_RUNS (ATT_OCTAVES + 2) /* lengths there are, up to 1024 keys */
+ * there each split is a run. With octaves they are as long from 16 times as many positions on: at run 16. A run has few
+ * splits, as each ends for itself, and one of 32 keys takes a whole chunk: with runs of up to 1024 keys 32,768 keys of
+ * 31B took 153 us, for 124 when each split was an item. */
+#define ATT_RUNS 3 /* lengths there are, of up to 4 splits */
 
 /* The first split that is as long as runs are, less its run. */
 DEVICE constexpr int run_shift(int run) {
@@ -220,7 +222,8 @@ DEVICE void plan_sequences(Plan &plan, int r) {
 }
 
 /* What an item takes besides its keys, in keys: queries are made, sums end. That is 3 to 5 us, and a multiprocessor of
- * an H100 goes through 10 keys of 2 KB, K and V, in a us, through 18 of 1 KB, and through packed ones not much faster. */
+ * an H100 goes through 10 keys of 2 KB, K and V, in a us, through 18 of 1 KB, and through packed ones not much faster.
+ */
 #define ATT_ITEM_COST (KForm::packed || VForm::packed || ATT_K_DIM + ATT_V_DIM <= 512 ? 80 : 48)
 
 /* About how long a call takes with runs of a length, in keys: that of the longest item or, since blocks even out what
