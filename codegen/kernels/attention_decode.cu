@@ -56,21 +56,6 @@
  * prepares and rounds them into the tile itself, and some warp of the grid stores the same bits. Packed tiles stay
  * packed until their codes are in registers (attention_forms.cu); queries stand in the order in which those come out.
  */
-#ifndef ATT_NAME
-#define ATT_NAME attention_decode
-#endif
-#ifndef ATT_ROWS
-#define ATT_ROWS 8
-#endif
-#ifndef ATT_QUERY_ROWS
-#define ATT_QUERY_ROWS 0
-#endif
-#ifndef ATT_STORE
-#define ATT_STORE 1
-#endif
-#ifndef ATT_EARLY
-#define ATT_EARLY 0
-#endif
 #ifndef ATT_KEYS
 #define ATT_DIM_KEYS (ATT_K_DIM > 256 || ATT_V_DIM > 256 ? 16 : ATT_K_DIM > 128 || ATT_V_DIM > 128 ? 32 : 64)
 #define ATT_KEYS     (ATT_DIM_KEYS < ATT_CHUNK ? ATT_DIM_KEYS : ATT_CHUNK)

@@ -37,21 +37,6 @@
  * each of the four schedulers has one warp of both kinds. At one instruction of a warp in 2 clocks, and 300 for the
  * exchange, a chunk takes 700, 1,600, 2,100 and 2,100 clocks: memory bounds all but the last.
  */
-#ifndef ATT_NAME
-#define ATT_NAME attention_decode
-#endif
-#ifndef ATT_ROWS
-#define ATT_ROWS 8
-#endif
-#ifndef ATT_QUERY_ROWS
-#define ATT_QUERY_ROWS 0
-#endif
-#ifndef ATT_STORE
-#define ATT_STORE 1
-#endif
-#ifndef ATT_EARLY
-#define ATT_EARLY 0
-#endif
 #ifndef ATT_KEYS
 #define ATT_KEYS (ATT_K_DIM > 256 || ATT_V_DIM > 256 ? 32 : 64)
 #endif
@@ -82,6 +67,8 @@ enum {
     TEAM = 4, /* warps that weigh; that add; that bring */
     WEIGHERS = 2,
     ADDERS,                           /* named barriers, behind workers_meet()'s */
+    WEIGHED,                          /* of slots: weights are there */
+    USED = WEIGHED + ATT_SLOTS,       /* of slots: weights are no longer needed */
     NAMED = 8,                        /* items that may be named ahead */
     VECTOR_TILES = ATT_VECTORS / 8,   /* columns of products, 8 at a time */
     SUM_TILES = ATT_V_DIM / 16 / TEAM /* rows of a warp's products with values, 16 at a time */
@@ -96,8 +83,7 @@ struct Shared : Ring {
     float shrink[ATT_SLOTS][ATT_VECTORS];
     float *to[ATT_SLOTS][ATT_VECTORS]; /* at the end: where sums go; nullptr: the row does not see the split */
     float top[ATT_VECTORS];            /* largest logit of the split */
-    u64 weighed[ATT_SLOTS], used[ATT_SLOTS];
-    int item[NAMED]; /* the block's items, the first of them left out */
+    int item[NAMED];                   /* the block's items, the first of them left out */
     u64 named[NAMED], taken[NAMED];
 };
 
@@ -105,10 +91,6 @@ DEVICE void start_barriers(Shared &sh) {
     for (int i = 0; i < ATT_STAGES; i++) {
         barrier_init(&sh.filled[i], ATT_BRINGING);
         barrier_init(&sh.left[i], 32 * TEAM);
-    }
-    for (int i = 0; i < ATT_SLOTS; i++) {
-        barrier_init(&sh.weighed[i], 32 * TEAM);
-        barrier_init(&sh.used[i], 32 * TEAM);
     }
     for (int i = 0; i < NAMED; i++) {
         barrier_init(&sh.named[i], 1);
@@ -333,6 +315,12 @@ DEVICE void make_logits(Shared &sh, const Tensors &on, const Walk &way,
     }
 }
 
+/* The step's slot is free: the adding warps have used what it had. */
+DEVICE void take_slot(int step) {
+    if (step >= ATT_SLOTS)
+        warps_meet(USED + step % ATT_SLOTS, 64 * TEAM);
+}
+
 /* A chunk's weights to a slot: step number `step` of the block. */
 template <int TILES>
 DEVICE void weigh_chunk(Shared &sh, const Tensors &on, const Walk &way, int step,
@@ -351,7 +339,7 @@ DEVICE void weigh_chunk(Shared &sh, const Tensors &on, const Walk &way, int step
                 ((float *)&sh.most[slot][8 * n + 2 * t + j])[warp] = most;
         }
     warps_meet(WEIGHERS, 32 * TEAM);
-    barrier_wait(&sh.used[slot], (step / ATT_SLOTS & 1) ^ 1);
+    take_slot(step);
 #pragma unroll
     for (int n = 0; n < TILES; n++) {
         if (!live_tile<TILES>(n, way.work.vectors))
@@ -375,7 +363,7 @@ DEVICE void weigh_chunk(Shared &sh, const Tensors &on, const Walk &way, int step
             *((u32 *)weights_at(slot, 16 * warp + g + 8 * half, n) + t) =
                 VForm::round_pair(s[n][2 * half], s[n][2 * half + 1]);
     }
-    barrier_arrive(&sh.weighed[slot]);
+    warps_arrive(WEIGHED + slot, 64 * TEAM);
 }
 
 /* Where the weighted sum of a vector goes; nullptr: the row does not see the split. */
@@ -408,7 +396,7 @@ DEVICE void end_weighing(Shared &sh, const Tensors &on, const Work &w, int step,
                 sh.top[8 * n + 2 * t + j] = sums.most[n][j];
         }
     warps_meet(WEIGHERS, 32 * TEAM);
-    barrier_wait(&sh.used[slot], (step / ATT_SLOTS & 1) ^ 1);
+    take_slot(step);
     for (int v = threadIdx.x; v < w.vectors; v += 32 * TEAM) {
         const Vector &of = sh.vectors[v];
         const Range &range = sh.plan.range[of.row];
@@ -421,7 +409,7 @@ DEVICE void end_weighing(Shared &sh, const Tensors &on, const Work &w, int step,
             *partial_weights(on.partials, partial_at(of.row, of.head, w.split - range.first_split())) =
                 make_float2(sh.top[v], weight);
     }
-    barrier_arrive(&sh.weighed[slot]);
+    warps_arrive(WEIGHED + slot, 64 * TEAM);
     warps_meet(WEIGHERS, 32 * TEAM); /* the vectors are no longer looked at */
 }
 
@@ -443,8 +431,9 @@ DEVICE void weigh_split(Shared &sh, const Tensors &on, Walk &way, int &step HEAD
 /* The block's items, by the warps that weigh; the first one's queries are there. */
 DEVICE void weigh_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS TABLE_PARAMETERS) {
     Walk way;
+    int step = 0;
     way.tile = 0;
-    for (int n = 0, step = 0; item < sh.plan.items; item = take_item(sh, n++)) {
+    for (int n = 0; item < sh.plan.items; item = take_item(sh, n++)) {
         way.begin(sh.plan, item);
         if (n) {
             FetchedQ next;
@@ -459,6 +448,8 @@ DEVICE void weigh_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS 
                 weigh_split<VECTOR_TILES>(sh, on, way, step HEAD_ARGUMENTS TABLE_ARGUMENTS);
         } while (way.next_split(sh.plan));
     }
+    for (int i = 0; i < ATT_SLOTS; i++) /* nobody leaves a barrier half met */
+        take_slot(step + i);
 }
 
 /* ==== Values are added up ==== */
@@ -614,7 +605,7 @@ template <int TILES> DEVICE void add_split(Shared &sh, const Tensors &on, Walk &
 #pragma unroll 1
     for (bool more = true; more; step++) {
         const int slot = step % ATT_SLOTS;
-        barrier_wait(&sh.weighed[slot], step / ATT_SLOTS & 1);
+        warps_meet(WEIGHED + slot, 64 * TEAM);
         more = !way.done();
         if (more) {
             sums.shrink(sh.shrink[slot], way.work.vectors);
@@ -632,7 +623,7 @@ template <int TILES> DEVICE void add_split(Shared &sh, const Tensors &on, Walk &
         } else {
             store_sums(sh, slot, way.work.vectors, sums);
         }
-        barrier_arrive(&sh.used[slot]);
+        warps_arrive(USED + slot, 64 * TEAM);
     }
 }
 
@@ -784,12 +775,12 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
     }
     block_sync();
     if (warp >= ATT_WARPS) {
-        warpgroup_registers_fewer<40>();
+        warpgroup_registers_fewer<56>();
         previous_kernels_wait();
         bring_items(sh, on, ahead, tail);
         return;
     }
-    warpgroup_registers_more<208>();
+    warpgroup_registers_more<192>();
     work_on_items(sh, on HEAD_ARGUMENTS TABLE_ARGUMENTS);
     if (sh.plan.merges)
         merge_all(sh.plan, partials, out, tail, shared_bytes TABLE_ARGUMENTS);

@@ -10,6 +10,24 @@
  */
 #ifndef LAP_ATTENTION_PLAN
 #define LAP_ATTENTION_PLAN
+
+/* Of the kernels that include it. */
+#ifndef ATT_NAME
+#define ATT_NAME attention_decode
+#endif
+#ifndef ATT_ROWS
+#define ATT_ROWS 8
+#endif
+#ifndef ATT_QUERY_ROWS
+#define ATT_QUERY_ROWS 0
+#endif
+#ifndef ATT_STORE
+#define ATT_STORE 1
+#endif
+#ifndef ATT_EARLY
+#define ATT_EARLY 0
+#endif
+
 #include "attention_layout.cu"
 
 /* The output is x records of so many tiles of 8 rows; 0: f32. */
