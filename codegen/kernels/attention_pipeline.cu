@@ -67,8 +67,6 @@ enum {
     TEAM = 4, /* warps that weigh; that add; that bring */
     WEIGHERS = 2,
     ADDERS,                           /* named barriers, behind workers_meet()'s */
-    WEIGHED,                          /* of slots: weights are there */
-    USED = WEIGHED + ATT_SLOTS,       /* of slots: weights are no longer needed */
     NAMED = 8,                        /* items that may be named ahead */
     VECTOR_TILES = ATT_VECTORS / 8,   /* columns of products, 8 at a time */
     SUM_TILES = ATT_V_DIM / 16 / TEAM /* rows of a warp's products with values, 16 at a time */
@@ -83,7 +81,8 @@ struct Shared : Ring {
     float shrink[ATT_SLOTS][ATT_VECTORS];
     float *to[ATT_SLOTS][ATT_VECTORS]; /* at the end: where sums go; nullptr: the row does not see the split */
     float top[ATT_VECTORS];            /* largest logit of the split */
-    int item[NAMED];                   /* the block's items, the first of them left out */
+    u64 weighed[ATT_SLOTS], used[ATT_SLOTS];
+    int item[NAMED]; /* the block's items, the first of them left out */
     u64 named[NAMED], taken[NAMED];
 };
 
@@ -91,6 +90,10 @@ DEVICE void start_barriers(Shared &sh) {
     for (int i = 0; i < ATT_STAGES; i++) {
         barrier_init(&sh.filled[i], ATT_BRINGING);
         barrier_init(&sh.left[i], 32 * TEAM);
+    }
+    for (int i = 0; i < ATT_SLOTS; i++) {
+        barrier_init(&sh.weighed[i], 32 * TEAM);
+        barrier_init(&sh.used[i], 32 * TEAM);
     }
     for (int i = 0; i < NAMED; i++) {
         barrier_init(&sh.named[i], 1);
@@ -315,12 +318,6 @@ DEVICE void make_logits(Shared &sh, const Tensors &on, const Walk &way,
     }
 }
 
-/* The step's slot is free: the adding warps have used what it had. */
-DEVICE void take_slot(int step) {
-    if (step >= ATT_SLOTS)
-        warps_meet(USED + step % ATT_SLOTS, 64 * TEAM);
-}
-
 /* A chunk's weights to a slot: step number `step` of the block. */
 template <int TILES>
 DEVICE void weigh_chunk(Shared &sh, const Tensors &on, const Walk &way, int step,
@@ -339,7 +336,7 @@ DEVICE void weigh_chunk(Shared &sh, const Tensors &on, const Walk &way, int step
                 ((float *)&sh.most[slot][8 * n + 2 * t + j])[warp] = most;
         }
     warps_meet(WEIGHERS, 32 * TEAM);
-    take_slot(step);
+    barrier_wait(&sh.used[slot], (step / ATT_SLOTS & 1) ^ 1);
 #pragma unroll
     for (int n = 0; n < TILES; n++) {
         if (!live_tile<TILES>(n, way.work.vectors))
@@ -363,7 +360,7 @@ DEVICE void weigh_chunk(Shared &sh, const Tensors &on, const Walk &way, int step
             *((u32 *)weights_at(slot, 16 * warp + g + 8 * half, n) + t) =
                 VForm::round_pair(s[n][2 * half], s[n][2 * half + 1]);
     }
-    warps_arrive(WEIGHED + slot, 64 * TEAM);
+    barrier_arrive(&sh.weighed[slot]);
 }
 
 /* Where the weighted sum of a vector goes; nullptr: the row does not see the split. */
@@ -396,7 +393,7 @@ DEVICE void end_weighing(Shared &sh, const Tensors &on, const Work &w, int step,
                 sh.top[8 * n + 2 * t + j] = sums.most[n][j];
         }
     warps_meet(WEIGHERS, 32 * TEAM);
-    take_slot(step);
+    barrier_wait(&sh.used[slot], (step / ATT_SLOTS & 1) ^ 1);
     for (int v = threadIdx.x; v < w.vectors; v += 32 * TEAM) {
         const Vector &of = sh.vectors[v];
         const Range &range = sh.plan.range[of.row];
@@ -409,7 +406,7 @@ DEVICE void end_weighing(Shared &sh, const Tensors &on, const Work &w, int step,
             *partial_weights(on.partials, partial_at(of.row, of.head, w.split - range.first_split())) =
                 make_float2(sh.top[v], weight);
     }
-    warps_arrive(WEIGHED + slot, 64 * TEAM);
+    barrier_arrive(&sh.weighed[slot]);
     warps_meet(WEIGHERS, 32 * TEAM); /* the vectors are no longer looked at */
 }
 
@@ -431,9 +428,8 @@ DEVICE void weigh_split(Shared &sh, const Tensors &on, Walk &way, int &step HEAD
 /* The block's items, by the warps that weigh; the first one's queries are there. */
 DEVICE void weigh_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS TABLE_PARAMETERS) {
     Walk way;
-    int step = 0;
     way.tile = 0;
-    for (int n = 0; item < sh.plan.items; item = take_item(sh, n++)) {
+    for (int n = 0, step = 0; item < sh.plan.items; item = take_item(sh, n++)) {
         way.begin(sh.plan, item);
         if (n) {
             FetchedQ next;
@@ -448,8 +444,6 @@ DEVICE void weigh_items(Shared &sh, const Tensors &on, int item HEAD_PARAMETERS 
                 weigh_split<VECTOR_TILES>(sh, on, way, step HEAD_ARGUMENTS TABLE_ARGUMENTS);
         } while (way.next_split(sh.plan));
     }
-    for (int i = 0; i < ATT_SLOTS; i++) /* nobody leaves a barrier half met */
-        take_slot(step + i);
 }
 
 /* ==== Values are added up ==== */
@@ -605,7 +599,7 @@ template <int TILES> DEVICE void add_split(Shared &sh, const Tensors &on, Walk &
 #pragma unroll 1
     for (bool more = true; more; step++) {
         const int slot = step % ATT_SLOTS;
-        warps_meet(WEIGHED + slot, 64 * TEAM);
+        barrier_wait(&sh.weighed[slot], step / ATT_SLOTS & 1);
         more = !way.done();
         if (more) {
             sums.shrink(sh.shrink[slot], way.work.vectors);
@@ -623,7 +617,7 @@ template <int TILES> DEVICE void add_split(Shared &sh, const Tensors &on, Walk &
         } else {
             store_sums(sh, slot, way.work.vectors, sums);
         }
-        warps_arrive(USED + slot, 64 * TEAM);
+        barrier_arrive(&sh.used[slot]);
     }
 }
 
