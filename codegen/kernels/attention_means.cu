@@ -10,8 +10,8 @@
  *
  * All blocks are read again by every call, so that nothing has to know which rows a call, a step or a rollback has
  * replaced. For 2 bytes of a key's element full attention computes 4 * ATT_GROUP FLOPs a row of the call, and reading
- * is the smaller part even at one head a group (docs/performance.md). Eight blocks of threads fit on a multiprocessor,
- * each thread with two pieces of 16 bytes and more under way: 64 KB.
+ * is the smaller part even at one head a group (docs/performance/attention.md). Eight blocks of threads fit on a
+ * multiprocessor, each thread with two pieces of 16 bytes and more under way: 64 KB.
  *
  * Sums are of f32. Of packed keys a thread has 8 elements, too, units 2 t and 2 t + 1 of a span (attention_forms.cu): a
  * word of codes or two, and the key's scale in f32, so that what is summed is what the evaluator decodes (tq3_0: with

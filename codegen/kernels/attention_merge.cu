@@ -28,6 +28,14 @@
 #define ATT_TAKEN 0
 #endif
 
+/* All threads that work on tiles; those that bring them have left, or have no part in it. */
+DEVICE void workers_meet() {
+    if (ATT_BRINGERS)
+        warps_meet(1, ATT_THREADS);
+    else
+        block_sync();
+}
+
 #define ATT_PARTIALS    ((u64)ATT_ROWS * ATT_HEADS * ATT_SPLITS * (ATT_V_DIM + 2))
 #define ATT_MERGE_WIDTH (ATT_RECORDS ? 2 : 1) /* 128 columns, 4 of a lane, that an item has */
 #define ATT_MERGE_PARTS ((ATT_V_DIM + 128 * ATT_MERGE_WIDTH - 1) / (128 * ATT_MERGE_WIDTH))
@@ -208,7 +216,7 @@ DEVICE void merge_by_block(const Plan &plan, float *partials, float *out, int it
         sum.add(m.value(i), m.share(i, total.x));
     Columns *sums = (Columns *)shared;
     sums[threadIdx.x] = sum;
-    block_sync();
+    workers_meet();
     if (warp == 0)
         m.write(out, total, sums + threadIdx.x, 32 TABLE_ARGUMENTS);
 }
@@ -245,7 +253,7 @@ DEVICE void merge_by_warp(const Plan &plan, float *partials, float *out, int ite
 DEVICE void merge_all(const Plan &plan, float *partials, float *out, int *tail, u8 *shared TABLE_PARAMETERS) {
     const int items = plan.queries * ATT_HEADS * ATT_MERGE_PARTS;
     const bool by_warp = items * ATT_MERGE_WIDTH > (int)gridDim.x;
-    run_tail(tail, by_warp ? (items + ATT_WARPS - 1) / ATT_WARPS : items, [&](int i) {
+    auto merge = [&](int i) {
         if (ATT_TAKEN && i == 0 && threadIdx.x == 0)
             tail[2] = 0;
         const int of_warp = i * ATT_WARPS + (threadIdx.x >> 5);
@@ -253,7 +261,8 @@ DEVICE void merge_all(const Plan &plan, float *partials, float *out, int *tail, 
             merge_by_block(plan, partials, out, i, shared TABLE_ARGUMENTS);
         else if (of_warp < items)
             merge_by_warp(plan, partials, out, of_warp TABLE_ARGUMENTS);
-    });
+    };
+    run_tail(tail, by_warp ? (items + ATT_WARPS - 1) / ATT_WARPS : items, merge, [] { workers_meet(); });
 }
 
 #endif

@@ -56,14 +56,6 @@ constexpr int k_tile_bytes = tile_bytes<KForm, ATT_K_DIM>(), v_tile_bytes = tile
 
 DYNAMIC_SHARED u8 shared_bytes[];
 
-/* All threads that work on tiles; those that bring them have left, or have no part in it. */
-DEVICE void workers_meet() {
-    if (ATT_BRINGERS)
-        warps_meet(1, ATT_THREADS);
-    else
-        block_sync();
-}
-
 static_assert(ATT_MERGE_BYTES <= ATT_SHARED, "the merge uses the same memory");
 
 /* What is needed to put rows of this call into a tile that was asked for. */

@@ -18,7 +18,7 @@
  * shared memory 2 x (32 KB of queries + 32 KB of keys) for the logits, 2 x 32 KB of values, 64 KB in: 256 KB, 2048 at
  * 128 bytes a clock; a quarter computes 2 x 16 x 32 weights of about 8 operations, 340 slots and 2 x 512 / 16 = 64
  * exponentials a lane, 1024 clocks beside the products. Predicted 550 to 650 TFLOP/s for full rows, 400 for a window of
- * 1024, of which 1152 keys are touched; measured 672 and 455 with 8192 rows (docs/performance.md).
+ * 1024, of which 1152 keys are touched; measured 672 and 455 with 8192 rows (docs/performance/prefill.md).
  */
 #ifndef ATT_NAME
 #define ATT_NAME attention_prefill

@@ -15,7 +15,7 @@
  *
  * What bounds it, on an H100 (clocks of one multiprocessor, a tile): products 2 x 1024; shared memory 64 KB of queries
  * and 64 KB of keys for the logits, 2 x 32 KB of values and 8 KB of weights four times for the sums, 128 KB in: 352 KB,
- * 2800. Predicted 450 to 550 TFLOP/s; measured 532 with 8192 rows (docs/performance.md).
+ * 2800. Predicted 450 to 550 TFLOP/s; measured 532 with 8192 rows (docs/performance/prefill.md).
  */
 #ifndef ATT_NAME
 #define ATT_NAME attention_prefill

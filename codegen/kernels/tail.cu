@@ -4,6 +4,8 @@
  *                                 tail reads. The last min(blocks, items) blocks to arrive stay, wait for the rest and
  *                                 call item(i), by all threads, for i = place, place + stay, ..; with a block_sync()
  *                                 between two items, so that shared memory may be used again. The others return.
+ *   run_tail(.., meet)            the same by those threads of every block, thread 0 among them, that meet() lets meet,
+ *                                 where other warps have work of their own or have ended: a barrier with a count
  *   tail                          2 ints in device memory: blocks that have arrived, blocks that stay and have seen
  *                                 all arrive. Zero before the first launch, and zero again after each. Launches that
  *                                 may overlap need counters of their own; one after another may share them if it
@@ -32,30 +34,34 @@
 #define LAP_TAIL
 #include "prelude.cu"
 
-template <class Item> DEVICE void run_tail(int *tail, int items, Item item) {
+template <class Item, class Meet> DEVICE void run_tail(int *tail, int items, Item item, Meet meet) {
     SHARED int ticket;
     const int blocks = gridDim.x * gridDim.y * gridDim.z;
     const int wanted = items < blocks ? items : blocks, stay = wanted > 1 ? wanted : 1; /* one must reset */
-    block_sync();
+    meet();
     if (threadIdx.x == 0)
         ticket = counter_raise(&tail[0], 1);
-    block_sync();
+    meet();
     const int place = ticket - (blocks - stay);
     if (place < 0)
         return;
     if (threadIdx.x == 0 && place < stay - 1) /* the last has seen them all */
         while (counter_read(&tail[0]) < blocks)
             counter_pause();
-    block_sync();
+    meet();
     int seen = 0;
     if (threadIdx.x == 0 && stay > 1)
         seen = counter_add(&tail[1], 1);
     for (int i = place; i < items; i += stay) {
         item(i);
-        block_sync();
+        meet();
     }
     if (threadIdx.x == 0 && seen == stay - 1)
         tail[0] = tail[1] = 0;
+}
+
+template <class Item> DEVICE void run_tail(int *tail, int items, Item item) {
+    run_tail(tail, items, item, [] { block_sync(); });
 }
 
 #endif
