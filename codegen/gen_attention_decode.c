@@ -2,6 +2,7 @@
  * prepares the heads, stores the call's keys and values, attends and merges.
  */
 #include "codegen/gen_attention_int.h"
+#include "codegen/prefill_shape.h"
 
 /* A head's elements; of attention_pipeline.cu, warps that bring tiles, and bytes of a vector's weights: two slots of 64
  * keys. */
@@ -47,18 +48,21 @@ static bool pipelined(const Gen *g, const Attention *a) {
     return g->target->wgmma && attention_lookback(a) < 0 && l->k_dim % WHOLE == 0 && l->v_dim % WHOLE == 0;
 }
 
+static bool packed_tiles(const KvLayout *l) {
+    return kv_group(l->k_type) && kv_group(l->v_type);
+}
+
 enum { FEW_STAGES = 4, MOST_STAGES = 8, MOST_PACKED = 16 };
 
 /* As many stages as there is room for: what is under way hides latency. Packed tiles are smaller, so more of them are.
  * But the rows' turns come before more than a few stages. */
 static void fill_room(const Attention *a, int64_t room, DecodeShape *s) {
     const KvLayout *l = a->layout;
-    const bool many = s->pipeline || (kv_group(l->k_type) && kv_group(l->v_type));
     const int64_t stage = stage_bytes(l, s->keys), turns = a->pairs > 0 ? 8 * a->pairs : 0; /* of a row */
     const int64_t turned = turns && room > FEW_STAGES * stage ? (room - FEW_STAGES * stage) / turns : 0;
     s->turned = turned > s->rows ? s->rows : (int)turned;
     const int64_t fit = (room - s->turned * turns) / stage;
-    const int most = many ? MOST_PACKED : MOST_STAGES;
+    const int most = s->pipeline || packed_tiles(l) ? MOST_PACKED : MOST_STAGES;
     s->stages = fit > most ? most : (int)fit;
     s->shared = s->stages * stage + s->turned * turns;
 }
@@ -68,7 +72,7 @@ static DecodeShape decode_shape(const Gen *g, const Attention *a) {
     enum { STATIC = 4 << 10, MORE = 1 << 10, ROOMY = 200 << 10 };
     const KvLayout *l = a->layout;
     const int dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
-    const bool roomy = g->target->shared_per_block >= ROOMY, packed = kv_group(l->k_type) && kv_group(l->v_type);
+    const bool roomy = g->target->shared_per_block >= ROOMY, packed = packed_tiles(l);
     const int64_t group = a->attend->type.dim[1] / l->heads;
     DecodeShape s = {.pipeline = pipelined(g, a), .rows = 8 * gen_tiles(g, a->query_dim)};
     const int store_rows = 8 * gen_tiles(g, a->store_dim);
@@ -92,13 +96,12 @@ static DecodeShape decode_shape(const Gen *g, const Attention *a) {
 /* Where the output goes: as f32 to its place, or, where the matmul behind is all that reads it, as x records of so many
  * tiles of 8 rows. A record is of one head. */
 static PlanArg decode_out(Gen *g, const Attention *a, int64_t *tiles) {
-    enum { RECORD = 256, TILE = 8 };
     const NodeId id = (NodeId)(a->attend - g->g->nodes.v);
     const OperandUse use = gen_operand_use(g, id);
     *tiles = 0;
-    if (!use.k || !use.few || !use.only || a->layout->v_dim % RECORD || use.k != type_row_elems(&a->attend->type))
+    if (!use.k || !use.few || !use.only || a->layout->v_dim % RECORD_K || use.k != type_row_elems(&a->attend->type))
         return attention_out(g, a);
-    *tiles = use.entries / TILE;
+    *tiles = ceil_div(use.entries, ROWS_OF_TILE);
     const PlanArg records = gen_operand_place(g, id, &use);
     gen_operand_made(g, id, &use, records);
     return records;

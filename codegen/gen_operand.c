@@ -11,27 +11,11 @@
 #include "codegen/gen_matmul_int.h"
 #include "codegen/prefill_shape.h"
 
-enum { LANE_COLUMNS = 8 }; /* that a lane of kernels/row_record.cu has */
-
 static const Sorted *sorted_by(const Gen *g, NodeId ids, int64_t experts) {
     for (int i = 0; i < g->sorted.n; i++)
         if (g->sorted.v[i].ids == ids && g->sorted.v[i].experts == experts)
             return &g->sorted.v[i]; /* lists for other tiles have the same places */
     return NULL;
-}
-
-/* Of a matmul of few rows: records of rows that are its own, in whole lanes. */
-static OperandUse few_use_of(Gen *g, const Node *r, Family family, const Type *x) {
-    const OperandUse none = {0};
-    const int64_t k = x->dim[x->rank - 1];
-    if ((family != FAM_MATMUL && family != FAM_EXPERTS) || x->rank != 2 || k % LANE_COLUMNS)
-        return none;
-    if (family == FAM_MATMUL) {
-        const Members m = gen_members_of(g, r->group, OP_LINEAR);
-        if (gen_multiplies_in_f32(g, &m.main))
-            return none;
-    }
-    return (OperandUse){true, k, 1, ROWS_OF_TILE * gen_tiles(g, r->type.dim[0]), -1, 0, false};
 }
 
 /* How r reads its first operand, but for `last` and `only`; k 0: as f32. */
@@ -40,14 +24,18 @@ static OperandUse use_of(Gen *g, const Node *r) {
     if ((r->op != OP_LINEAR && r->op != OP_LINEAR_EXPERTS) || !r->group)
         return none;
     const Type *x = ir_type(g->g, r->in[0]);
+    const bool few = gen_few(g, r->type.dim[0]);
     const int64_t k = x->dim[x->rank - 1], most = gen_most(g, r->type.dim[0]);
     const Family family = g->g->groups.v[r->group - 1].family;
-    if (gen_few(g, r->type.dim[0]))
-        return few_use_of(g, r, family, x);
-    if (family == FAM_MATMUL && x->rank == 2) {
-        const Members m = gen_members_of(g, r->group, OP_LINEAR);
-        return gen_multiplies_in_f32(g, &m.main) ? none
-                                                 : (OperandUse){.k = k, .groups = 1, .entries = most, .places = -1};
+    if (few && (x->rank != 2 || k % RECORD_LANE)) /* rows that are their own, in whole lanes */
+        return none;
+    if ((family == FAM_MATMUL && x->rank == 2) || (family == FAM_EXPERTS && few)) {
+        if (family == FAM_MATMUL) {
+            const Members m = gen_members_of(g, r->group, OP_LINEAR);
+            if (gen_multiplies_in_f32(g, &m.main))
+                return none;
+        }
+        return (OperandUse){.few = few, .k = k, .groups = 1, .entries = most, .places = -1};
     }
     if (family == FAM_EXPERTS && x->rank == 3) {
         const Sorted *by = sorted_by(g, r->in[2], ir_type(g->g, r->in[1])->dim[0]);

@@ -7,8 +7,9 @@
 
 enum {
     RECORD_K = 256,
+    RECORD_LANE = 8,
     ROWS_OF_TILE = 8
-}; /* columns of a record, rows of one and of an atom (kernels/matmul_rows.cu) */
+}; /* columns of a record, those of a lane that makes it, rows of one and of an atom (kernels/matmul_rows.cu) */
 
 /* Strips of 16 weight rows and rows of x that a block multiplies, and those of a warp. */
 typedef struct PrefillCut {

@@ -12,6 +12,8 @@
 
 #include "codegen/gen_int.h"
 
+enum { ROW_LANE = 4 }; /* neighbours of a lane, where it makes no records */
+
 /* What is known of a node. Places are of shared memory, in bytes. */
 typedef struct RowValue {
     bool member; /* computed by this program */
@@ -35,7 +37,6 @@ typedef struct RowValue {
 typedef struct RowLoop {
     bool open;
     int64_t n;
-    int width;                                   /* neighbours that a lane has, unless.. */
     bool scalar;                                 /* a lane has one element, not its neighbours */
     bool keeps;                                  /* it writes to shared memory */
     int n_loads, first_load;                     /* arrays of what is read: in the program, before this loop */
@@ -61,7 +62,7 @@ typedef struct RowWriter {
     bool statistics;
     bool chosen;     /* it needs row_chosen.cu */
     bool operands;   /* it makes operands of matmuls */
-    int neighbours;  /* elements that a lane has, but in a scalar loop: 4, or 8 to make records */
+    int neighbours;  /* elements that a lane has, but in a scalar loop: ROW_LANE, or those of a record */
     bool no_records; /* a value that is to be records was computed in a scalar loop */
     bool halves;     /* it reads f16 */
     bool alone;      /* it has one node */

@@ -46,7 +46,6 @@ void row_loop_open(RowWriter *p, int64_t n) {
     row_loop_close(p);
     p->loop.open = true;
     p->loop.n = n;
-    p->loop.width = p->neighbours;
     p->loop.scalar = n % p->neighbours != 0;
     p->loop.keeps = false;
     p->loops++;
@@ -96,13 +95,13 @@ static void write_loads(const RowLoop *l, Buf *to) {
 
 /* The loop's sizes and arrays, and what it reads if that is to be ahead. Not for the first loop, which comes at once,
  * and not for sums of planes: they need more registers on the way. */
-static void write_start(RowLoop *l, int number, Buf *to) {
+static void write_start(RowLoop *l, int number, int neighbours, Buf *to) {
     const int most = rounds_ahead(l), loads = l->n_loads - l->first_load;
     buf_printf(to,
                "    constexpr int W%d = %d, ROUNDS%d = (span(%lld) + W%d * TAIL_THREADS - 1) / (W%d * TAIL_THREADS);\n"
                "    constexpr int U%d = ROUNDS%d < %d ? ROUNDS%d : %d;\n",
-               number, l->scalar ? 1 : l->width, number, (long long)l->n, number, number, number, number, most, number,
-               most);
+               number, l->scalar ? 1 : neighbours, number, (long long)l->n, number, number, number, number, most,
+               number, most);
     buf_str(to, text_of(&l->arrays));
     l->may_be_ahead = number > 1 && loads && l->heaviest == 1;
     if (!l->may_be_ahead)
@@ -144,7 +143,7 @@ static void write_loop(const RowLoop *l, int number, Buf *to) {
 void row_loop_close(RowWriter *p) {
     if (!p->loop.open)
         return;
-    write_start(&p->loop, p->loops, &p->starts);
+    write_start(&p->loop, p->loops, p->neighbours, &p->starts);
     write_loop(&p->loop, p->loops, &p->body);
     row_loop_clear(&p->loop);
     for (int id = 1; id < p->g->g->nodes.n; id++) {

@@ -16,8 +16,6 @@
 #include "codegen/prefill_shape.h"
 #include "codegen/row_int.h"
 
-enum { RECORD_LANE = 8 }; /* columns of a lane */
-
 /* Statistics have arrays of their own; ids are no operand. */
 static bool may_be_operand(const Node *n) {
     switch ((int)n->op) {
@@ -55,7 +53,7 @@ void row_operands_drop(RowWriter *p) {
             p->of[id].keep = false;
         }
     p->operands = false;
-    p->neighbours = 4;
+    p->neighbours = ROW_LANE;
 }
 
 void row_operands_place(RowWriter *p) {

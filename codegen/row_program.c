@@ -19,13 +19,13 @@
  */
 #include "codegen/row_int.h"
 
-/* Numbers for each of a lane's LANE neighbours that its loads have under way, at most: all that 128 registers hold, or
- * half of them where two blocks share a multiprocessor. */
-enum { LANE = 4, CHUNK = 1024, RECORD_CHUNK = 1536, MOST_AHEAD = 24, MOST_AHEAD_OF_TWO = 4 };
+/* Numbers for each of a lane's ROW_LANE neighbours that its loads have under way, at most: all that 128 registers hold,
+ * or half of them where two blocks share a multiprocessor. */
+enum { CHUNK = 1024, RECORD_CHUNK = 1536, MOST_AHEAD = 24, MOST_AHEAD_OF_TWO = 4 };
 
 /* Whether two blocks of the program should share a multiprocessor: of many rows, and with much to load or convert. */
 static bool out_of_two(const RowWriter *p) {
-    return (p->operands && p->neighbours == LANE) || p->halves;
+    return (p->operands && p->neighbours == ROW_LANE) || p->halves;
 }
 
 static void write_program(RowWriter *p, const NodeId *nodes, int n) {
@@ -37,10 +37,10 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     p->tops = namemap_new(p->a);
     p->top.n = p->starts.n = p->body.n = p->ahead.n = 0;
     p->loop.n_loads = p->loop.ahead_before = 0;
-    p->loop.most_ahead = out_of_two(p) ? MOST_AHEAD_OF_TWO : MOST_AHEAD * LANE / p->neighbours;
+    p->loop.most_ahead = out_of_two(p) ? MOST_AHEAD_OF_TWO : MOST_AHEAD * ROW_LANE / p->neighbours;
     row_loop_clear(&p->loop);
     p->again = p->statistics = p->chosen = p->no_records = false;
-    p->chunk = p->neighbours == LANE ? CHUNK : RECORD_CHUNK;
+    p->chunk = p->neighbours == ROW_LANE ? CHUNK : RECORD_CHUNK;
     p->alone = n == 1;
     p->loops = p->values = 0;
     p->out->params.n = 0;
@@ -62,9 +62,9 @@ static const char *take(Arena *a, Buf *b) {
 static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
     buf_printf(to, "#include \"row_ops.cu\"\n#include \"tile_value.cu\"\n%s%s\n",
                p->chosen ? "#include \"row_chosen.cu\"\n" : "",
-               !p->operands           ? ""
-               : p->neighbours > LANE ? "#include \"row_record.cu\"\n"
-                                      : "#include \"row_operand.cu\"\n");
+               !p->operands               ? ""
+               : p->neighbours > ROW_LANE ? "#include \"row_record.cu\"\n"
+                                          : "#include \"row_operand.cu\"\n");
     buf_str(to, "DEVICE void tail_item(int item, [[maybe_unused]] int live, [[maybe_unused]] u8 *shared "
                 "TAIL_PARAMETERS) {\n");
     if (chunked) {
@@ -135,7 +135,7 @@ static void write_all(RowWriter *p, const NodeId *nodes, int n) {
 
 bool row_program(Gen *g, const NodeId *nodes, int n, RowProgram *out) {
     *out = (RowProgram){.dim = DIM_T};
-    RowWriter p = {.g = g, .a = arena_new(), .out = out, .neighbours = LANE};
+    RowWriter p = {.g = g, .a = arena_new(), .out = out, .neighbours = ROW_LANE};
     const int64_t elems = prepare(&p, nodes, n);
     write_all(&p, nodes, n);
     if (p.operands && (p.no_records || out->shared > g->target->shared_per_block)) {

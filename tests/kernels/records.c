@@ -22,9 +22,11 @@ static float scale_of(const float *x, int n) {
     return largest > 0 ? ldexpf(1.0f, 10 - e) : 1.0f;
 }
 
-static void put_half(uint8_t *to, size_t at, float v) {
+/* As it is kept. */
+static float put_half(uint8_t *to, size_t at, float v) {
     const uint16_t half = f32_to_f16(v);
     memcpy(to + at, &half, sizeof half);
+    return f16_to_f32(half);
 }
 
 /* A row's n columns of a record, the others zeros. */
@@ -34,14 +36,12 @@ static void put_row(uint8_t *record, size_t row, const float *x, int n) {
         float sum = 0;
         for (int i = 0; i < BLOCK; i++) {
             const int k = BLOCK * b + i;
-            const bool shrunk = i / 2 % 2; /* pairs 1 and 3 of eight columns */
+            const float shrunk = i / 2 % 2 ? 16 : 1; /* pairs 1 and 3 of eight columns */
             const float v = k < n ? x[k] * scale : 0;
-            put_half(record, (size_t)b * 512 + row * 64 + (size_t)i * 2, shrunk ? v / 16 : v);
-            sum += shrunk ? 16 * f16_to_f32(f32_to_f16(v / 16)) : f16_to_f32(f32_to_f16(v));
+            sum += shrunk * put_half(record, (size_t)b * 512 + row * 64 + (size_t)i * 2, v / shrunk);
         }
         const size_t sums = SUMS + row * 32 + (size_t)(b / 2) * 8 + (size_t)(b % 2) * 2;
-        put_half(record, sums, sum);
-        put_half(record, sums + 4, sum - f16_to_f32(f32_to_f16(sum)));
+        put_half(record, sums + 4, sum - put_half(record, sums, sum));
     }
     memcpy(record + SCALES + 4 * row, &unit, sizeof unit);
 }
