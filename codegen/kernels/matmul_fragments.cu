@@ -24,13 +24,12 @@ DEVICE void make_fragments(Fragments &f, const float *x, int row, int k) {
     const bool any = row >= 0;
     float inverse = 1.0f;
     if (any)
-        inverse = ((const float *)(record + X_SCALES))[in_tile];
+        inverse = *(const float *)(record + x_scale_at(in_tile));
 #pragma unroll
     for (int j = 0; j < MM_BLOCKS_32; j++)
         f.block[j] =
-            any ? *(const uint4 *)(record + (first + j) * 512 + in_tile * 64 + l.t * 16) : make_uint4(0, 0, 0, 0);
-    f.sums =
-        any && 2 * l.t < MM_BLOCKS_32 ? *(const uint2 *)(record + X_SUMS + in_tile * 32 + sums * 8) : make_uint2(0, 0);
+            any ? *(const uint4 *)(record + x_fragment_at(in_tile, first + j, l.t)) : make_uint4(0, 0, 0, 0);
+    f.sums = any && 2 * l.t < MM_BLOCKS_32 ? *(const uint2 *)(record + x_sums_at(in_tile, sums)) : make_uint2(0, 0);
     f.scale[0] = lane_from(inverse, 8 * l.t);
     f.scale[1] = lane_from(inverse, 8 * l.t + 4);
 }

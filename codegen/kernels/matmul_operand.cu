@@ -6,8 +6,8 @@
  *                                         puts columns 256 * number on into row `row` of the operand, which has TILES
  *                                         tiles of 8 rows; also the row's scale
  *
- * A row has the same scale in all of its records, x_scale() of its largest element: then products of all of K add up in
- * one accumulator, and an element that is small beside the largest loses nothing that f32 sums would keep (f16 goes
+ * Of many rows, a row has the same scale in all of its records, x_scale() of its largest element: then products of all
+ * of K add up in one accumulator, and an element that is small beside the largest loses nothing that f32 sums would keep (f16 goes
  * down to 2^-34 of the largest). What is written of a row depends on that row only.
  */
 #ifndef LAP_MATMUL_OPERAND
@@ -94,11 +94,11 @@ DEVICE void x_store(u8 *to, int row, int number, const XPiece &piece, float scal
     } else {
         u8 *const record = to + ((u64)number * TILES + tile) * X_RECORD;
         const int block = lane >> 2, t = lane & 3;
-        *(uint4 *)(record + block * 512 + in_tile * 64 + t * 16) = piece.pairs;
+        *(uint4 *)(record + x_fragment_at(in_tile, block, t)) = piece.pairs;
         if (lane % 8 == 0)
-            *(uint2 *)(record + X_SUMS + in_tile * 32 + block / 2 * 8) = piece.sums;
+            *(uint2 *)(record + x_sums_at(in_tile, block / 2)) = piece.sums;
         if (lane == 0)
-            ((float *)(record + X_SCALES))[in_tile] = 1.0f / scale;
+            *(float *)(record + x_scale_at(in_tile)) = 1.0f / scale;
     }
 }
 

@@ -5,13 +5,14 @@
  * without being shifted (matmul_tiles.cu). For the types with minima each block's sum of 32 elements is kept
  * too, as f16 high + f16 low part.
  *
- * Elements are scaled by a power of two for each row of up to 256 columns that brings the largest to 512..1024:
+ * Elements are scaled by a power of two for each row, or each 256 columns of it, that brings the largest to 512..1024:
  * exact, keeps every element in the range of f16 whatever the model does, and 32 of them sum to less than 2^15. It
  * depends on the token's own row only.
  *
- * The decode matmuls make fragments in registers (matmul_strips.cu); for prefill matmul_operand.cu writes them as
- * records. A record holds 8 rows x 256 columns; an input of K columns is [ceil(K / 256)][tiles of 8 rows] records.
- * Columns from K on are zero; rows from the live count on are never written nor read.
+ * Whoever makes the input writes it as records: row programs (row_record.cu of few rows, row_operand.cu of many),
+ * attention's merge; matmul_operand.cu where nobody did. Decode matmuls whose input is f32 make fragments in registers
+ * (matmul_fragments.cu). A record holds 8 rows x 256 columns; an input of K columns is [ceil(K / 256)][tiles of 8 rows]
+ * records. Columns from K on are zero; rows from the live count on are never written nor read.
  *
  *   byte 0     f16 [block of 32][token][32]: lane 4g + t's fragment at 16 (4g + t) of each block
  *   byte 4096  sums: [token][t = 0..3]{high 2t, high 2t + 1, low 2t, low 2t + 1}, by block of the record
@@ -33,6 +34,19 @@
 
 #define X_ATOM     1024
 #define X_TILES(K) (((K) + 63) / 64) /* of 64 columns */
+
+/* Bytes of a record: a lane's fragment of a block; the sums of blocks 2 * pair and 2 * pair + 1; the scale. */
+DEVICE int x_fragment_at(int token, int block, int t) {
+    return block * 512 + token * 64 + t * 16;
+}
+
+DEVICE int x_sums_at(int token, int pair) {
+    return X_SUMS + token * 32 + pair * 8;
+}
+
+DEVICE int x_scale_at(int token) {
+    return X_SCALES + token * 4;
+}
 
 /* 2^e with e such that amax * 2^e is in 512..1024; 1 for a row of zeros. */
 DEVICE float x_scale(float amax) {
