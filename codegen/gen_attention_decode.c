@@ -10,7 +10,7 @@ enum { WIDE = 256, BRINGERS = 4, PIPELINE_WEIGHTS = 2 * 64 * 2 };
 
 typedef struct DecodeShape {
     bool pipeline; /* attention_pipeline.cu */
-    int rows, chunk, keys, vectors, stages, turned;
+    int rows, chunk, keys, vectors, stages, warps, turned;
     int64_t shared, splits;
 } DecodeShape;
 
@@ -32,7 +32,8 @@ static int64_t decode_fixed_shared(const Attention *a, const DecodeShape *s) {
     const KvLayout *l = a->layout;
     const int64_t dim = l->k_dim > l->v_dim ? l->k_dim : l->v_dim;
     const int64_t weights = s->pipeline ? PIPELINE_WEIGHTS : 2 * s->chunk + 16; /* of a vector */
-    return (int64_t)s->vectors * (2 * l->k_dim + 16) + s->vectors * weights + 32 * dim + attention_table_bytes(a);
+    return (int64_t)s->vectors * (2 * l->k_dim + 16) + s->vectors * weights + 4 * s->warps * dim +
+           attention_table_bytes(a);
 }
 
 static int64_t stage_bytes(const KvLayout *l, int keys) {
@@ -80,6 +81,8 @@ static DecodeShape decode_shape(const Gen *g, const Attention *a) {
     s.chunk = l->heads >= 16 ? 128 : l->heads >= 8 ? 64 : 32;
     s.keys = (dim > WIDE ? 16 : dim > 128 ? 32 : 64) * ((roomy || packed) && dim > 128 ? 2 : 1);
     s.keys = s.keys < s.chunk ? s.keys : s.chunk;
+    /* Of 16 warps each has 128 registers: too few for the sums of wide heads, and for unpacking. */
+    s.warps = s.pipeline || dim > WIDE || kv_group(l->k_type) || kv_group(l->v_type) ? 8 : 16;
     s.vectors = group * s.rows <= 16 || (dim > WIDE && !roomy) ? 16 : 32;
     const int64_t fixed = decode_fixed_shared(a, &s), own = STATIC + (s.pipeline ? MORE : 0);
     const int64_t room = g->target->shared_per_block - own - fixed;
@@ -124,10 +127,12 @@ void attention_decode(Gen *g, const Attention *a) {
                "#define ATT_STAGES %d\n#define ATT_BLOCKS 1\n#define ATT_EARLY %d\n#define ATT_RECORDS %lld\n"
                "#define ATT_TURNED %d\n",
                s.rows, s.chunk, s.keys, s.vectors, s.stages, positions_given(g, a), (long long)record_tiles, s.turned);
+    if (!s.pipeline)
+        buf_printf(&b, "#define ATT_WARPS %d\n", s.warps);
     const Body bodies[] = {{"heads.body", attention_heads_body(g, a)}, {"variant.body", attention_variant_body(g, a)}};
     const int kernel =
         gen_kernel(g, s.pipeline ? "attention_pipeline.cu" : "attention_decode.cu", "ATT_NAME", "attention", b.s,
-                   bodies, 2, ATT_THREADS + (s.pipeline ? 32 * BRINGERS : 0), gen_exclusive(g, s.shared), 1);
+                   bodies, 2, 32 * (s.warps + (s.pipeline ? BRINGERS : 0)), gen_exclusive(g, s.shared), 1);
     buf_free(&b);
     const int64_t partials = gen_scratch(g, s.rows * heads * s.splits * (a->layout->v_dim + 2) * 4, g->group);
     PlanGrid grid = {.x = INT32_MAX, .y = 1, .z = 1, .fill = 1};

@@ -20,6 +20,7 @@
  *   ATT_VECTORS       query vectors of an item, a multiple of 16. With ATT_GROUP * rows of a sequence above it,
  *                     several items read the same keys
  *   ATT_STAGES        tiles in shared memory, at least 2; one less is on its way while one is worked on
+ *   ATT_WARPS         8 or 16: of a block. What an item does beside its tiles is a chain of latencies in each warp
  *   ATT_BLOCKS        blocks that should fit on a multiprocessor (caps the registers)
  *   parameters        q, k, v: planes. cache_k, cache_v. out: of attention_merge.cu, for the query rows; partials: of
  *                     it too, aligned to 16 bytes. tail: of tail.cu.
@@ -29,7 +30,7 @@
  *                     ATT_ROWS elements. HEAD_PARAMETERS, TABLE_PARAMETERS.
  *                     Positions are below ATT_CAPACITY unless it is a ring; a ring holds what a row of the call sees
  *                     besides the rows it stores.
- *   launch            block ATT_THREADS = 256. Grid: any number of blocks of one dimension that are resident together,
+ *   launch            block 32 * ATT_WARPS. Grid: any number of blocks of one dimension that are resident together,
  *                     since they wait for each other in the tail: multiprocessors * the blocks that fit on one, at most
  *                     ATT_BLOCKS. Dynamic shared memory ATT_SHARED, the sum of
  *                       tiles     ATT_STAGES * the larger of a tile of keys and one of values: ATT_KEYS times
@@ -37,7 +38,7 @@
  *                                 to 128
  *                       queries   ATT_VECTORS * (2 * ATT_K_DIM + 16)
  *                       weights   ATT_VECTORS * (2 * ATT_CHUNK + 16)
- *                       scratch   32 * max(ATT_K_DIM, ATT_V_DIM)
+ *                       scratch   4 * ATT_WARPS * max(ATT_K_DIM, ATT_V_DIM)
  *                       tables    HEAD_TABLE_BYTES
  *                       turned    8 * ATT_TURNED * HEAD_PAIRS
  *                     beside less than 4 KB of static memory. The defaults need at most 97 KB in all, which is there
@@ -45,12 +46,12 @@
  *
  * Rows are invariant: splits and chunks are cut by position, a row's logits, weights and sums see its own keys in order
  * of position, and tiles of which it sees nothing leave it as it is: the maximum stays, the weights are 0, what is
- * rescaled is multiplied by 1. Neither ATT_ROWS, ATT_VECTORS, ATT_STAGES, ATT_BLOCKS nor the grid
- * touch a sum.
+ * rescaled is multiplied by 1. Neither ATT_ROWS, ATT_VECTORS, ATT_STAGES, ATT_WARPS, ATT_BLOCKS
+ * nor the grid touch a sum.
  *
  * How: a block works on items blockIdx.x, + gridDim.x, .., or with packed tiles in turns (next_item). It prepares an
  * item's queries and goes over the splits of its run, each of which ends for itself. A chunk of keys comes as tiles of
- * K, then as tiles of V, through one ring, which runs ahead over items. The 8 warps share the logits of a tile by keys
+ * K, then as tiles of V, through one ring, which runs ahead over items. The warps share the logits of a tile by keys
  * and vectors, keep them in registers, exchange maxima when the chunk is complete and leave the weights in shared
  * memory; then they share the columns of the output. Rows that the call stores do not come from the cache: the block
  * prepares and rounds them into the tile itself, and some warp of the grid stores the same bits. Packed tiles stay
@@ -69,13 +70,16 @@
 #ifndef ATT_BLOCKS
 #define ATT_BLOCKS 1
 #endif
-#define ATT_WARPS   8
+#ifndef ATT_WARPS
+#define ATT_WARPS 8
+#endif
 #define ATT_THREADS (32 * ATT_WARPS) /* that work on tiles */
 
 #include "attention_queries.cu"
 
 static_assert(ATT_VECTORS % 16 == 0 && ATT_CHUNK % ATT_KEYS == 0 && ATT_KEYS >= 16 && ATT_KEYS <= 64, "tiles");
 static_assert(ATT_STAGES >= 2, "one tile is worked on while another comes");
+static_assert(ATT_WARPS == 8 || ATT_WARPS == 16, "tiles are shared out to them");
 
 /* ==== Who does what ==== */
 
@@ -91,7 +95,8 @@ template <class Form> DEVICE constexpr int packed_half() {
 /* And the output: by groups of columns, 16 or a span of packed values, then by 16 vectors. */
 constexpr int group_columns = VForm::packed ? 32 : 16, group_tiles = group_columns / 8;
 constexpr int columns = ATT_V_DIM / group_columns;
-constexpr int column_warps = columns >= 8 ? 8 : columns >= 4 ? 4 : columns >= 2 ? 2 : 1;
+constexpr int column_warps =
+    columns >= ATT_WARPS ? ATT_WARPS : columns >= 8 ? 8 : columns >= 4 ? 4 : columns >= 2 ? 2 : 1;
 constexpr int sum_warps = ATT_WARPS / column_warps;
 constexpr int sum_tiles = (vector_rows + sum_warps - 1) / sum_warps;
 constexpr int sum_columns = (columns + column_warps - 1) / column_warps;
@@ -663,12 +668,12 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     copies_wait<ATT_STAGES - 1>(); /* the tables */
     block_sync();
 #if ATT_TURNED
-    if (turned_rows(sh.plan)) {
+    if (sh.plan.queries) {
         turn_rows(sh.plan HEAD_ARGUMENTS);
         block_sync();
     }
 #endif
     work_on_items(sh, on, at, ahead HEAD_ARGUMENTS TABLE_ARGUMENTS);
     if (sh.plan.merges)
-        merge_all(sh.plan, partials, out, tail, shared_bytes TABLE_ARGUMENTS);
+        merge_all(sh.plan, partials, out, tail, shared_bytes, [] { block_sync(); } TABLE_ARGUMENTS);
 }

@@ -39,9 +39,10 @@ DEVICE void workers_meet() {
 #define ATT_PARTIALS    ((u64)ATT_ROWS * ATT_HEADS * ATT_SPLITS * (ATT_V_DIM + 2))
 #define ATT_MERGE_WIDTH (ATT_RECORDS ? 2 : 1) /* 128 columns, 4 of a lane, that an item has */
 #define ATT_MERGE_PARTS ((ATT_V_DIM + 128 * ATT_MERGE_WIDTH - 1) / (128 * ATT_MERGE_WIDTH))
-#define ATT_MERGE_BYTES (ATT_WARPS * ATT_MERGE_WIDTH * 32 * 16) /* of shared memory */
+#define ATT_MERGE_SUMS  8
+#define ATT_MERGE_BYTES (ATT_MERGE_SUMS * ATT_MERGE_WIDTH * 32 * 16) /* of shared memory */
 
-static_assert(ATT_WARPS == 8, "eight sums");
+static_assert(ATT_WARPS >= ATT_MERGE_SUMS, "eight sums");
 static_assert(!ATT_RECORDS || ATT_V_DIM % 256 == 0, "a record is of one head");
 
 /* Number of a partial result. */
@@ -66,32 +67,39 @@ DEVICE float split_share(float most, float most_of_all) {
 DEVICE float2 merged_weights(const float2 &own, const float2 *weights, int n) {
     const int lane = threadIdx.x & 31;
     float most = own.x;
+#pragma unroll 1
     for (int i = lane + 32; i < n; i += 32)
         most = fmaxf(most, weights[i].x);
     most = warp_max(most);
     float sum = multiply_add(own.y, split_share(own.x, most), 0.0f);
+#pragma unroll 1
     for (int i = lane + 32; i < n; i += 32)
         sum = multiply_add(weights[i].y, split_share(weights[i].x, most), sum);
     return make_float2(most, warp_sum(sum));
 }
 
-/* A lane's columns of an item: 4 neighbours of each 128. */
-struct Columns {
-    float4 of[ATT_MERGE_WIDTH];
+/* A lane's columns of an item, or of a part of it: 4 neighbours of each 128. */
+template <int WIDTH> struct Columns {
+    float4 of[WIDTH];
 
     DEVICE void clear() {
 #pragma unroll
-        for (int h = 0; h < ATT_MERGE_WIDTH; h++)
+        for (int h = 0; h < WIDTH; h++)
             of[h] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
     DEVICE void add(const Columns &v, float share) {
 #pragma unroll
-        for (int h = 0; h < ATT_MERGE_WIDTH; h++) {
+        for (int h = 0; h < WIDTH; h++) {
             of[h].x = multiply_add(v.of[h].x, share, of[h].x);
             of[h].y = multiply_add(v.of[h].y, share, of[h].y);
             of[h].z = multiply_add(v.of[h].z, share, of[h].z);
             of[h].w = multiply_add(v.of[h].w, share, of[h].w);
         }
+    }
+    DEVICE void add(const Columns &v) {
+#pragma unroll
+        for (int h = 0; h < WIDTH; h++)
+            of[h] = make_float4(of[h].x + v.of[h].x, of[h].y + v.of[h].y, of[h].z + v.of[h].z, of[h].w + v.of[h].w);
     }
 };
 
@@ -115,14 +123,21 @@ DEVICE void store_record(u8 *to, int row, int number, const float (&v)[2][4]) {
         for (int step = 1; step < 8; step *= 2)
             sum += lane_swap(sum, step);
         const uint2 sums = x_sums(sum, lane_swap(sum, 8));
-        *(uint2 *)(record + block * 512 + in_tile * 64 + (lane & 7) * 8) = pairs;
+        *(uint2 *)(record + x_fragment_at(in_tile, block, 0) + (lane & 7) * 8) = pairs;
         if (lane % 16 == 0)
-            *(uint2 *)(record + X_SUMS + in_tile * 32 + block / 2 * 8) = sums;
+            *(uint2 *)(record + x_sums_at(in_tile, block / 2)) = sums;
     }
     if (lane == 0)
-        ((float *)(record + X_SCALES))[in_tile] = 1.0f / scale;
+        *(float *)(record + x_scale_at(in_tile)) = 1.0f / scale;
 }
 #endif
+
+/* What an item comes to. `writes`: in the warp that is to write it. */
+struct Merged {
+    Columns<ATT_MERGE_WIDTH> sum;
+    float2 weights;
+    bool writes;
+};
 
 /* A merge item. */
 struct Merge {
@@ -145,12 +160,13 @@ struct Merge {
     DEVICE bool needed(const Plan &plan) const {
         return plan.range[row].merges();
     }
-    DEVICE Columns value(int split) const {
-        Columns v;
+    /* From the item's 128 columns number `first` on. */
+    template <int WIDTH> DEVICE Columns<WIDTH> value(int split, int first) const {
+        Columns<WIDTH> v;
 #pragma unroll
-        for (int h = 0; h < ATT_MERGE_WIDTH; h++)
-            v.of[h] = column + 128 * h < ATT_V_DIM && split < n
-                          ? *(const float4 *)(values + (u64)split * ATT_V_DIM + 128 * h)
+        for (int h = 0; h < WIDTH; h++)
+            v.of[h] = column + 128 * (first + h) < ATT_V_DIM && split < n
+                          ? *(const float4 *)(values + (u64)split * ATT_V_DIM + 128 * (first + h))
                           : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         return v;
     }
@@ -170,20 +186,12 @@ struct Merge {
         for (int i = 0; i < 4; i++)
             v[i] *= factor;
     }
-    /* sums: of the eight warps, or what would be theirs. */
-    DEVICE void write(float *out, const float2 &total, const Columns *sums, int stride TABLE_PARAMETERS) const {
-        const float factor = last_factor(total.x, total.y, head TABLE_ARGUMENTS);
+    DEVICE void write(float *out, const Merged &merged TABLE_PARAMETERS) const {
+        const float factor = last_factor(merged.weights.x, merged.weights.y, head TABLE_ARGUMENTS);
         float v[ATT_MERGE_WIDTH][4];
 #pragma unroll
-        for (int h = 0; h < ATT_MERGE_WIDTH; h++) {
-            float4 sum = sums[0].of[h];
-#pragma unroll
-            for (int w = 1; w < ATT_WARPS; w++) {
-                const float4 other = sums[w * stride].of[h];
-                sum = make_float4(sum.x + other.x, sum.y + other.y, sum.z + other.z, sum.w + other.w);
-            }
-            turned(sum, factor, v[h]);
-        }
+        for (int h = 0; h < ATT_MERGE_WIDTH; h++)
+            turned(merged.sum.of[h], factor, v[h]);
 #if ATT_RECORDS
         store_record((u8 *)out, row, (head * ATT_V_DIM + column) / 256, v);
 #else
@@ -194,75 +202,95 @@ struct Merge {
     }
 };
 
-/* By all threads of a block; `shared` has ATT_MERGE_BYTES. The first values are on their way while the weights are. */
-DEVICE void merge_by_block(const Plan &plan, float *partials, float *out, int item, u8 *shared TABLE_PARAMETERS) {
-    enum { AHEAD = 4 };
-    const Merge m(plan, partials, item);
-    if (!m.needed(plan))
-        return;
-    const int warp = threadIdx.x >> 5;
-    Columns v[AHEAD], sum;
-    sum.clear();
+/* By all threads of a block; `shared` has ATT_MERGE_BYTES. A sum has a warp or, of 256 columns, as many as there are for
+ * it. The first values are on their way while the weights are. */
+template <class Meet> DEVICE Merged merge_by_block(const Merge &m, u8 *shared, Meet meet) {
+    enum { SHARED_BY = ATT_WARPS / ATT_MERGE_SUMS < ATT_MERGE_WIDTH ? ATT_WARPS / ATT_MERGE_SUMS : ATT_MERGE_WIDTH };
+    enum { WIDTH = ATT_MERGE_WIDTH / SHARED_BY, AHEAD = 4 };
+    const int warp = threadIdx.x >> 5, w = warp % ATT_MERGE_SUMS, part = warp / ATT_MERGE_SUMS;
+    Merged merged = {};
+    if (part < SHARED_BY) {
+        Columns<WIDTH> v[AHEAD], sum;
+        sum.clear();
 #pragma unroll
-    for (int j = 0; j < AHEAD; j++)
-        v[j] = m.value(warp + ATT_WARPS * j);
-    const float2 total = merged_weights(m.own, m.weights, m.n);
-#pragma unroll
-    for (int j = 0; j < AHEAD; j++)
-        if (warp + ATT_WARPS * j < m.n)
-            sum.add(v[j], m.share(warp + ATT_WARPS * j, total.x));
-#pragma unroll 4
-    for (int i = warp + ATT_WARPS * AHEAD; i < m.n; i += ATT_WARPS)
-        sum.add(m.value(i), m.share(i, total.x));
-    Columns *sums = (Columns *)shared;
-    sums[threadIdx.x] = sum;
-    workers_meet();
-    if (warp == 0)
-        m.write(out, total, sums + threadIdx.x, 32 TABLE_ARGUMENTS);
-}
-
-/* The same sums in the same order by a warp alone: its eight sums are what the warps of a block would have. */
-DEVICE void merge_by_warp(const Plan &plan, float *partials, float *out, int item TABLE_PARAMETERS) {
-    const Merge m(plan, partials, item);
-    if (!m.needed(plan))
-        return;
-    enum { AHEAD = ATT_WARPS / (ATT_BRINGERS ? ATT_MERGE_WIDTH : 1) }; /* more threads, fewer registers */
-    Columns sums[ATT_WARPS], v[AHEAD];
-#pragma unroll
-    for (int w = 0; w < ATT_WARPS; w++) {
-        if (w < AHEAD)
-            v[w] = m.value(w);
-        sums[w].clear();
-    }
-    const float2 total = merged_weights(m.own, m.weights, m.n);
+        for (int j = 0; j < AHEAD; j++)
+            v[j] = m.value<WIDTH>(w + ATT_MERGE_SUMS * j, part * WIDTH);
+        merged.weights = merged_weights(m.own, m.weights, m.n);
 #pragma unroll 1
-    for (int i = 0; i < m.n; i += ATT_WARPS)
+        for (int i = w; i < m.n; i += ATT_MERGE_SUMS) {
+            sum.add(v[0], m.share(i, merged.weights.x));
 #pragma unroll
-        for (int w = 0; w < ATT_WARPS; w++) {
-            const Columns now = v[w % AHEAD];
-            v[w % AHEAD] = m.value(i + AHEAD + w);
-            if (i + w < m.n)
-                sums[w].add(now, m.share(i + w, total.x));
+            for (int j = 1; j < AHEAD; j++)
+                v[j - 1] = v[j];
+            v[AHEAD - 1] = m.value<WIDTH>(i + ATT_MERGE_SUMS * AHEAD, part * WIDTH);
         }
-    m.write(out, total, sums, 1 TABLE_ARGUMENTS);
+        ((Columns<WIDTH> *)shared)[(32 * w + (threadIdx.x & 31)) * SHARED_BY + part] = sum;
+    }
+    meet();
+    merged.writes = warp == 0;
+    if (merged.writes) {
+        const Columns<ATT_MERGE_WIDTH> *of_warp = (const Columns<ATT_MERGE_WIDTH> *)shared + threadIdx.x;
+#pragma unroll
+        for (int i = 0; i < ATT_MERGE_SUMS; i++)
+            merged.sum.add(of_warp[32 * i]);
+    }
+    return merged;
 }
 
-/* All rows, by all blocks of the launch. Few items get a block each, so that all its warps fetch; many a warp each: the
- * fewer blocks stay, the more have left their place to the next launch, which fetches its weights.
+/* The same by a warp alone, half of the eight sums at a time. */
+DEVICE Merged merge_by_warp(const Merge &m) {
+    enum { AT_ONCE = ATT_MERGE_SUMS / 2 };
+    Merged merged = {};
+    merged.writes = true;
+#pragma unroll 1
+    for (int first = 0; first < ATT_MERGE_SUMS; first += AT_ONCE) {
+        Columns<ATT_MERGE_WIDTH> v[AT_ONCE], sums[AT_ONCE];
+#pragma unroll
+        for (int w = 0; w < AT_ONCE; w++) {
+            v[w] = m.value<ATT_MERGE_WIDTH>(first + w, 0);
+            sums[w].clear();
+        }
+        if (first == 0)
+            merged.weights = merged_weights(m.own, m.weights, m.n);
+#pragma unroll 1
+        for (int i = first; i < m.n; i += ATT_MERGE_SUMS)
+#pragma unroll
+            for (int w = 0; w < AT_ONCE; w++) {
+                if (i + w < m.n)
+                    sums[w].add(v[w], m.share(i + w, merged.weights.x));
+                v[w] = m.value<ATT_MERGE_WIDTH>(i + ATT_MERGE_SUMS + w, 0);
+            }
+#pragma unroll
+        for (int w = 0; w < AT_ONCE; w++)
+            merged.sum.add(sums[w]);
+    }
+    return merged;
+}
+
+/* All rows, by all blocks of the launch, by the threads that meet() lets meet. Few items get a block each, so that all
+ * its warps fetch; many one of eight warps each: the fewer blocks stay, the more have left their place to the next
+ * launch, which fetches its weights.
  * With ATT_TAKEN tail[2] is set back, which nobody looks at any more: all blocks have arrived. */
-DEVICE void merge_all(const Plan &plan, float *partials, float *out, int *tail, u8 *shared TABLE_PARAMETERS) {
-    const int items = plan.queries * ATT_HEADS * ATT_MERGE_PARTS;
+template <class Meet>
+DEVICE void merge_all(const Plan &plan, float *partials, float *out, int *tail, u8 *shared,
+                      Meet meet TABLE_PARAMETERS) {
+    enum { MERGING = 8 }; /* warps */
+    const int items = plan.queries * ATT_HEADS * ATT_MERGE_PARTS, warp = threadIdx.x >> 5;
     const bool by_warp = items * ATT_MERGE_WIDTH > (int)gridDim.x;
     auto merge = [&](int i) {
         if (ATT_TAKEN && i == 0 && threadIdx.x == 0)
             tail[2] = 0;
-        const int of_warp = i * ATT_WARPS + (threadIdx.x >> 5);
-        if (!by_warp)
-            merge_by_block(plan, partials, out, i, shared TABLE_ARGUMENTS);
-        else if (of_warp < items)
-            merge_by_warp(plan, partials, out, of_warp TABLE_ARGUMENTS);
+        const int item = by_warp ? i * MERGING + warp : i;
+        if (by_warp && (warp >= MERGING || item >= items))
+            return;
+        const Merge m(plan, partials, item);
+        if (!m.needed(plan))
+            return;
+        const Merged merged = by_warp ? merge_by_warp(m) : merge_by_block(m, shared, meet);
+        if (merged.writes)
+            m.write(out, merged TABLE_ARGUMENTS);
     };
-    run_tail(tail, by_warp ? (items + ATT_WARPS - 1) / ATT_WARPS : items, merge, [] { workers_meet(); });
+    run_tail(tail, by_warp ? (items + MERGING - 1) / MERGING : items, merge, meet);
 }
 
 #endif

@@ -84,6 +84,7 @@ struct Shared : Ring {
     u64 weighed[ATT_SLOTS], used[ATT_SLOTS];
     int item[NAMED]; /* the block's items, the first of them left out */
     u64 named[NAMED], taken[NAMED];
+    u64 worked; /* of all who work on tiles: for the end of the launch, when those that bring have ended */
 };
 
 DEVICE void start_barriers(Shared &sh) {
@@ -99,6 +100,7 @@ DEVICE void start_barriers(Shared &sh) {
         barrier_init(&sh.named[i], 1);
         barrier_init(&sh.taken[i], 32 * (ATT_WARPS + ATT_BRINGERS));
     }
+    barrier_init(&sh.worked, ATT_THREADS);
     barrier_publish();
 }
 
@@ -127,24 +129,12 @@ DEVICE int take_item(Shared &sh, int n) {
 }
 
 /* The way over a split's chunks, for those who do not bring; the tiles are Cursor's. */
-struct Walk {
+struct Walk : Splits<Walk> {
     enum { TILES = ATT_WEIGHED / ATT_KEYS };
-    Work work;
     int first;   /* position that the chunk begins with */
     u32 present; /* which of its tiles come: bit = tile of the chunk */
     int tile;    /* number among the block's tiles of the chunk's first, of keys; those of values follow */
 
-    DEVICE void begin(const Plan &plan, int item) {
-        work = work_of(plan, item);
-        begin_split(plan);
-    }
-    /* At the run's next split; false: there is none. */
-    DEVICE bool next_split(const Plan &plan) {
-        const bool more = work.next_split(plan);
-        if (more)
-            begin_split(plan);
-        return more;
-    }
     DEVICE void begin_split(const Plan &plan) {
         first = work.start / ATT_WEIGHED * ATT_WEIGHED;
         find(plan);
@@ -776,6 +766,13 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
     }
     warpgroup_registers_more<192>();
     work_on_items(sh, on HEAD_ARGUMENTS TABLE_ARGUMENTS);
-    if (sh.plan.merges)
-        merge_all(sh.plan, partials, out, tail, shared_bytes TABLE_ARGUMENTS);
+    if (!sh.plan.merges)
+        return;
+    int phase = 0;
+    auto meet = [&] {
+        barrier_arrive(&sh.worked);
+        barrier_wait(&sh.worked, phase);
+        phase ^= 1;
+    };
+    merge_all(sh.plan, partials, out, tail, shared_bytes, meet TABLE_ARGUMENTS);
 }

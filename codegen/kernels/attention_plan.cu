@@ -353,24 +353,29 @@ DEVICE Work work_of(const Plan &plan, int item) {
     return w;
 }
 
-/* The way over a split's tiles of ATT_KEYS keys: for each ATT_WEIGHED keys, a chunk, those of K, then those of V; tiles
- * that nobody sees are left out. A tile's number is its first position / ATT_KEYS. */
-struct Cursor {
-    enum { TILES = ATT_WEIGHED / ATT_KEYS };
+/* The way over the splits of an item's run; over each of them as begin_split() and find() of Way say. */
+template <class Way> struct Splits {
     Work work;
-    int step; /* chunk, K or V, tile of the chunk */
 
     DEVICE void begin(const Plan &plan, int item) {
         work = work_of(plan, item);
-        begin_split(plan);
+        ((Way *)this)->begin_split(plan);
     }
     /* At the run's next split; false: there is none. */
     DEVICE bool next_split(const Plan &plan) {
         const bool more = work.next_split(plan);
         if (more)
-            begin_split(plan);
+            ((Way *)this)->begin_split(plan);
         return more;
     }
+};
+
+/* The way over a split's tiles of ATT_KEYS keys: for each ATT_WEIGHED keys, a chunk, those of K, then those of V; tiles
+ * that nobody sees are left out. A tile's number is its first position / ATT_KEYS. */
+struct Cursor : Splits<Cursor> {
+    enum { TILES = ATT_WEIGHED / ATT_KEYS };
+    int step; /* chunk, K or V, tile of the chunk */
+
     DEVICE void begin_split(const Plan &plan) {
         step = work.start / ATT_WEIGHED * 2 * TILES;
         find(plan);

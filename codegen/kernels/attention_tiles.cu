@@ -86,11 +86,9 @@ DEVICE float *warp_scratch() {
 
 /* ==== Where rows stand ==== */
 
-/* Query rows, from the first on, whose cosines and sines are made once. One or two rows have few vectors for each warp,
- * which would wait for them. */
+/* Query rows, from the first on, whose cosines and sines are made once. */
 DEVICE int turned_rows(const Plan &plan) {
-    enum { WORTH_IT = 3 };
-    return plan.queries < WORTH_IT ? 0 : plan.queries < ATT_TURNED ? plan.queries : ATT_TURNED;
+    return plan.queries < ATT_TURNED ? plan.queries : ATT_TURNED;
 }
 
 /* Those of query row r: they are the same for all its heads. nullptr: they are not made. */
@@ -153,7 +151,7 @@ DEVICE void copy_elements(u8 *to, const u8 *cache, int slot, const Work &w, int 
             copy16_async(to + i * at_once * row_bytes(D), from + i * at_once * stride, true);
         return;
     }
-#pragma unroll 4
+#pragma unroll 1
     for (int i = bringing_thread(); i < ATT_KEYS * pieces; i += ATT_BRINGING) {
         const int key = i / pieces, piece = i % pieces, pos = first + key;
         const bool inside = pos >= w.start && pos < w.end;

@@ -81,7 +81,7 @@ template <int D> DEVICE void head_rope(float *x, int dims, const Stand &at, cons
         for (int i = threadIdx.x & 31; i < half; i += 32)
             turn_pair(x[i], x[i + half], at.turned[i]);
     } else {
-#pragma unroll 4
+#pragma unroll 1
         for (int i = threadIdx.x & 31; i < half; i += 32)
             turn_pair(x[i], x[i + half], turn_at(at.pos, turns[i]));
     }

@@ -5,7 +5,7 @@
  *                                 call item(i), by all threads, for i = place, place + stay, ..; with a block_sync()
  *                                 between two items, so that shared memory may be used again. The others return.
  *   run_tail(.., meet)            the same by those threads of every block, thread 0 among them, that meet() lets meet,
- *                                 where other warps have work of their own or have ended: a barrier with a count
+ *                                 where other warps have work of their own or have ended
  *   tail                          2 ints in device memory: blocks that have arrived, blocks that stay and have seen
  *                                 all arrive. Zero before the first launch, and zero again after each. Launches that
  *                                 may overlap need counters of their own; one after another may share them if it

@@ -37,6 +37,10 @@ static int vectors_of(const AttendCase *c, int rows) {
     return c->heads / c->kv_heads * rows <= 16 || (!c->pipeline && wide(c) > 256) ? 16 : 32;
 }
 
+static int warps_of(const AttendCase *c) {
+    return c->warps && !c->pipeline ? c->warps : 8;
+}
+
 static int turned_of(const AttendCase *c, int rows) {
     return c->turned < rows ? c->turned : rows;
 }
@@ -88,12 +92,12 @@ const char *case_decode_file(const AttendCase *c) {
 int64_t case_shared(const AttendCase *c, int rows) {
     const int64_t vectors = vectors_of(c, rows);
     return stages_of(c, rows) * stage_bytes(c) + vectors * padded(c->k_dim) +
-           vectors * (c->pipeline ? PIPELINE_WEIGHTS : padded(chunk_of(c))) + 32 * (int64_t)wide(c) + 6 * c->k_dim +
-           2 * (int64_t)turned_of(c, rows) * c->k_dim;
+           vectors * (c->pipeline ? PIPELINE_WEIGHTS : padded(chunk_of(c))) + 4 * (int64_t)warps_of(c) * wide(c) +
+           6 * c->k_dim + 2 * (int64_t)turned_of(c, rows) * c->k_dim;
 }
 
 int case_decode_threads(const AttendCase *c) {
-    return 256 + (c->pipeline ? 32 * PIPELINE_BRINGERS : 0);
+    return 32 * (warps_of(c) + (c->pipeline ? PIPELINE_BRINGERS : 0));
 }
 
 /* Keys of the split that begins with a position. */
@@ -222,6 +226,7 @@ char *case_decode_defines(const AttendCase *c, int rows, int store, int query_ro
     put_tuned(to, "ATT_KEYS", keys_of(c));
     put_tuned(to, "ATT_VECTORS", c->vectors);
     put_tuned(to, "ATT_STAGES", c->stages);
+    put_tuned(to, "ATT_WARPS", c->pipeline ? 0 : c->warps);
     put_tuned(to, "ATT_BLOCKS", c->blocks);
     fclose(to);
     return text;

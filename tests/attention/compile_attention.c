@@ -28,10 +28,10 @@ typedef struct Compilation {
 #define SPARSE      .sparse = {.block = 128, .sink = 2, .local = 4, .tail = 2, .alpha = 0.12}
 #define KEYS(n)     .keys = (n), .stages = 4, .early = 1, .turned = 16
 static const Compilation all[] = {
-    {"256, bf16", DECODE8, {SLIDING(32, 16), KEYS(64), BF16}, true},
+    {"256, bf16", DECODE8, {SLIDING(32, 16), KEYS(64), .warps = 16, BF16}, true},
     {"512, bf16, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, BF16}, true},
-    {"64, soft-cap, sink", DECODE8, {FULL(32, 8, 64), KEYS(64), .score = 1, .sink = 1}, true},
-    {"32, bf16", DECODE16, {FULL(8, 8, 32), KEYS(64), BF16}, true},
+    {"64, soft-cap, sink", DECODE8, {FULL(32, 8, 64), KEYS(64), .warps = 16, .score = 1, .sink = 1}, true},
+    {"32, bf16", DECODE16, {FULL(8, 8, 32), KEYS(64), .warps = 16, BF16}, true},
     {"256, q8_0", DECODE8, {SLIDING(32, 16), KEYS(64), TYPES(Q8_0, Q8_0)}, true},
     {"512, q8_0, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, TYPES(Q8_0, Q8_0)}, true},
     {"512, tq3_0, 16 rows", DECODE16, {FULL(32, 4, 512), KEYS(32), .vectors = 32, TYPES(TQ3_0, TQ3_0)}, true},

@@ -35,6 +35,7 @@ static AttendCase random_case(DType k, DType v, char *name) {
                     .sink = below(2),
                     .early = below(2),
                     .turned = OF(0, 5, 16),
+                    .warps = OF(8, 16),
                     .stores = below(4) == 0,
                     .wanted = below(4) == 0,
                     .chunk = 17 + below(50)};

@@ -155,6 +155,7 @@ static AttendCase decode_way(const DecodeRate *r, int way, int keys) {
     c.stages = w[2];
     c.pipeline = w[3];
     c.turned = w[4] ? 16 : 0;
+    c.warps = c.k_dim > 256 || kv_group(c.k_type) ? 8 : 16;
     c.early = 1; /* as in a step */
     c.capacity = c.lookback < 0 ? (keys < 16384 ? 16384 : keys) : 1536;
     return c;

@@ -55,10 +55,12 @@ static const struct {
      "up to six of 16 rows' scales and sums: stored once a launch, three of them loaded once a strip of 27 KB"},
     {"sm_86", "matmul_decode.cu", SIXTEEN_ROWS_12_WARPS, 24, "the same"},
     {"sm_89", "matmul_decode.cu", SIXTEEN_ROWS_12_WARPS, 24, "the same"},
-    {"sm_100a", "matmul_decode.cu", SIXTEEN_ROWS_12_WARPS, 204,
+    {"sm_100a", "matmul_decode.cu", SIXTEEN_ROWS_12_WARPS, 12,
      "13 warps have 128 registers each: calls of 9 to 16 rows through the longest rows; fewer rows spill nothing"},
-    {"sm_120a", "matmul_decode.cu", SIXTEEN_ROWS_12_WARPS, 332,
+    {"sm_120a", "matmul_decode.cu", SIXTEEN_ROWS_12_WARPS, 12,
      "13 warps have 128 registers each: calls of 9 to 16 rows through the longest rows; fewer rows spill nothing"},
+    {"", "attention_decode.cu", "#define ATT_WARPS 16\n", 12,
+     "of 128 registers: what a block keeps from item to item and through the merge, not what it looks at for a tile"},
 };
 
 static bool is_among(const char *s, const char *const *list, size_t n) {
