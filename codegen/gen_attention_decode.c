@@ -78,7 +78,7 @@ static DecodeShape decode_shape(const Gen *g, const Attention *a) {
     DecodeShape s = {.pipeline = pipelined(g, a), .rows = 8 * gen_tiles(g, a->query_dim)};
     const int store_rows = 8 * gen_tiles(g, a->store_dim);
     s.rows = s.rows > store_rows ? s.rows : store_rows;
-    s.chunk = l->heads >= 16 ? 128 : l->heads >= 8 ? 64 : 32;
+    s.chunk = l->heads >= 16 ? 128 : l->heads >= 4 ? 64 : 32;
     s.keys = (dim > WIDE ? 16 : dim > 128 ? 32 : 64) * ((roomy || packed) && dim > 128 ? 2 : 1);
     s.keys = s.keys < s.chunk ? s.keys : s.chunk;
     /* Of 16 warps each has 128 registers: too few for the sums of wide heads, and for unpacking. */

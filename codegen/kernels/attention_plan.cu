@@ -40,7 +40,7 @@
 /* Keys of the shortest splits: the fewer K/V heads, the shorter, so that short contexts make work for all
  * multiprocessors. */
 #ifndef ATT_CHUNK
-#define ATT_CHUNK (ATT_KV_HEADS >= 16 ? 128 : ATT_KV_HEADS >= 8 ? 64 : 32)
+#define ATT_CHUNK (ATT_KV_HEADS >= 16 ? 128 : ATT_KV_HEADS >= 4 ? 64 : 32)
 #endif
 
 /* Keys that are weighed together, from a multiple of it on; of a split's first and last some may be another's. ATT_KEYS

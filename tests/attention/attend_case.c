@@ -21,7 +21,7 @@ static int wide(const AttendCase *c) {
 }
 
 static int chunk_of(const AttendCase *c) {
-    return c->kv_heads >= 16 ? 128 : c->kv_heads >= 8 ? 64 : 32;
+    return c->kv_heads >= 16 ? 128 : c->kv_heads >= 4 ? 64 : 32;
 }
 
 static int keys_of(const AttendCase *c) {
