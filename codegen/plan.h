@@ -247,10 +247,15 @@ typedef struct PlanOptions {
  * can do, with its place. (generate.c) */
 Plan *plan_generate(Arena *arena, const Module *m, const PlanTarget *target, const PlanOptions *o);
 
+/* Moments within a launch that a timed one can note, as kernels name them: the end of its wait for the launches ahead;
+ * the rows it reads are asked for (matmul) or prepared (attention); an item's queries are prepared; the first strip is
+ * multiplied or the first tile has come; a block's own part is stored; it knows who is last; its tail begins. */
+#define PLAN_MOMENTS "wait|rows|queries|first|own|come|tail"
+
 /* Appends a version of a phase whose launches note when they run, named as it is with "_timed" behind; once for a plan.
- * Calls go on finding the first. False after an error in diag: a kernel's text is not as plan_generate() writes it.
- * (plan_time.c) */
-bool plan_time_phase(Plan *p, int phase, Diag *diag);
+ * Calls go on finding the first. moment: of PLAN_MOMENTS, what is noted beside beginnings and ends. False after an
+ * error in diag: a kernel's text is not as plan_generate() writes it. (plan_time.c) */
+bool plan_time_phase(Plan *p, int phase, const char *moment, Diag *diag);
 
 /* Text form without the kernels' texts; `lap print --plan`. (plan_print.c) */
 void plan_print(Buf *out, const Plan *p, const Module *m);

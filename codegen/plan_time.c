@@ -35,9 +35,10 @@ static int add_twin(Plan *p, const PlanKernel *k, const char *timer) {
 }
 
 /* Of all kernels that the phase launches, twins[kernel]; the others have -1. */
-static int *add_twins(Plan *p, const PlanPhase *phase, Diag *diag) {
+static int *add_twins(Plan *p, const PlanPhase *phase, const char *moment, Diag *diag) {
     const int n = p->kernels.n;
-    const char *timer = kernel_expand(p->arena, "launch_time.cu", "", NULL, 0);
+    const char *head = arena_printf(p->arena, "#define LAUNCH_MOMENT \"%s\"\n", moment);
+    const char *timer = kernel_expand(p->arena, "launch_time.cu", head, NULL, 0);
     int *twins = arena_array(p->arena, (size_t)n + 1, sizeof *twins);
     for (int i = 0; i < n; i++)
         twins[i] = -1;
@@ -56,9 +57,9 @@ static int *add_twins(Plan *p, const PlanPhase *phase, Diag *diag) {
     return twins;
 }
 
-bool plan_time_phase(Plan *p, int phase, Diag *diag) {
+bool plan_time_phase(Plan *p, int phase, const char *moment, Diag *diag) {
     const PlanPhase from = p->phases.v[phase];
-    const int *twins = add_twins(p, &from, diag);
+    const int *twins = add_twins(p, &from, moment, diag);
     if (!twins)
         return false;
     PlanPhase to = from;

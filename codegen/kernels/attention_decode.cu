@@ -602,6 +602,9 @@ DEVICE void add_split(Shared &sh, const Tensors &on, const Place &at, Ahead &ahe
     p.sums.clear(); /* now, as preparing needs the registers */
     for (; !p.cursor.done(); tiles++) {
         next_tile(sh, on, at, ahead, tiles HEAD_ARGUMENTS);
+        if (tiles == 0) {
+            launch_moment("first");
+        }
         use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
     }
 }
@@ -620,9 +623,14 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
         fetch_first(next, sh.plan, on, p.cursor.work);
     if (ATT_STORE)
         make_rows(sh, on, {}, true HEAD_ARGUMENTS);
+    if (item < sh.plan.items) {
+        launch_moment("rows");
+    }
     for (bool begins = true; item < sh.plan.items;) {
-        if (begins)
+        if (begins) {
             prepare_queries(sh.vectors, sh.plan, on, p.cursor.work, ATT_WARPS, next HEAD_ARGUMENTS);
+            launch_moment("queries");
+        }
         add_split(sh, on, at, ahead, p, tiles HEAD_ARGUMENTS TABLE_ARGUMENTS);
         const Work done = p.cursor.work;
         begins = !p.cursor.next_split(sh.plan);
@@ -674,6 +682,7 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     }
 #endif
     work_on_items(sh, on, at, ahead HEAD_ARGUMENTS TABLE_ARGUMENTS);
+    launch_moment("own");
     if (sh.plan.merges)
         merge_all(sh.plan, partials, out, tail, shared_bytes, [] { block_sync(); } TABLE_ARGUMENTS);
 }

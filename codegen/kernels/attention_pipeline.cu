@@ -716,8 +716,11 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on HEAD_PARAMETERS TABLE_PA
         fetch_first(next, sh.plan, on, work_of(sh.plan, item));
     if (ATT_STORE)
         make_rows(sh, on, {}, true HEAD_ARGUMENTS);
-    if (item < sh.plan.items)
+    if (item < sh.plan.items) {
+        launch_moment("rows");
         prepare_queries(sh.vectors, sh.plan, on, work_of(sh.plan, item), ATT_WARPS, next HEAD_ARGUMENTS);
+        launch_moment("queries");
+    }
     workers_meet();
     if (lane_from((int)(threadIdx.x >> 5), 0) < TEAM) {
         weigh_items(sh, on, item HEAD_ARGUMENTS TABLE_ARGUMENTS);
@@ -766,6 +769,7 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
     }
     warpgroup_registers_more<192>();
     work_on_items(sh, on HEAD_ARGUMENTS TABLE_ARGUMENTS);
+    launch_moment("own");
     if (!sh.plan.merges)
         return;
     int phase = 0;

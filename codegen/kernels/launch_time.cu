@@ -6,7 +6,8 @@
  * thing of a template. Kernels that are not timed have nothing of this, in text or in code.
  *
  *   begun      the first block's beginning                            ~t
- *   went       the first block's return from its wait for the launches ahead, by previous_kernels_wait()    ~t
+ *   went       the first block's return from its wait for the launches ahead, by previous_kernels_wait(), or what
+ *              LAUNCH_MOMENT names instead                            ~t
  *   all_went   the last block's                                       t
  *   ended      the last block's end                                   t
  *
@@ -14,10 +15,19 @@
  * number, of a record that was zero before the launch: the first moment is the largest of ~t. What stays 0 did not
  * happen; a block that has nothing to do ends too, so `ended` is there whenever the launch ran.
  *
+ * LAUNCH_MOMENT "wait", or a moment that kernels name by launch_moment("..") (prelude.cu; the list is PLAN_MOMENTS of
+ * codegen/plan.h): the same for all launches, so that builds need not differ to see when within a launch something is.
+ *
  * Thread 0 of each block notes. All threads of a block are at its wait, and its end is behind a block_sync(): a kernel's
  * `return` must be the whole block's. It costs a launch an atomic operation of each block before its end, which the next
  * launch waits for, and 8 bytes of shared memory.
  */
+#ifndef LAUNCH_MOMENT
+#define LAUNCH_MOMENT "wait"
+#endif
+#define launch_moment(name)                                                                                            \
+    if constexpr (same_moment(LAUNCH_MOMENT, name))                                                                    \
+    note_moment()
 #include "prelude.cu"
 
 /* The rest of the PTX. Who brings these two functions by other means defines LAP_CLOCK. */
@@ -57,13 +67,25 @@ struct LaunchTimer {
     }
 };
 
-DEVICE void launch_waits() {
-    previous_kernels_wait();
+DEVICE constexpr bool same_moment(const char *a, const char *b) {
+    while (*a && *a == *b) {
+        a++;
+        b++;
+    }
+    return *a == *b;
+}
+
+DEVICE void note_moment() {
     if (threadIdx.x == 0) {
         const u64 now = clock_nanoseconds();
         keep_largest(&launch_times->went, ~now);
         keep_largest(&launch_times->all_went, now);
     }
+}
+
+DEVICE void launch_waits() {
+    previous_kernels_wait();
+    launch_moment("wait");
 }
 #define previous_kernels_wait launch_waits
 

@@ -289,6 +289,7 @@ template <class Work> DEVICE void consume(Barriers &bar, const Work &work, int i
     if (MM_X_SHARED || group < work.count) {
         unit = work.unit(group);
         load_rows(rows, work, unit, warp, group);
+        launch_moment("rows");
     }
     for (int i = group; i < work.count; i += MM_GROUPS) {
         const int before = unit;
@@ -300,6 +301,9 @@ template <class Work> DEVICE void consume(Barriers &bar, const Work &work, int i
             multiply_strip<1>(bar, rows, form, work.slice, warp, i);
         else
             multiply_strip<MM_NT>(bar, rows, form, work.slice, warp, i);
+        if (i == 0) {
+            launch_moment("first");
+        }
     }
 }
 
@@ -398,6 +402,7 @@ template <class Work> DEVICE void assist(Barriers &bar, const Work &work, Filled
 /* By all threads, when the block's part of the planes is stored. */
 DEVICE void finish([[maybe_unused]] int *tail, [[maybe_unused]] int live TAIL_PARAMETERS) {
     launch_tail();
+    launch_moment("own");
 #if MM_TAIL
     run_tail(tail, TAIL_ITEMS(live), [&](int item) { tail_item(item, live, shared_bytes TAIL_ARGUMENTS); });
 #endif

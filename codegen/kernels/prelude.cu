@@ -435,3 +435,8 @@ DEVICE void next_kernel_release() {
 }
 
 #endif
+
+/* A moment within a launch that `lap profile --moment` can tell of: nothing, but in a timed twin (launch_time.cu). */
+#ifndef launch_moment
+#define launch_moment(name)
+#endif

@@ -43,12 +43,14 @@ template <class Item, class Meet> DEVICE void run_tail(int *tail, int items, Ite
         ticket = counter_raise(&tail[0], 1);
     meet();
     const int place = ticket - (blocks - stay);
+    launch_moment("come");
     if (place < 0)
         return;
     if (threadIdx.x == 0 && place < stay - 1) /* the last has seen them all */
         while (counter_read(&tail[0]) < blocks)
             counter_pause();
     meet();
+    launch_moment("tail");
     int seen = 0;
     if (threadIdx.x == 0 && stay > 1)
         seen = counter_add(&tail[1], 1);

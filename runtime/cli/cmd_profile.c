@@ -171,6 +171,8 @@ int cmd_profile(Cli *c) {
         return cli_fail(c, EXIT_USAGE, "--pp is a call of a prompt, --rows one of decoding: give one of them");
     if (o->facet && !o->alone)
         return cli_fail(c, EXIT_USAGE, "the kernels of a bundle do not note when they run: --facet needs --alone");
+    if (o->alone && o->given[OPT_moment])
+        return cli_fail(c, EXIT_USAGE, "--moment is of launches within a call: not with --alone");
     const CallRows rows = {o->profile_pp ? o->profile_pp : o->profile_rows, o->profile_pp ? 1 : o->profile_rows,
                            o->profile_depth};
     if (strcmp(o->device, "auto") == 0)
@@ -182,6 +184,7 @@ int cmd_profile(Cli *c) {
     if (!o->alone) {
         c->timed_rows = rows.T;
         c->timed_wanted = rows.R;
+        c->timed_moment = o->moment;
     }
     cli_catch_interrupt();
     Profile p = {.c = c};

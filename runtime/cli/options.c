@@ -5,6 +5,7 @@
  * --name=value, -x value, -xvalue, clustered flags (-qv), and -- before operands that begin with '-'.
  */
 #include "runtime/cli/options.h"
+#include "codegen/plan.h"
 #include "ir/diag.h"
 #include <errno.h>
 #include <math.h>

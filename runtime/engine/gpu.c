@@ -124,7 +124,7 @@ static bool replace_kernel(Gpu *g, Plan *plan) {
 /* A call that is too large for every phase gets none: what makes it says so. */
 static bool add_timed_phase(const Gpu *g, Plan *plan) {
     const int phase = g->o.timed_rows ? plan_find_phase(plan, "step", g->o.timed_rows, g->o.timed_wanted) : -1;
-    return phase < 0 || plan_time_phase(plan, phase, g->m->diag);
+    return phase < 0 || plan_time_phase(plan, phase, g->o.timed_moment ? g->o.timed_moment : "wait", g->m->diag);
 }
 
 /* For the chunk that is asked for, or for one that fits into the memory that is free now: g->o.plan says it then. */

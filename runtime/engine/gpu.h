@@ -36,9 +36,10 @@ typedef struct GpuOptions {
         *choose; /* NULL: plan.chunk. Else the chunk is chosen by the device, for this module; not with `ready` */
     /* A call of "step" whose phase gets a timed version (plan_time_phase); 0: none. Not with `ready`. */
     int64_t timed_rows, timed_wanted;
-    const char *use_kernel; /* a file whose text takes the place of the kernel named as it is (NAME.cu) */
-    const Plan *ready;      /* a plan that is not to be made, whose kernels are not to be compiled; NULL */
-    const GpuCubin *cubins; /* of each kernel of `ready` */
+    const char *timed_moment; /* of PLAN_MOMENTS; NULL: "wait" */
+    const char *use_kernel;   /* a file whose text takes the place of the kernel named as it is (NAME.cu) */
+    const Plan *ready;        /* a plan that is not to be made, whose kernels are not to be compiled; NULL */
+    const GpuCubin *cubins;   /* of each kernel of `ready` */
     /* How decode matmuls are cut. Not with `ready` or use_kernel; with a timed phase or check_launches choices are
      * taken and none is made. */
     TuneOptions tune;

@@ -127,8 +127,9 @@ static bool one_timed_call(Gpu *g, GpuPhase *p, int64_t T, int64_t R, LaunchSpan
         !dev_copy_out(g->stream, g->out, times, bytes, e) || !gpu_launch_phase(g, p, T, R, NULL, e) ||
         !dev_copy_out(g->stream, g->out, times, bytes, e) || !dev_stream_wait(g->stream, e))
         return false;
+    const bool last = g->o.timed_moment && strcmp(g->o.timed_moment, "wait") != 0;
     for (int i = 0; i < n; i++)
-        if (!timeline_span(records + (size_t)4 * (size_t)i, all_resident(g, p, i, T, R), &spans[i]))
+        if (!timeline_span(records + (size_t)4 * (size_t)i, last || all_resident(g, p, i, T, R), &spans[i]))
             return dev_fail(e, DEV_OTHER, "launch %d of the call, %s (%s), has not noted when it ran", i,
                             g->plan->kernels.v[p->plan->launches.v[i].kernel].name, p->plan->launches.v[i].label);
     return true;

@@ -15,7 +15,8 @@
 #include "ir/base.h"
 
 /* Nanoseconds of the device's clock. begin <= go <= end. go: when its blocks know that the launches ahead have ended;
- * the last of them, or where not all can be on the device at once the first. Where none waits for that: begin. */
+ * the last of them, or where not all can be on the device at once the first. Where none waits for that: begin. With
+ * another moment of PLAN_MOMENTS, when the last block is there. */
 typedef struct LaunchSpan {
     uint64_t begin, go, end;
 } LaunchSpan;

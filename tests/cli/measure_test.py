@@ -198,6 +198,17 @@ def test_keys_that_are_visible():
         assert near(rows[label][0] / kv, distinct / 21) and near(rows[label][1] / flops, sum(keys) / 21), label
 
 
+def test_profile_moments():
+    for moment in "rows", "queries", "first", "own":
+        j = as_json("profile", "--rows", 2, "--depth", 20, "--all", "-r", 1, "--moment", moment)
+        check_times(j)
+        assert all(x["begin"] < x["go"] for x in j["all"] if x["label"].startswith("attend")), j["all"]
+    r = lap("profile", "--moment", "noon", code=2)
+    assert b"--moment wants one of wait|rows|queries|first|own|come|tail" in r.stderr, r.stderr
+    r = lap("profile", "--moment", "own", "--alone", code=2)
+    assert b"not with --alone" in r.stderr, r.stderr
+
+
 def test_profile_alone():
     path = os.path.join(TMP, "alone.json")
     j = as_json("profile", "--alone", "--rows", 1, "--depth", 20, "--all", "--trace", path, "-r", 2)

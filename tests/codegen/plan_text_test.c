@@ -1,4 +1,5 @@
 /* plan_text_test.c - plans as text: what is read prints as it was written; what is wrong is refused at its place. */
+#include "codegen/kernel_texts_int.h"
 #include "codegen/plan_text.h"
 #include "tests/codegen/small_plan.h"
 
@@ -246,7 +247,7 @@ static char *timed_text(void) {
     Read r = read_text(small_plan_text, strlen(small_plan_text));
     assert_true(plan_attach_kernel(r.plan, "matmul_1", "#define MM_NAME matmul_1\n#define MM_K 64\nthe rest\n"));
     assert_true(plan_attach_kernel(r.plan, "rowwise_2", "#define ROW_NAME rowwise_2\nits rest\n"));
-    assert_true(plan_time_phase(r.plan, 0, r.diag));
+    assert_true(plan_time_phase(r.plan, 0, "wait", r.diag));
     char *text = print(&r);
     done(&r);
     return text;
@@ -284,6 +285,21 @@ static void times_a_phase(void **state) {
     done(&r);
 }
 
+/* Some kernel has each moment that may be asked for. */
+static void moments_are_in_kernels(void **state) {
+    (void)state;
+    char names[] = PLAN_MOMENTS;
+    for (char *name = strtok(names, "|"); name; name = strtok(NULL, "|")) {
+        char call[64];
+        snprintf(call, sizeof call, "launch_moment(\"%s\")", name);
+        bool found = false;
+        for (int i = 0; i < n_codegen_texts; i++)
+            found |= strstr(codegen_texts[i].text, call) != NULL;
+        if (!found)
+            fail_msg("no kernel has %s", call);
+    }
+}
+
 /* Of a plan without the option nothing is timed; of one with it the kernels that it had are as they were. */
 static void twins_are_apart(void **state) {
     (void)state;
@@ -292,11 +308,12 @@ static void twins_are_apart(void **state) {
     Read r = read_text(small_plan_text, strlen(small_plan_text));
     assert_true(plan_attach_kernel(r.plan, "matmul_1", matmul));
     assert_true(plan_attach_kernel(r.plan, "rowwise_2", "#define ROW_NAME rowwise_2\n"));
-    assert_true(plan_time_phase(r.plan, 0, r.diag));
+    assert_true(plan_time_phase(r.plan, 0, "wait", r.diag));
     assert_int_equal(r.plan->kernels.n, 5);
     assert_ptr_equal(r.plan->kernels.v[1].text, matmul);
     const char *twin = r.plan->kernels.v[3].text;
-    static const char head[] = "#define MM_NAME(...) LAUNCH_TIMED(matmul_1_timed, __VA_ARGS__)\n#line 1";
+    static const char head[] = "#define MM_NAME(...) LAUNCH_TIMED(matmul_1_timed, __VA_ARGS__)\n"
+                               "#define LAUNCH_MOMENT \"wait\"\n#line 1";
     static const char end[] = "#define MM_K 64\nthe rest\n}\n";
     assert_memory_equal(twin, head, strlen(head));
     assert_string_equal(twin + strlen(twin) - strlen(end), end);
@@ -305,7 +322,7 @@ static void twins_are_apart(void **state) {
     r = read_text(small_plan_text, strlen(small_plan_text));
     assert_true(plan_attach_kernel(r.plan, "matmul_1", matmul));
     assert_true(plan_attach_kernel(r.plan, "rowwise_2", odd));
-    assert_false(plan_time_phase(r.plan, 0, r.diag));
+    assert_false(plan_time_phase(r.plan, 0, "wait", r.diag));
     char *message = diag_text(r.diag);
     assert_non_null(strstr(message, "kernel rowwise_2 cannot be timed: its text does not begin with"));
     free(message);
@@ -412,6 +429,7 @@ int main(void) {
         cmocka_unit_test(message_shows_the_line),
         cmocka_unit_test(survives_damage),
         cmocka_unit_test(times_a_phase),
+        cmocka_unit_test(moments_are_in_kernels),
         cmocka_unit_test(twins_are_apart),
         cmocka_unit_test(wrong_times_are_refused),
         cmocka_unit_test(belongs_to_its_module),

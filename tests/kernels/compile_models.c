@@ -217,7 +217,7 @@ static bool collect_model(Matrix *m, Jobs *jobs, const PlanTarget *target, const
     for (int i = 0, phases = plan && jobs->timed ? plan->phases.n : 0; plan && i < phases; i++) {
         Plan *timed = plan_generate(jobs->arena, model->module, target, &o);
         const int first = plan->kernels.n;
-        plan = timed && plan_time_phase(timed, i, m->models.diag) ? timed : NULL;
+        plan = timed && plan_time_phase(timed, i, "wait", m->models.diag) ? timed : NULL;
         if (plan)
             collect(m, jobs, plan, first, model->name);
     }
