@@ -59,7 +59,7 @@ static const struct {
      "13 warps have 128 registers each: calls of 9 to 16 rows through the longest rows; fewer rows spill nothing"},
     {"sm_120a", "matmul_decode.cu", SIXTEEN_ROWS_12_WARPS, 12,
      "13 warps have 128 registers each: calls of 9 to 16 rows through the longest rows; fewer rows spill nothing"},
-    {"", "attention_decode.cu", "#define ATT_WARPS 16\n", 12,
+    {"", "attention_decode.cu", "#define ATT_WARPS 16\n", 36,
      "of 128 registers: what a block keeps from item to item and through the merge, not what it looks at for a tile"},
 };
 
