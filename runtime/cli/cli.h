@@ -27,7 +27,6 @@ typedef struct Cli {
     Arena *arena;
     Diag *diag;
     int64_t timed_rows, timed_wanted; /* of GpuOptions, for sessions that are opened */
-    const char *timed_moment;
 } Cli;
 
 /* One function a subcommand, in cmd_NAME.c. The messages left in diag are printed by the caller. */

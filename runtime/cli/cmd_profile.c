@@ -184,7 +184,6 @@ int cmd_profile(Cli *c) {
     if (!o->alone) {
         c->timed_rows = rows.T;
         c->timed_wanted = rows.R;
-        c->timed_moment = o->moment;
     }
     cli_catch_interrupt();
     Profile p = {.c = c};

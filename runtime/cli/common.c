@@ -259,7 +259,7 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
                                  .tune = {.file = cli_tuned_file(c, c->o.tune), .budget = TUNE_SECONDS},
                                  .timed_rows = c->timed_rows,
                                  .timed_wanted = c->timed_wanted,
-                                 .timed_moment = c->timed_moment,
+                                 .timed_moment = c->o.moment,
                                  .progress = loading,
                                  .ctx = &line,
                                  .cancel = &cli_interrupted},
