@@ -1,7 +1,7 @@
 /* sparse.c - reading and checking the sparse method of a variant. See sparse.h.
  *
  * Defaults are those of the authors' code, where no layer is dense by default, alpha that of its mixture of experts, in
- * the middle of 0.08 .. 0.22.
+ * the middle of 0.08 .. 0.22. As there, an alpha of 0 or less keeps all.
  */
 #include "ir/sparse.h"
 
@@ -21,9 +21,9 @@ typedef struct Parameter {
 enum { ALPHA, BLOCK, SINK, LOCAL, TAIL, DENSE, PARAMETERS };
 
 static const Parameter parameters[PARAMETERS] = {
-    [ALPHA] = {"alpha", 0.12, 0, 1, false}, [BLOCK] = {"block", 128, 16, SPARSE_MAX_BLOCK, true},
-    [SINK] = {"sink", 2, 0, 1 << 24, true}, [LOCAL] = {"local", 4, 1, 1 << 24, true},
-    [TAIL] = {"tail", 2, 0, 1 << 24, true}, [DENSE] = {"dense", 0, 0, 1 << 24, true},
+    [ALPHA] = {"alpha", 0.12, -1, 1, false}, [BLOCK] = {"block", 128, 16, SPARSE_MAX_BLOCK, true},
+    [SINK] = {"sink", 2, 0, 1 << 24, true},  [LOCAL] = {"local", 4, 1, 1 << 24, true},
+    [TAIL] = {"tail", 2, 0, 1 << 24, true},  [DENSE] = {"dense", 0, 0, 1 << 24, true},
 };
 
 static int parameter(const char *name) {
@@ -86,7 +86,7 @@ FlashPrefill sparse_read(const Variant *v) {
             ICE("sparse parameter %s", v->sparse_arg[i].name);
         x[p] = v->sparse_arg[i].value;
     }
-    return (FlashPrefill){.alpha = x[ALPHA],
+    return (FlashPrefill){.alpha = x[ALPHA] > 0 ? x[ALPHA] : 0,
                           .block = (int64_t)x[BLOCK],
                           .sink = (int64_t)x[SINK],
                           .local = (int64_t)x[LOCAL],

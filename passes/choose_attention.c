@@ -7,10 +7,10 @@
  * Decode has few rows and, in the long run, many keys: these are split by position, so that many blocks read them at
  * once. Prefill has rows enough to fill the GPU: blocks of queries go over the tiles of keys that their variant shows
  * them. Where a variant has a sparse method they may leave out blocks of keys, which changes results: that is done
- * where it is asked for. Else it stays dense, and the reason has the position from which sparse would be faster
- * (sparse_cost.c), or that it could hardly be noticed. The first attentions stay dense in any case where the method
- * says so: they can be the ones that copy from afar. Another alpha than the text's is written into the variant. The
- * code generator does what stands here, or says that it cannot.
+ * where it is asked for, and its alpha is above 0. Else it stays dense, and the reason has the position from which
+ * sparse would be faster (sparse_cost.c), or that it could hardly be noticed. The first attentions stay dense in any
+ * case where the method says so: they can be the ones that copy from afar. Another alpha than the text's is written
+ * into the variant. The code generator does what stands here, or says that it cannot.
  *
  * requires  groups are final (schedule)
  * keeps     every node and every group
@@ -120,6 +120,8 @@ static AttendChoice prefill_way(const Graph *g, const Node *n, const PassOptions
         return (AttendChoice){ATTEND_DENSE, 0, arena_printf(m->arena, "%s; not sparse: %s", why, never)};
     if (o->alpha >= 0)
         sparse_set_alpha(v, o->alpha);
+    if (sparse_read(v).alpha == 0)
+        return (AttendChoice){ATTEND_DENSE, 0, arena_printf(m->arena, "%s; an alpha of 0 keeps all", why)};
     if (o->sparse == SPARSE_AUTO)
         return (AttendChoice){ATTEND_DENSE, 0, arena_printf(m->arena, "%s; %s", why, weigh(g, n, o))};
     why = arena_printf(m->arena, "asked for, alpha %g", sparse_read(v).alpha);

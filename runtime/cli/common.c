@@ -2,6 +2,7 @@
 #include "runtime/cli/cli.h"
 #include "runtime/engine/clock.h"
 #include <errno.h>
+#include <math.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -150,7 +151,7 @@ SparseUse cli_sparse(const Cli *c) {
 
 void cli_sparse_options(const Cli *c, PassOptions *p) {
     p->sparse = cli_sparse(c);
-    p->alpha = c->o.given[OPT_alpha] ? c->o.alpha : p->alpha;
+    p->alpha = c->o.given[OPT_alpha] ? fmax(c->o.alpha, 0) : p->alpha;
 }
 
 DType cli_kv_type(const char *choice, DType automatic) {

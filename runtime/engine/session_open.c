@@ -1,5 +1,6 @@
 /* session_open.c - from weights, and a model text or a bundle, to a session. See session.h. */
 #include "runtime/engine/session_int.h"
+#include <math.h>
 #include <string.h>
 
 /* Bound of the logits buffer when every row is wanted, and the rows that may be wanted however large it is. */
@@ -116,7 +117,7 @@ static PassOptions pass_options(const Session *s) {
     p.kv_k = s->o.kv_k == DT_COUNT ? s->backend->kv_type : s->o.kv_k;
     p.kv_v = s->o.kv_v == DT_COUNT ? s->backend->kv_type : s->o.kv_v;
     p.sparse = s->o.sparse;
-    p.alpha = s->o.alpha ? *s->o.alpha : p.alpha;
+    p.alpha = s->o.alpha ? fmax(*s->o.alpha, 0) : p.alpha;
     p.all_taps = false;
     p.taps = s->taps;
     p.n_taps = s->n_taps;
