@@ -70,7 +70,8 @@ typedef struct CubinKey {
 CubinCache *cubin_cache_open(const char *dir);
 void cubin_cache_close(CubinCache *c);
 
-/* Of the text, the options in order, the architecture and the NVRTC; not of the program's name. */
+/* Of the text, the options in order, the architecture and the NVRTC; not of the program's name, and not of #line: what
+ * is kept of warnings has the places of the text that was compiled. */
 CubinKey cubin_key(const NvrtcInfo *n, const Program *p, const char *arch);
 /* "DIR/HEX.cubin"; out: at least strlen(dir) + 48 bytes */
 void cubin_cache_path(const CubinCache *c, CubinKey key, char *out, size_t size);

@@ -24,7 +24,7 @@
 #include <xxhash.h>
 
 enum {
-    FORMAT_VERSION = 1,
+    FORMAT_VERSION = 2,
     PATH_BYTES = 4096,
     MAX_FILE_BYTES = 256 << 20, /* a kernel is some 100 KB */
 };
@@ -92,6 +92,19 @@ static void hash_text(XXH3_state_t *h, const char *s) {
     XXH3_128bits_update(h, s, n);
 }
 
+/* Line by line, but for #line: where a kernel comes from in a model's text touches no instruction, and one more
+ * comment there should compile nothing anew. */
+static void hash_source(XXH3_state_t *h, const char *s) {
+    static const char line[] = "#line ";
+    while (*s) {
+        const char *end = strchr(s, '\n');
+        const size_t n = end ? (size_t)(end + 1 - s) : strlen(s);
+        if (strncmp(s, line, sizeof line - 1) != 0)
+            XXH3_128bits_update(h, s, n);
+        s += n;
+    }
+}
+
 CubinKey cubin_key(const NvrtcInfo *n, const Program *p, const char *arch) {
     XXH3_state_t h;
     XXH3_128bits_reset(&h);
@@ -100,7 +113,7 @@ CubinKey cubin_key(const NvrtcInfo *n, const Program *p, const char *arch) {
     hash_text(&h, arch);
     for (int i = 0; i < p->n_options; i++)
         hash_text(&h, p->options[i]);
-    hash_text(&h, p->source);
+    hash_source(&h, p->source);
     XXH128_canonical_t text;
     XXH128_canonicalFromHash(&text, XXH3_128bits_digest(&h));
     CubinKey key;

@@ -106,6 +106,14 @@ static void keys(void **state) {
     assert_false(same(key, cubin_key(&nvrtc, &program, "sm_86a")));
     p.source = "kernel texT";
     assert_false(same(key, cubin_key(&nvrtc, &p, "sm_86")));
+    p.source = "kernel text#line 3";
+    assert_false(same(key, cubin_key(&nvrtc, &p, "sm_86")));
+    p.source = "#line 50 \"a.lap\"\nkernel text";
+    assert_true(same(key, cubin_key(&nvrtc, &p, "sm_86")));
+    p.source = "kernel text\n#line 51 \"b.lap\"\n";
+    Program q = p;
+    q.source = "kernel text\n#line 7 \"a.lap\"\n";
+    assert_true(same(cubin_key(&nvrtc, &p, "sm_86"), cubin_key(&nvrtc, &q, "sm_86")));
     p = program;
     p.options = swapped;
     assert_false(same(key, cubin_key(&nvrtc, &p, "sm_86")));
