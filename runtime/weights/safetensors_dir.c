@@ -10,6 +10,8 @@
 
 #include <string.h>
 
+#define SAFETENSORS_INDEX "model.safetensors.index.json"
+
 enum { MAX_INDEX = 100000000, MAX_NAME = 65535, MAX_FILE_NAME = 255 };
 
 typedef struct Shards {
@@ -44,6 +46,11 @@ bool safetensors_finish(Weights *w, const ModelFile *part, Diag *diag) {
 }
 
 /* ==== Index ==== */
+
+bool safetensors_is_index(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return strcmp(slash ? slash + 1 : path, SAFETENSORS_INDEX) == 0;
+}
 
 static bool plain_name(const char *s) {
     return !name_problem((Str){s, strlen(s)}, MAX_FILE_NAME) && !strchr(s, '/') && strcmp(s, ".") != 0 &&
@@ -133,25 +140,25 @@ static bool open_index(Weights *w, const char *dir, const char *index, const cha
 
 /* ==== Folder ==== */
 
-bool safetensors_open_dir(Weights *w, const char *dir, Diag *diag) {
+const char *safetensors_in(Arena *a, const char *dir) {
+    const char *single = arena_printf(a, "%s/model.safetensors", dir);
+    const char *index = arena_printf(a, "%s/" SAFETENSORS_INDEX, dir);
+    return file_exists(single) ? single : file_exists(index) ? index : NULL;
+}
+
+bool safetensors_open_model(Weights *w, const char *path, Diag *diag) {
+    const char *slash = strrchr(path, '/');
+    const char *dir = slash ? arena_strndup(w->arena, path, (size_t)(slash - path)) : ".";
     const char *config = arena_printf(w->arena, "%s/config.json", dir);
-    const char *single = arena_printf(w->arena, "%s/model.safetensors", dir);
-    const char *index = arena_printf(w->arena, "%s/model.safetensors.index.json", dir);
-    bool has_single = file_exists(single);
-    if (!has_single && !file_exists(index)) {
-        diag_error(diag, file_loc(diag, dir),
-                   "the folder has neither model.safetensors nor model.safetensors.index.json");
-        return false;
-    }
     if (!file_exists(config)) {
         diag_error(diag, file_loc(diag, dir), "the folder has no config.json");
         return false;
     }
-    if (!has_single)
-        return open_index(w, dir, index, config, diag);
+    if (safetensors_is_index(path))
+        return open_index(w, dir, path, config, diag);
     FileView f;
     ModelFile part = {0};
-    if (!weights_map(w, single, &f, diag) || !safetensors_read(w->arena, f, diag, &part))
+    if (!weights_map(w, path, &f, diag) || !safetensors_read(w->arena, f, diag, &part))
         return false;
     w->file.tensors = part.tensors;
     w->file.n_tensors = part.n_tensors;

@@ -117,8 +117,16 @@ static bool open_any(Weights *w, const char *path, Diag *diag) {
     FileView f;
     if (!file_map(path, &f, &is_dir, diag))
         return false;
-    if (is_dir)
-        return safetensors_open_dir(w, path, diag);
+    if (is_dir) {
+        path = folder_choose(w, path, diag);
+        if (!path || !ends_with(path, ".gguf"))
+            return path && safetensors_open_model(w, path, diag);
+        return weights_map(w, path, &f, diag) && open_file(w, f, diag);
+    }
+    if (safetensors_is_index(path)) {
+        file_unmap(f);
+        return safetensors_open_model(w, path, diag);
+    }
     vec_push(w->arena, &w->maps, f);
     return open_file(w, f, diag);
 }

@@ -18,7 +18,8 @@
 typedef struct Weights Weights;
 
 /* Opens a file by its content: GGUF (any part of a split), .safetensors (with the config.json beside
- * it, if any), or a directory with config.json and model.safetensors or its indexed shards. */
+ * it, if any), model.safetensors.index.json for its shards, or a directory with one such model: config.json and
+ * model.safetensors or its indexed shards, or a GGUF. A directory with several is an error that names them. */
 Weights *weights_open(const char *path, Diag *diag);
 void weights_close(Weights *w);
 /* Owned by w. */

@@ -2,7 +2,7 @@
  *
  * A reader gets a FileView and fills a ModelFile; it never opens files. Opening, mapping and
  * putting several files together is done around it, so that the readers run on plain memory in
- * tests and under a fuzzer. Every bool function here has reported to diag when it returns false.
+ * tests and under a fuzzer. Every function here that is given diag has reported to it when it returns false or NULL.
  */
 #ifndef LAP_WEIGHTS_INT_H
 #define LAP_WEIGHTS_INT_H
@@ -18,6 +18,7 @@ typedef struct FileView {
 
 typedef VEC(FileView) FileViews;
 typedef VEC(MetaEntry) MetaEntries;
+typedef VEC(const char *) Paths;
 
 struct Weights {
     Arena *arena;   /* names, decoded metadata, the arrays of `file` */
@@ -60,6 +61,11 @@ static inline uint64_t load_le(const uint8_t *p, int bytes) {
  * control characters. Otherwise what is wrong, to follow "its name ". */
 const char *name_problem(Str name, size_t max);
 
+/* ==== folder.c ==== */
+
+/* The path of the one model in the folder, a .gguf (any part of a split) or one of safetensors_in(). */
+const char *folder_choose(Weights *w, const char *dir, Diag *diag);
+
 /* ==== gguf*.c ==== */
 
 bool gguf_read(Arena *a, FileView f, Diag *diag, ModelFile *out);
@@ -76,8 +82,14 @@ bool safetensors_read(Arena *a, FileView f, Diag *diag, ModelFile *out);
 /* Completes w->file from one file, with the config.json beside it if there is one. */
 bool safetensors_finish(Weights *w, const ModelFile *part, Diag *diag);
 
-/* A folder with config.json and model.safetensors, or the shards of its index. */
-bool safetensors_open_dir(Weights *w, const char *dir, Diag *diag);
+/* The path of the folder's model.safetensors, else of its index; NULL: it has neither. */
+const char *safetensors_in(Arena *a, const char *dir);
+
+/* Is called as an index is: model.safetensors.index.json. */
+bool safetensors_is_index(const char *path);
+
+/* model.safetensors, or the shards of an index, with the config.json beside it, which must be there. */
+bool safetensors_open_model(Weights *w, const char *path, Diag *diag);
 
 /* Reads a config.json into metadata; *arch is "" when it names none. */
 bool hf_config_read(Arena *a, const char *path, Diag *diag, MetaEntries *meta, const char **arch);

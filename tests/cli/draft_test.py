@@ -224,6 +224,19 @@ class Tests:
         command[-1] = "none"
         r = subprocess.run(command, capture_output=True)
         self.check(r.returncode == 0 and "drafts" not in json.loads(r.stdout) and not b"drafter" in r.stderr, r.stderr.decode())
+        # A folder is its one model; of several none is chosen, and beside weights it does not count.
+        os.mkdir(self.file("folders"))
+        os.symlink(dense, self.file("folders/model.gguf"))
+        for name, files in ("alone", [mtp]), ("several", [mtp, dense]):
+            os.mkdir(self.file("folders/" + name))
+            for i, path in enumerate(files):
+                os.symlink(path, self.file("folders/%s/%d.gguf" % (name, i)))
+        several = self.file("folders/several")
+        self.refused(["--draft", several], "the folder holds 2 models; name one of them: %s/0.gguf and %s/1.gguf" %
+                     (several, several))
+        for way in ["--draft", self.file("folders/alone")], ["--draft-method", "auto"]:
+            r = subprocess.run(command[:2] + [self.file("folders/model.gguf")] + command[3:-2] + way, capture_output=True)
+            self.check(r.returncode == 0 and json.loads(r.stdout)["drafts"]["drafter"] == "gemma4-mtp.lap", r.stderr.decode())
         # Of another target's drafters nothing is said.
         other = os.path.join(beside, "other.gguf")
         subprocess.run([sys.executable, os.path.join(HERE, "..", "..", "examples", "tiny", "make_tiny.py"), other], check=True)

@@ -316,8 +316,21 @@ def shards(weight_map):
                   s1=st({"a": A}, data=bytes(32)), s2=st({"b": A}, data=bytes(32)))
 
 
+DIR_EMPTY = "the folder has neither model.safetensors nor model.safetensors.index.json nor a .gguf"
 FOLDERS = [
-    ("dir-empty", folder(), "the folder has neither model.safetensors nor model.safetensors.index.json"),
+    ("dir-empty", folder(), DIR_EMPTY),
+    ("dir-other-files", folder(config_json=CONFIG, adapter_safetensors=MODEL, _hidden_gguf=gguf([ARCH])), DIR_EMPTY),
+    ("dir-is-dir.gguf", {"m": None, "m/sub.gguf": None}, DIR_EMPTY),
+    ("dir-both", folder(config_json=CONFIG, model_safetensors=MODEL, b_gguf=gguf([ARCH])),
+     "the folder holds 2 models; name one of them: m/model.safetensors and m/b.gguf"),
+    ("dir-index-and-gguf", {**shards({"a": "s1", "b": "s2"}), "m/b.gguf": gguf([ARCH])},
+     "the folder holds 2 models; name one of them: m/model.safetensors.index.json and m/b.gguf"),
+    ("dir-several-gguf", folder(b_gguf=gguf([ARCH]), a_gguf=gguf([ARCH]), c__00002__of__00002_gguf=b"", c__00001__of__00002_gguf=b""),
+     "the folder holds 3 models; name one of them: m/a.gguf, m/b.gguf and m/c-00001-of-00002.gguf"),
+    ("dir-several-splits", folder(a__00001__of__00002_gguf=b"", a__00001__of__00003_gguf=b"", b__00001__of__00002_gguf=b""),
+     "the folder holds 3 models; name one of them: m/a-00001-of-00002.gguf, m/a-00001-of-00003.gguf and "
+     "m/b-00001-of-00002.gguf"),
+    ("dir-gguf-bad", folder(a_gguf=b"GGUF"), "=m/a.gguf: error: header: needs 24 bytes, but the file has 4"),
     ("dir-no-config", folder(model_safetensors=MODEL), "the folder has no config.json"),
     ("dir-config-empty", folder(model_safetensors=MODEL, config_json=b""), "=m/config.json: error: the file is empty"),
     ("dir-config-array", folder(model_safetensors=MODEL, config_json=b"[1]"), "=m/config.json: error: JSON: must be an object"),
@@ -345,6 +358,9 @@ FOLDERS = [
      "=config.json: error: JSON: line 1, column 1: string or '}' expected near end of file"),
     ("index-no-map", folder(config_json=CONFIG, model_safetensors_index_json={"metadata": {}}),
      "=m/model.safetensors.index.json: error: 'weight_map' must be an object that maps tensors to files"),
+    ("index-by-name-no-config", {"m/model.safetensors.index.json": b"{}"}, "=m: error: the folder has no config.json"),
+    ("index-by-name-no-map", {"model.safetensors.index.json": b"{}", "config.json": CONFIG},
+     "'weight_map' must be an object that maps tensors to files"),
     ("index-path", shards({"a": "../s1"}),
      "=m/model.safetensors.index.json: error: tensor 'a': its file must be a plain file name"),
     ("index-absolute", shards({"a": "/etc/passwd"}),

@@ -245,6 +245,23 @@ def st_shards(rng):
     return files, dump("tiny", meta + lines, size)
 
 
+def st_index_by_name(rng, beside):
+    """The index itself is opened, in its folder or of another."""
+    files, text_ = st_shards(rng)
+    del files["m"]
+    index = "m/model.safetensors.index.json"
+    files = {index: files[index], **files}
+    if not beside:
+        return {**files, "m/b.gguf": gguf()}, text_
+    return {name[2:]: data for name, data in files.items()}, text_
+
+
+def gguf_in_folder(rng, split):
+    """The one GGUF of a folder; the files of a split are one."""
+    files, text_ = gguf_split(rng, 0) if split else gguf_all(rng, 32)
+    return {"m": None, **{"m/" + name.split("/")[-1]: data for name, data in files.items()}, "m/config.json": b"{}"}, text_
+
+
 GOOD_CASES = [
     ("gguf-align-1", lambda rng: gguf_all(rng, 1)),
     ("gguf-align-32", lambda rng: gguf_all(rng, 32)),
@@ -267,4 +284,8 @@ GOOD_CASES = [
     ("st-beside-config", st_beside_config),
     ("st-folder", st_folder),
     ("st-shards", st_shards),
+    ("st-index-by-name", lambda rng: st_index_by_name(rng, True)),
+    ("st-index-beside-gguf", lambda rng: st_index_by_name(rng, False)),
+    ("gguf-in-folder", lambda rng: gguf_in_folder(rng, False)),
+    ("gguf-split-in-folder", lambda rng: gguf_in_folder(rng, True)),
 ]
