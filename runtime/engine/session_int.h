@@ -5,6 +5,7 @@
  * session_pick.c  tokens picked on the device
  * session_parts.c several sequences in one call
  * session_draft.c a drafter beside the model
+ * session_tables.c ids in the weights
  */
 #ifndef LAP_ENGINE_SESSION_INT_H
 #define LAP_ENGINE_SESSION_INT_H
@@ -92,6 +93,9 @@ int64_t session_next_rows(const Session *s, int64_t n, int64_t most);
 
 /* False after an error: n more tokens do not fit in the context. */
 bool session_fits(Session *s, int64_t n);
+
+/* The weights' bytes are there: those that are read as ids are in range. False after an error. */
+bool session_check_tables(const Session *s);
 
 /* Compiles the drafter of the options and puts it into the target's module, through no pass yet; the taps it needs
  * become the session's. True too when there is none. */

@@ -104,7 +104,7 @@ static bool read_module(Session *s) {
         diag_error(s->diag, NO_LOC, "%s has no entry \"step\": it cannot run by itself", s->text.name);
         return false;
     }
-    return check_taps(s) && read_outputs(s) && bind_data(s);
+    return check_taps(s) && read_outputs(s) && bind_data(s) && session_check_tables(s);
 }
 
 /* ==== From a text ==== */

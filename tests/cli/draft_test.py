@@ -193,6 +193,19 @@ class Tests:
             self.check(len(line) == 1 and " % of each guess" in line[0] and line[0].split()[1:3] == ["20", "tokens"],
                        r.stdout.decode())
 
+    def ids_in_weights(self):
+        """A vocabulary's order is checked when it is opened, and its first wrong element named."""
+        with open(self.weights("assistant_ple"), "rb") as f:
+            whole = f.read()
+        at = next(i for i in range(0, len(whole) - 2047, 32)
+                  if sorted(struct.unpack_from("<512i", whole, i)) == list(range(512)))
+        path = self.file("order.gguf")
+        for where, id in (0, -1), (511, 512), (7, 1 << 30):
+            with open(path, "wb") as f:
+                f.write(whole[:at + 4 * where] + struct.pack("<i", id) + whole[at + 4 * where + 4:])
+            self.refused(["--draft", path], "tensor 'mtp.token_ordering.weight' of %s: element %d is %d; linear_at takes it as "
+                         "one of 0 .. 511" % (path, where, id), target="ple")
+
     def messages(self):
         dense, mtp, dflash = self.weights("dense"), self.weights("assistant_dense"), self.weights("dflash")
         self.refused(["--draft", dense], "does not say how it drafts")
@@ -261,6 +274,7 @@ def main():
         t = Tests(o, tmp)
         if not t.emulated:
             t.messages()
+            t.ids_in_weights()
             t.bench()
             t.statistics()
         t.prompts(o.prompts)
