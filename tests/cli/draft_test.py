@@ -206,6 +206,25 @@ class Tests:
             self.refused(["--draft", path], "tensor 'mtp.token_ordering.weight' of %s: element %d is %d; linear_at takes it as "
                          "one of 0 .. 511" % (path, where, id), target="ple")
 
+    def pattern(self):
+        """A DFlash file that does not say which layers slide: all but the last do."""
+        text = os.path.join(HERE, "..", "..", "models", "gemma4-dflash.lap")
+        with open(os.path.join(self.weights("dflash"), "config.json")) as f:
+            config = json.load(f)
+        graphs = []
+        for kinds in config["layer_types"], None, ["full_attention"] * 3:
+            folder = self.file("pattern")
+            os.makedirs(folder, exist_ok=True)
+            if not graphs:
+                os.symlink(os.path.join(self.weights("dflash"), "model.safetensors"), os.path.join(folder, "model.safetensors"))
+            with open(os.path.join(folder, "config.json"), "w") as f:
+                json.dump({k: v for k, v in dict(config, layer_types=kinds).items() if v is not None}, f)
+            r = subprocess.run([self.lap, "print", text, "--weights", folder, "--target", self.weights("dense")],
+                               capture_output=True)
+            self.check(r.returncode == 0, r.stderr.decode())
+            graphs.append(r.stdout)
+        self.check(graphs[0] == graphs[1] != graphs[2], "without layer_types the graph is another")
+
     def messages(self):
         dense, mtp, dflash = self.weights("dense"), self.weights("assistant_dense"), self.weights("dflash")
         self.refused(["--draft", dense], "does not say how it drafts")
@@ -275,6 +294,7 @@ def main():
         if not t.emulated:
             t.messages()
             t.ids_in_weights()
+            t.pattern()
             t.bench()
             t.statistics()
         t.prompts(o.prompts)
