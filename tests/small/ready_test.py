@@ -8,6 +8,8 @@ comes out of its tokenizer, and how large it is.
 import json
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -106,26 +108,42 @@ def test_beside(tmp, lap):
 
 
 def quickstart(folder, model):
-    """Its runs, with programs that stand for cmake, lap and the search for the model."""
+    """Its runs, and those that it advises, with programs that stand for cmake, lap and the search for the model."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     shutil.copy(REPO / "quickstart.sh", folder)
     (folder / "scripts").mkdir()
     (folder / "scripts" / "fetch_model.py").write_text("import sys\nsys.exit(%d)\n" % (not model))
     program(folder / "bin" / "cmake", "exit 0\n")
-    program(folder / "build" / "release" / "lap", 'echo "LAP $*"\n')
+    program(folder / "build" / "release" / "lap", 'printf LAP; printf "\\t%s" "$@"; echo\n')
     env = dict(os.environ, PATH="%s:%s" % (folder / "bin", os.environ["PATH"]), HOME=str(folder))
     code, out, err = run(folder / "quickstart.sh", "--offline", env=env)
     assert code == 0, out + err
-    return [line.split()[1:] for line in out.splitlines() if line.startswith("LAP ")]
+    advice = re.findall(r"^== Now try: build/release/lap (.*?)(?:  +\(.*)?$", out, re.M)
+    return [line.split("\t")[1:] for line in out.splitlines() if line.startswith("LAP\t")], [shlex.split(x) for x in advice]
+
+
+def test_quickstart_lines(tmp, lap):
+    """What it runs and advises, the program takes: with 4 tokens, and a small model for one that may not be there."""
+    runs, advice = quickstart(tmp / "clone", True)
+    for words in runs:
+        words[words.index("-n") + 1] = "4"
+    for words, more in zip(advice, (["-n", 4], ["--tg", 4, "-r", 1]), strict=True):
+        words += more
+    for words in runs + advice:
+        words[1] = words[1] if words[1].startswith("examples/") else "examples/small/models/dense.gguf"
+        code, out, err = run(lap, *words, "--device", "cpu", cwd=REPO)
+        assert code == 0, (words, out, err)
+        assert "--echo" not in words or out.startswith(words[words.index("-p") + 1]), (words, out)
+        assert ("--draft" in words) == ("rounds" in err), (words, err)
 
 
 def test_quickstart(tmp, lap):
     models = "examples/small/models/"
-    runs = quickstart(tmp / "clone", False)
+    runs, _ = quickstart(tmp / "clone", False)
     assert [r[:4] for r in runs] == [["run", models + "dense.gguf", "--draft", models + "dense-%s.gguf" % way]
                                      for way in ("mtp", "dflash")], runs
-    runs = quickstart(tmp / "clone", True)
+    runs, _ = quickstart(tmp / "clone", True)
     assert [os.path.basename(r[1]) for r in runs] == ["gemma-3-270m-q4_k_m.gguf", "dense.gguf", "dense.gguf"], runs
     for r in runs[1:]:
         assert (REPO / r[1]).exists() and (REPO / r[3]).exists(), r
@@ -148,7 +166,7 @@ def test_files(tmp, lap):
 def main():
     lap, failed = os.path.abspath(sys.argv[1]), 0
     with tempfile.TemporaryDirectory() as tmp:
-        for test in test_collect, test_measure, test_beside, test_quickstart, test_files:
+        for test in test_collect, test_measure, test_beside, test_quickstart, test_quickstart_lines, test_files:
             try:
                 test(pathlib.Path(tmp), lap)
             except AssertionError as e:
