@@ -254,6 +254,18 @@ static int report(Run *r, const GenerateStats *g) {
     return closed && !r->write_failed ? EXIT_FINE : EXIT_SYSTEM;
 }
 
+/* Control tokens that end a reply of the text's chat: as a chat does, a text ends there, since a file may have no key
+ * for them. Others are left out, as the end of a line that ends a base model's reply. */
+static void find_ends(const Run *r, TokenList *stop) {
+    const ChatFormat *f = &session_module(r->s)->chat;
+    const Tokenizer *t = session_tokenizer(r->s, false);
+    for (int i = 0; t && i < f->stop.n; i++) {
+        const int32_t id = tokenizer_find(t, f->stop.v[i]);
+        if (tokenizer_is_control(t, id))
+            vec_push(r->c->arena, stop, id);
+    }
+}
+
 static int run(Run *r) {
     Cli *c = r->c;
     int code = cli_session(c, 0, r->taps, r->n_taps, &r->s);
@@ -270,8 +282,12 @@ static int run(Run *r) {
         close_outputs(r);
         return EXIT_SYSTEM;
     }
+    TokenList stop = {0};
+    find_ends(r, &stop);
     GenerateOptions g = {.sample = cli_sampling(c, session_file(r->s)),
                          .max_tokens = c->o.count,
+                         .stop = stop.v,
+                         .n_stop = stop.n,
                          .ignore_stop = c->o.ignore_eos,
                          .cancel = &cli_interrupted,
                          .ctx = r,

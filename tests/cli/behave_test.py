@@ -340,6 +340,23 @@ def test_no_prompt_at_a_terminal():
     os.close(t.main)
 
 
+def test_end_of_turn():
+    """A control token that ends a reply in the text's chat ends a text too, without a key of the file that says so; of
+    the end of a line, which ends a base model's reply, that is not so."""
+    wild = ["run", TINY, "-p", "x", "--temp", "9", "--top-k", "0", "--top-p", "1", "--min-p", "0", "-n", "300", "--json"]
+    turn, = json.loads(lap("tokenize", TINY, "<end_of_turn>", "--special", "--json").stdout)
+    for seed in range(200):
+        plain = json.loads(lap(*wild, "-s", seed, "--set", "tuned=false").stdout)
+        if turn in plain["ids"] and "\n" in plain["text"]:
+            break
+    assert "\n" in plain["text"], seed
+    before = plain["ids"][:plain["ids"].index(turn)]
+    ends = json.loads(lap(*wild, "-s", seed, "--set", "tuned=true").stdout)
+    assert ends["ids"] == before and ends["stopped"] == "end of text", (seed, before, ends["ids"], ends["stopped"])
+    goes_on = json.loads(lap(*wild, "-s", seed, "--set", "tuned=true", "--ignore-eos").stdout)
+    assert goes_on["ids"][:len(plain["ids"])] == plain["ids"] and len(goes_on["ids"]) == 300, goes_on
+
+
 def test_ignore_eos():
     """A draw that ends with the text goes on from there, the tokens before it the same."""
     wild = ["run", TINY, "-p", "x", "--temp", "9", "--top-k", "0", "--top-p", "1", "--min-p", "0", "-n", "300", "--json"]
