@@ -67,8 +67,8 @@ static const Shape variants[N_VARIANTS] = {
 typedef struct Range {
     int first, live;
 } Range;
-static const Range ranges[] = {{0, 16}, {0, 1},  {0, 2},  {0, 5},  {0, 7}, {0, 8},
-                               {0, 9},  {0, 13}, {1, 15}, {15, 1}, {6, 7}, {3, 10}};
+static const Range ranges[] = {{0, 16}, {0, 1},  {0, 2},  {0, 3},  {0, 4},  {0, 5},  {0, 6},  {0, 7},  {0, 8}, {0, 9},
+                               {0, 10}, {0, 11}, {0, 12}, {0, 13}, {0, 14}, {0, 15}, {1, 15}, {15, 1}, {6, 7}, {3, 10}};
 enum { N_RANGES = sizeof ranges / sizeof ranges[0] };
 
 static int failures;
