@@ -2,8 +2,8 @@
  * last three are the emulated one's. Exit 77 without a GPU.
  *
  * Of a decode step and of a prompt: every launch has its times, in the order in which launches wait for each other; own
- * times add up to the span, which lies within the call's time between events; and the timed launches compute what the
- * others do. Without the option there is nothing of it.
+ * times add up to the span, which on a real GPU is the call's time between events, within a twentieth; and the timed
+ * launches compute what the others do. Without the option there is nothing of it.
  */
 #include "tests/engine/model.h"
 
@@ -24,7 +24,24 @@ static void times_are_ordered(const Model *m, const LaunchSpan *s, uint64_t tick
     }
 }
 
-static void times_add_up(Model *m, int64_t T, int64_t R) {
+static int ascending(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The two are of calls of their own. Of `moe` on an H100 97.6 and 98.5 % (docs/performance/correctness.md): between
+ * events is also what stands between two graphs. Of large models 99.4 to 101.4 % (decode.md). */
+static void span_is_the_call(double span, const double seconds[CALLS]) {
+    const double bearable = 0.05;
+    double sorted[CALLS];
+    memcpy(sorted, seconds, sizeof sorted);
+    qsort(sorted, CALLS, sizeof *sorted, ascending);
+    const double middle = sorted[CALLS / 2];
+    check(fabs(span - middle) <= bearable * middle, "launches span %.1f us, a call takes %.1f us between events",
+          1e6 * span, 1e6 * middle);
+}
+
+static void times_add_up(Model *m, const Places *places, int64_t T, int64_t R) {
     static LaunchSpan spans[CALLS * MOST_LAUNCHES];
     static LaunchTime times[MOST_LAUNCHES];
     const PlanPhase *p = gpu_timed_phase(m->gpu);
@@ -49,6 +66,8 @@ static void times_add_up(Model *m, int64_t T, int64_t R) {
     check(t.span > 0 && fabs(sum - t.span) < 1e-9 * t.span, "own times are %g s, the call %g", sum, t.span);
     printf("%s: %d launches, %.1f us, %.1f us between events, ticks of %llu ns\n", p->name, p->launches.n, 1e6 * t.span,
            1e6 * longest, (unsigned long long)t.tick);
+    if (!places->driver) /* an emulated GPU has no time of its own */
+        span_is_the_call(t.span, seconds);
     check(t.counted >= (CALLS + 1) / 2 && t.tick > 0 && t.tick <= 1000000, "%d calls counted, ticks of %llu ns",
           t.counted, (unsigned long long)t.tick);
 }
@@ -85,7 +104,7 @@ static void decode(const ModelOptions *o, const Places *p) {
     rows_of(&m, 0, 3, rows);
     on_gpu(&m, rows, 3, wanted, 3, logits);
     if (!failures)
-        times_add_up(&m, 3, 3);
+        times_add_up(&m, p, 3, 3);
     free(logits);
     model_close(&m);
 }
@@ -128,7 +147,7 @@ static void prompt(const ModelOptions *o, const Places *p) {
     on_gpu(&m, rows, CHUNK, &last, 1, want);
     check(memcmp(got, want, (size_t)m.vocab * 4) == 0, "timed launches compute something else");
     if (!failures)
-        times_add_up(&m, CHUNK, 1);
+        times_add_up(&m, p, CHUNK, 1);
     free(got);
     free(want);
     model_close(&m);
