@@ -99,14 +99,15 @@ family() {
     [ ! -e "$log" ] || grep 'tokens/s' "$log"
 }
 
-# Mean KL divergence of the logits in each storage type, over 2,048 positions: the tables are in storage-NAME.log.
+# Mean KL divergence of the logits in each storage type, over 2,048 positions: the tables are in storage-NAME.log. The real
+# model's limit is three times the worst that was found (docs/performance/correctness.md), 1.62e-5 of q4_k in calls of many rows.
 storage() {
     local kind options=(--kernel-cache "$cache")
-    for kind in dense moe; do
+    for kind in dense moe ple odd; do
         check "storage-$kind" "$build/tests/engine/storage_kl" "${options[@]}" "$fixtures/$kind/model.gguf" "$logs"
     done
     if [ -e "$model" ]; then
-        check storage-real "$build/tests/engine/storage_kl" "${options[@]}" --limit 1e-3 --text \
+        check storage-real "$build/tests/engine/storage_kl" "${options[@]}" --limit 5e-5 --text \
             "$repo/tests/data/constitution.txt" "$model" "$logs"
     fi
 }
