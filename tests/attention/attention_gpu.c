@@ -1,7 +1,7 @@
 /* attention_gpu.c - the attention kernels on a GPU, a real or an emulated one, against double-precision attention.
  *
  * attention_gpu [--driver PATH] [--nvrtc DIR] check [NAME]   the cases, or those whose name begins so
- * attention_gpu .. pairs [MANY [SEED]]                       random cases of so many pairs of types, default all
+ * attention_gpu .. pairs [MANY [SEED]]                       so many random cases of pairs of types, default all
  * attention_gpu rates | decode-rates | prefill-rates [LABEL] times of the shapes of real models
  * Exit 77 without a GPU.
  */
@@ -323,7 +323,7 @@ int main(int argc, char **argv) {
             prefill_rates(&l, label);
     } else if (strcmp(what, "pairs") == 0) {
         const uint64_t seed = i + 2 < argc ? strtoull(argv[i + 2], NULL, 10) : (uint64_t)time(NULL);
-        ok = pairs_check(&l, seed, i + 1 < argc ? atoi(argv[i + 1]) : 25);
+        ok = pairs_check(&l, seed, i + 1 < argc ? atoi(argv[i + 1]) : 0);
     } else {
         ok = check(&l, i + 1 < argc ? argv[i + 1] : "");
     }

@@ -7,6 +7,17 @@
 static const DType types[] = {DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_TQ3_0};
 enum { TYPES = sizeof types / sizeof types[0], PAIRS = TYPES * TYPES };
 
+/* Beside the pairs with dims by chance: the widest heads of packed types, and heads of 64. */
+static const struct {
+    DType k, v;
+    int k_dim, v_dim;
+} sure[] = {
+    {DT_TQ3_0, DT_TQ3_0, 512, 512}, {DT_Q8_0, DT_Q8_0, 512, 512}, {DT_Q4_0, DT_TQ3_0, 512, 512},
+    {DT_F16, DT_Q4_0, 512, 512},    {DT_Q8_0, DT_Q8_0, 64, 64},   {DT_Q4_0, DT_Q4_0, 64, 64},
+    {DT_Q8_0, DT_TQ3_0, 64, 128},   {DT_Q4_0, DT_F16, 64, 64},    {DT_BF16, DT_BF16, 64, 64},
+};
+enum { SURE = sizeof sure / sizeof sure[0], ALL = PAIRS + SURE };
+
 /* ==== Cases by chance ==== */
 
 static uint64_t state;
@@ -21,12 +32,18 @@ static int of(const int *list, int n) {
 }
 #define OF(...) of((const int[]){__VA_ARGS__}, (int)(sizeof(const int[]){__VA_ARGS__} / sizeof(int)))
 
-/* Names are of static memory. */
-static AttendCase random_case(DType k, DType v, char *name) {
+/* A rotation takes 128 elements. */
+static int random_dim(DType t) {
+    return kv_rotated(t) ? OF(128, 128, 256, 512) : OF(64, 128, 128, 256, 512);
+}
+
+/* Names are of static memory. Of 16 warps each has too few registers for wide heads (gen_attention_decode.c). */
+static AttendCase random_case(DType k, DType v, int k_dim, int v_dim, char *name) {
+    const bool wide = k_dim > 256 || v_dim > 256;
     AttendCase c = {.name = name,
                     .kv_heads = OF(1, 1, 2, 3),
-                    .k_dim = OF(128, 128, 256),
-                    .v_dim = OF(128, 128, 256),
+                    .k_dim = k_dim,
+                    .v_dim = v_dim,
                     .k_type = k,
                     .v_type = v,
                     .planes = OF(1, 2),
@@ -35,11 +52,11 @@ static AttendCase random_case(DType k, DType v, char *name) {
                     .sink = below(2),
                     .early = below(2),
                     .turned = OF(0, 5, 16),
-                    .warps = OF(8, 16),
+                    .warps = wide ? 8 : OF(8, 16),
                     .stores = below(4) == 0,
                     .wanted = below(4) == 0,
                     .chunk = 17 + below(50)};
-    c.records = c.v_dim == 256 && below(2);
+    c.records = c.v_dim % 256 == 0 && below(2);
     c.heads = c.kv_heads * OF(1, 2, 5, 8);
     c.ring = below(2);
     c.lookback = c.ring ? 20 + below(150) : -1;
@@ -49,6 +66,14 @@ static AttendCase random_case(DType k, DType v, char *name) {
     snprintf(name, PAIR_NAME, "%s %s, %d/%d, %d of %d heads", dtype_name(k), dtype_name(v), c.k_dim, c.v_dim, c.heads,
              c.kv_heads);
     return c;
+}
+
+static AttendCase numbered_case(int n, char *name) {
+    if (n >= PAIRS)
+        return random_case(sure[n - PAIRS].k, sure[n - PAIRS].v, sure[n - PAIRS].k_dim, sure[n - PAIRS].v_dim, name);
+    const DType k = types[n / TYPES], v = types[n % TYPES];
+    const int k_dim = random_dim(k), v_dim = random_dim(v);
+    return random_case(k, v, k_dim, v_dim, name);
 }
 
 /* ==== Checks ==== */
@@ -73,18 +98,18 @@ static bool check_pair(Lab *l, const AttendCase *drawn) {
 
 bool pairs_check(Lab *l, uint64_t seed, int many) {
     bool ok;
-    int left = PAIRS, order[PAIRS];
+    int left = ALL, order[ALL];
     state = seed;
     case_seed(seed);
     printf("seed %llu\n", (unsigned long long)seed);
     ok = store_check(l);
-    for (int i = 0; i < PAIRS; i++)
+    for (int i = 0; i < ALL; i++)
         order[i] = i;
-    for (int i = 0; i < many && left > 0; i++) {
+    for (int i = 0; (i < many || many == 0) && left > 0; i++) {
         char name[PAIR_NAME];
-        const int at = below(left), pair = order[at];
+        const int at = below(left), drawn = order[at];
         order[at] = order[--left];
-        const AttendCase c = random_case(types[pair / TYPES], types[pair % TYPES], name);
+        const AttendCase c = numbered_case(drawn, name);
         ok &= check_pair(l, &c);
         fflush(stdout);
     }

@@ -6,8 +6,8 @@
 
 enum { PAIR_NAME = 80 };
 
-/* Checks what is stored of any numbers, and then `many` pairs of types, each once, drawn; 25 and more: all there are.
- */
+/* Checks what is stored of any numbers, and then `many` drawn ones, each once, of all pairs of types in heads by chance
+ * and of some in heads of 64 and 512. 0: all of them. */
 bool pairs_check(Lab *l, uint64_t seed, int many);
 
 #endif
