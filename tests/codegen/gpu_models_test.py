@@ -39,7 +39,7 @@ NEAR, NEAR_PACKED = [0.004], [0.004, 0.01, 0.02]  # by how much a score may be o
 LEAST_MARGIN = {"f16": 0.05, "bf16": 0.2}
 CPU = ["--device", "cpu"]
 CONTEXT = 512
-FEW_EMULATED = ["3", "1+2+5+8+16"]
+FEW_EMULATED = ["3", "1+2+5+8+16", "15+14+13+12+11+10+9+7+6+4"]  # all of them where a prompt is so long
 TAPS_EMULATED = 3  # the last ones: those behind the last cache change what is grouped
 FEW_ON_DEVICE = [str(n) for n in range(1, 17)] + ["1+2+5+8+16"]
 
