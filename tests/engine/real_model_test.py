@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The check of a real model, tried on tiny ones: real_model_test.py LAP REAL_GPU CACHE DRIVER NVRTC COMPILER
 
-It passes on the emulated GPU. Where the GPU has the weights of another model, each of its parts fails; where it has
-those of the same but for one norm of one layer, 10 % greater, the logits give it away.
+It passes on the emulated GPU, with keys and values as they are and in codes. Where the GPU has the weights of another
+model, each of its parts fails; where it has those of the same but for one norm of one layer, 10 % greater, the logits give
+it away.
 """
 import os
 import struct
@@ -39,9 +40,9 @@ def make_models(tmp):
     return [os.path.join(tmp, name + ".gguf") for name in models]
 
 
-def check(model, text, gpu_weights, code, *needed):
+def check(model, text, gpu_weights, kv, code, *needed):
     line = [sys.executable, os.path.join(HERE, "real_model.py"), LAP, REAL_GPU, CACHE, model, text, "--driver", DRIVER,
-            "--nvrtc", NVRTC, "--compiler", COMPILER, "--gpu-weights", gpu_weights] + SIZES
+            "--nvrtc", NVRTC, "--compiler", COMPILER, "--gpu-weights", gpu_weights, "--kv", kv] + SIZES
     r = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=800)
     out = r.stdout.decode()
     print(out)
@@ -59,11 +60,12 @@ def main():
         with open(os.path.join(REPO, "tests", "data", "declaration.txt"), "rb") as f, open(text, "wb") as out:
             out.write(f.read(TEXT_BYTES))
         model, other, spoiled = make_models(tmp)
-        out = check(model, text, model, 0, "20 greedy tokens behind the text's beginning")
+        out = check(model, text, model, "f16+bf16+q8_0", 0, "20 greedy tokens behind the text's beginning")
         assert "FAILED" not in out
-        check(model, text, other, 1, "%  FAILED", "FAILED: K/V f16: a mean KL divergence of",
-              "FAILED: K/V bf16: the most probable token is another one", "FAILED: K/V f16: another token where")
-        check(model, text, spoiled, 1, "FAILED: K/V f16: a mean KL divergence of")
+        check(model, text, other, "f16+q8_0", 1, "%  FAILED", "FAILED: K/V f16: a mean KL divergence of",
+              "FAILED: K/V q8_0: the most probable token is another one", "FAILED: K/V f16: another token where",
+              "FAILED: K/V q8_0: a mean KL divergence of")
+        check(model, text, spoiled, "f16", 1, "FAILED: K/V f16: a mean KL divergence of")
 
 
 if __name__ == "__main__":
