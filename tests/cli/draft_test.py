@@ -4,42 +4,23 @@
 
 FOLDER holds the golden models. For random prompts around the ends of windows and rings, the tokens with each drafter must
 be those without: MTP and DFlash where there is one for the target, and drafters that know the continuation (always
-right, right every other time, always wrong, random), made here as a table of logits by position. Greedy and drawn,
-every width, several K/V types and chunks. Also what the statistics say of them, and the messages. With --driver, of an
-emulated GPU, which takes its time, there are fewer tokens and drafters.
+right, right every other time, always wrong, random: tests/oracle.py). Greedy and drawn, every width, several K/V types
+and chunks. Also what the statistics say of them, and the messages.
+With --driver, of an emulated GPU, which takes its time, there are fewer tokens and drafters.
 """
 import argparse
-import importlib.util
 import json
 import os
 import random
-import struct
 import subprocess
 import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, ".."))
+import oracle
+
 CONTEXT, TOKENS = 384, 60
-
-ORACLE = """model oracle from gguf "oracle" uses target: gemma4 {
-  param most : int = meta("most", 15)
-  drafts block(most = most, mask = 0)
-  entry absorb(pos: pos[T]) { tap seen = embed(pos, "logits") }
-  entry draft(tokens: token[T], pos: pos[T]) {
-    emit logits = rows(embed(pos, "logits") + 0.0 * embed(tokens, "zeros"))
-  }
-}
-"""
-
-
-def module(path):
-    spec = importlib.util.spec_from_file_location("make_tiny", path)
-    m = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(m)
-    return m
-
-
-tiny = module(os.path.join(HERE, "..", "..", "examples", "tiny", "make_tiny.py"))
 
 
 class Tests:
@@ -52,8 +33,6 @@ class Tests:
         self.tokens = 12 if self.emulated else TOKENS
         self.rng = random.Random(o.seed)
         self.failed = self.count = 0
-        with open(self.file("oracle.lap"), "w") as f:
-            f.write(ORACLE)
 
     def file(self, name):
         return os.path.join(self.tmp, name)
@@ -81,21 +60,8 @@ class Tests:
         return json.loads(r.stdout)
 
     def oracle(self, vocab, prompt, made, right, most):
-        """A drafter whose guess for position p is made[p] where right(p), else another token."""
-        rows = []
-        for p in range(max(CONTEXT + 16, vocab)):
-            i = p - len(prompt)
-            token = made[i] if 0 <= i < len(made) else 0
-            if not right(p):
-                token = (token + 1 + self.rng.randrange(vocab - 1)) % vocab
-            row = [0.0] * vocab
-            row[token] = 1.0
-            rows.append(struct.pack("<%df" % vocab, *row))
-        path = self.file("oracle.gguf")
-        keys = [tiny.key_text("general.architecture", "oracle"), tiny.key_int("oracle.most", most)]
-        tiny.write(path, keys, [("logits", [len(rows), vocab], tiny.F32, b"".join(rows)),
-                                ("zeros", [vocab, vocab], tiny.F32, bytes(4 * vocab * vocab))])
-        return ["--draft", path, "--draft-model", self.file("oracle.lap")]
+        """A drafter whose guess for position p is right where right(p)."""
+        return oracle.write(self.file("oracle"), vocab, len(prompt), made, right, self.rng, most)
 
     def same(self, target, prompt, options, plain, drafter, what):
         got = self.run(target, prompt, options + drafter)
