@@ -4,8 +4,8 @@
 
 FOLDER holds the golden models. For random prompts around the ends of windows and rings, the tokens with each drafter must
 be those without: MTP and DFlash where there is one for the target, and drafters that know the continuation (always
-right, right every other time, always wrong, random: tests/oracle.py). Greedy and drawn, every width, several K/V types
-and chunks. Also what the statistics say of them, and the messages.
+right, right every other time, always wrong, random: tests/oracle.py). Greedy and drawn, every width, all K/V types,
+several chunks. Also what the statistics say of them, and the messages.
 With --driver, of an emulated GPU, which takes its time, there are fewer tokens and drafters.
 """
 import argparse
@@ -21,6 +21,10 @@ sys.path.insert(0, os.path.join(HERE, ".."))
 import oracle
 
 CONTEXT, TOKENS = 384, 60
+# K/V types; at last those for heads of whole blocks, which no GPU reads.
+TYPES = [[], ["--kv-k", "f16", "--kv-v", "f16"], ["--kv-v", "bf16", "--kv-k", "bf16"], ["--kv-k", "f16"],
+         ["--kv-k", "q8_0", "--kv-v", "q4_0"], ["--kv-k", "q4_0"]]
+WHOLE_BLOCKS = [["--kv-k", "tq3_0", "--kv-v", "tq3_0"], ["--kv-k", "tq3_0"]]
 
 
 class Tests:
@@ -94,16 +98,20 @@ class Tests:
             self.same(target, prompt, options, plain, ["--draft", self.weights(drafter)] + fixed, drafter)
             self.same(target, prompt, options, plain, ["--draft", self.weights(drafter), "--draft-max", "2"], drafter)
 
+    def in_turns(self, choices):
+        while True:
+            yield from self.rng.sample(choices, len(choices))
+
     def prompts(self, n):
+        """All K/V types in turns: eight prompts see each once."""
+        types, whole_blocks = self.in_turns(TYPES), self.in_turns(WHOLE_BLOCKS)
         kinds = [("dense", 512, 24), ("ple", 512, 24), ("odd", 331, 7), ("moe", 512, 32)]
         for i in range(n):
             options = ["--greedy"] if i % 3 else ["--temp", "0.8", "-s", str(self.rng.randrange(1000)), "--repeat-penalty", "1.1"]
             options += ["--chunk", str(self.rng.choice([16, 33, 512]))]
-            types = [[], ["--kv-k", "f16", "--kv-v", "f16"], ["--kv-v", "bf16", "--kv-k", "bf16"]]
-            types += [["--kv-k", "f16"], ["--kv-k", "q8_0", "--kv-v", "q4_0"], ["--kv-k", "q4_0"]]
-            if self.device == "cpu" and kinds[i % len(kinds)][0] == "ple":  # heads of whole blocks, the drafter's too
-                types += 2 * [["--kv-k", "tq3_0", "--kv-v", "tq3_0"], ["--kv-k", "tq3_0"]]
-            self.one_prompt(*kinds[i % len(kinds)], options + self.rng.choice(types))
+            kind = kinds[i % len(kinds)]
+            whole = kind[0] == "ple" and self.device == "cpu"  # its drafter's heads are, too
+            self.one_prompt(*kind, options + next(whole_blocks if whole else types))
 
     def refused(self, options, message, code=1, target="dense"):
         r = subprocess.run(self.command(target, [2, 3], options), capture_output=True, timeout=300)
