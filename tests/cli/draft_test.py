@@ -113,6 +113,31 @@ class Tests:
             whole = kind[0] == "ple" and self.device == "cpu"  # its drafter's heads are, too
             self.one_prompt(*kind, options + next(whole_blocks if whole else types))
 
+    def rounds(self, prompt, made, right, k):
+        """Rounds of k guesses; of each guess, how often it was checked and how often right."""
+        at, rounds, checked, good = 0, 0, [0] * k, [0] * k  # at: of the newest token
+        while at + 1 < len(made):
+            n, kept = min(k, len(made) - at - 2), 0
+            while kept < n and right(len(prompt) + at + 1 + kept):
+                kept += 1
+            for i in range(min(n, kept + 1)):
+                checked[i] += 1
+                good[i] += i < kept
+            rounds, at = rounds + 1, at + kept + 1
+        return {"rounds": rounds, "guessed": checked, "right": good}
+
+    def widths(self):
+        """Every width: the tokens without a drafter, in the rounds that they are worth."""
+        prompt = [2] + [self.rng.randrange(512) for _ in range(30)]
+        plain = self.run("ple", prompt, ["--greedy"])
+        made = plain["ids"]
+        for name, right in ("always right", lambda p: True), ("but every 17th", lambda p: p % 17):
+            drafter = self.oracle(512, prompt, made, right, 15) + ["--draft-fixed"]
+            for k in range(1, 16):
+                d = self.same("ple", prompt, ["--greedy"], plain, drafter + ["--draft-max", str(k)], "%s, %d" % (name, k))
+                want = self.rounds(prompt, made, right, k)
+                self.check({x: d[x] for x in want} == want, "%s, %d a round: %s, not %s" % (name, k, d, want))
+
     def refused(self, options, message, code=1, target="dense"):
         r = subprocess.run(self.command(target, [2, 3], options), capture_output=True, timeout=300)
         self.check(r.returncode == code and message in r.stderr.decode(),
@@ -271,6 +296,7 @@ def main():
             t.pattern()
             t.bench()
             t.statistics()
+            t.widths()
         t.prompts(o.prompts)
     print("%d checks, %d failures" % (t.count, t.failed))
     return 1 if t.failed or not t.count else 0
