@@ -5,7 +5,7 @@
 FOLDER holds the golden models. For random prompts around the ends of windows and rings, the tokens with each drafter must
 be those without: MTP and DFlash where there is one for the target, and drafters that know the continuation (always
 right, right every other time, always wrong, random: tests/oracle.py). Greedy and drawn, every width, all K/V types,
-several chunks. Also what the statistics say of them, and the messages.
+several chunks, over the end of a text. Also what the statistics say of them, and the messages.
 With --driver, of an emulated GPU, which takes its time, there are fewer tokens and drafters.
 """
 import argparse
@@ -42,6 +42,8 @@ class Tests:
         return os.path.join(self.tmp, name)
 
     def weights(self, kind):
+        if kind.endswith(".gguf"):
+            return kind
         path = os.path.join(self.folder, kind)
         return path if kind == "dflash" else os.path.join(path, "model.gguf")
 
@@ -137,6 +139,24 @@ class Tests:
                 d = self.same("ple", prompt, ["--greedy"], plain, drafter + ["--draft-max", str(k)], "%s, %d" % (name, k))
                 want = self.rounds(prompt, made, right, k)
                 self.check({x: d[x] for x in want} == want, "%s, %d a round: %s, not %s" % (name, k, d, want))
+
+    def ends(self):
+        """Texts that end among the guesses: nothing behind the end, whatever the drafter knows of it."""
+        tiny, words, path = oracle.tiny, oracle.tiny.vocabulary(), self.file("ends.gguf")
+        tensors, keys = tiny.make_tensors(1, words), tiny.make_keys(words, True)
+        def write(end):
+            name = "tokenizer.ggml.eos_token_id"
+            tiny.write(path, [k for k in keys if name.encode() not in k] + [tiny.key_int(name, end)], tensors)
+        options = ["--temp", "1", "-s", "5"]
+        write(1)
+        made = self.run(path, [2, 300], options)["ids"]
+        end = next(i for i in range(20, len(made)) if made[i] not in made[:i])
+        write(made[end])
+        plain = self.run(path, [2, 300], options)
+        self.check(plain["ids"] == made[:end] and plain["stopped"] == "end of text", "the end at %d: %s" % (end, plain))
+        drafter = oracle.write(self.file("oracle"), len(words), 2, made, lambda p: True, self.rng, target="gemma3")
+        for k in range(1, 16):
+            self.same(path, [2, 300], options, plain, drafter + ["--draft-fixed", "--draft-max", str(k)], "%d over the end" % k)
 
     def refused(self, options, message, code=1, target="dense"):
         r = subprocess.run(self.command(target, [2, 3], options), capture_output=True, timeout=300)
@@ -297,6 +317,7 @@ def main():
             t.bench()
             t.statistics()
             t.widths()
+            t.ends()
         t.prompts(o.prompts)
     print("%d checks, %d failures" % (t.count, t.failed))
     return 1 if t.failed or not t.count else 0
