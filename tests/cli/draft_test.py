@@ -5,8 +5,8 @@
 FOLDER holds the golden models. For random prompts around the ends of windows and rings, the tokens with each drafter must
 be those without: MTP and DFlash where there is one for the target, and drafters that know the continuation (always
 right, right every other time, always wrong, random: tests/oracle.py). Greedy and drawn, every width, all K/V types,
-several chunks, over the end of a text. Also what the statistics say of them, and the messages.
-With --driver, of an emulated GPU, which takes its time, there are fewer tokens and drafters.
+several chunks, over the end of a text. Also how many guesses are asked for, what the statistics say of them, and the
+messages. With --driver, of an emulated GPU, which takes its time, there are fewer tokens and drafters.
 """
 import argparse
 import json
@@ -20,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
 import oracle
 
-CONTEXT, TOKENS = 384, 60
+CONTEXT, TOKENS, MANY = 384, 60, 340  # MANY: until a width has been chosen
 # K/V types; at last those for heads of whole blocks, which no GPU reads.
 TYPES = [[], ["--kv-k", "f16", "--kv-v", "f16"], ["--kv-v", "bf16", "--kv-k", "bf16"], ["--kv-k", "f16"],
          ["--kv-k", "q8_0", "--kv-v", "q4_0"], ["--kv-k", "q4_0"]]
@@ -63,11 +63,11 @@ class Tests:
         r = subprocess.run(self.command(target, prompt, options), capture_output=True, timeout=300)
         if r.returncode:
             sys.exit("%s\nexit code %d\n%s" % (" ".join(r.args), r.returncode, r.stderr.decode()))
-        return json.loads(r.stdout)
+        return dict(json.loads(r.stdout), said=r.stderr.decode())
 
-    def oracle(self, vocab, prompt, made, right, most):
+    def oracle(self, vocab, prompt, made, right, most, slow=0):
         """A drafter whose guess for position p is right where right(p)."""
-        return oracle.write(self.file("oracle"), vocab, len(prompt), made, right, self.rng, most)
+        return oracle.write(self.file("oracle"), vocab, len(prompt), made, right, self.rng, most, slow)
 
     def same(self, target, prompt, options, plain, drafter, what):
         got = self.run(target, prompt, options + drafter)
@@ -139,6 +139,33 @@ class Tests:
                 d = self.same("ple", prompt, ["--greedy"], plain, drafter + ["--draft-max", str(k)], "%s, %d" % (name, k))
                 want = self.rounds(prompt, made, right, k)
                 self.check({x: d[x] for x in want} == want, "%s, %d a round: %s, not %s" % (name, k, d, want))
+
+    def chosen(self):
+        """How many guesses are asked for where that is chosen. Clocks have a say in it: these drafters are so good or so
+        dear that they hardly err, and they have five tries."""
+        prompt, self.tokens = [2] + [self.rng.randrange(512) for _ in range(30)], MANY
+        plain = self.run("ple", prompt, ["--greedy"])
+        def held(drafter, what, ok):
+            for _ in range(5):
+                got = self.run("ple", prompt, ["--greedy"] + drafter)
+                self.check(got["ids"] == plain["ids"], "%s: other tokens" % what)
+                if ok(got["drafts"], got["drafts"]["guessed"], got["said"]):
+                    return
+            self.check(False, "%s: %s" % (what, got))
+        right = self.oracle(512, prompt, plain["ids"], lambda p: True, 15)
+        # All guesses at first, those of --draft-max if that is less, and most rounds with some.
+        for most, options in (15, []), (2, ["--draft-max", "2"]), (15, ["--draft-max", "15"]):
+            d = self.same("ple", prompt, ["--greedy"], plain, right + options, "always right, at most %d" % most)
+            self.check(len(d["guessed"]) == most, "at most %d: %s" % (most, d))
+        held(right, "always right", lambda d, guessed, said: not d["left_off"] and "left off" not in said and
+             guessed[0] > d["rounds"] / 2)
+        wrong = self.oracle(512, prompt, plain["ids"], lambda p: False, 15, slow=8)
+        held(wrong, "always wrong", lambda d, guessed, said: d["left_off"] and guessed[0] < d["rounds"] / 4 and
+             "; it did not pay, and was left off\n" in said)
+        self.tokens = 8
+        got = self.run("ple", prompt, ["--greedy", "--draft-fixed"] + wrong)
+        self.check(not got["drafts"]["left_off"] and "left off" not in got["said"], "left off though fixed: %s" % got)
+        self.tokens = TOKENS
 
     def ends(self):
         """Texts that end among the guesses: nothing behind the end, whatever the drafter knows of it."""
@@ -318,6 +345,8 @@ def main():
             t.statistics()
             t.widths()
             t.ends()
+            if o.device == "cpu":
+                t.chosen()
         t.prompts(o.prompts)
     print("%d checks, %d failures" % (t.count, t.failed))
     return 1 if t.failed or not t.count else 0
