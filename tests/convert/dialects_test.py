@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import checkpoint as hf
-from lab import FIXTURES, SCRATCH, run
+from lab import FIXTURES, SCRATCH, lap, run
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "examples" / "tiny"))
 import make_tiny as tiny
@@ -115,6 +115,11 @@ def guess_as_recorded(name, window, cap):
     dflash(farm / "dflash" / "model.gguf", window, cap)
     r = subprocess.run([DRAFTERS_TEST, farm], capture_output=True, text=True, timeout=200)
     assert r.returncode == 0 and "all as recorded" in r.stdout, r.stdout + r.stderr
+    # As many guesses as the block has room for.
+    r = lap("bench", farm / "dense" / "model.gguf", "--draft", farm / "dflash" / "model.gguf", "--pp", "40", "--tg", "4", "-r",
+            "1", "--json", "--device", "cpu")
+    widths = [d["guesses"] for d in json.loads(r.stdout)["drafts"]]
+    assert max(widths) == 7, widths
 
 
 def test_as_files_have_it():
