@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""The trained family of examples/small/models guesses as it should: trained_test.py LAP CHECK [--prompts N] [--device
-gpu [--kernel-cache FOLDER]]
+"""The trained family of examples/small/models guesses as it should: trained_test.py LAP CHECK [--prompts N] [--new N]
+[--device gpu [--kernel-cache FOLDER]]
 
   acceptance  MTP with 4 guesses decides at least 2.2 tokens a round, DFlash at least 3.0: each drafter, behind N prompts
               of 64 and N of 512 tokens, all tokens by all rounds
   far         behind N prompts of 2048 tokens it is at least 80 % of what it is behind N of 64: all drafters together,
               as for one alone half of the prompts may differ from the other half by more than that
   lossless    N prompts of 200 to 1600 tokens that end at the ends of windows and rings are continued with the tokens
-              without a drafter: by MTP, by DFlash and by the drafters of the other target, greedy and drawn at
-              temperature 0.8
+              without a drafter: by MTP, by DFlash, by the drafters of the other target, and by three that know the
+              tokens (always right, always wrong, right at random), greedy and drawn at temperature 0.8; --new tokens each
   speed       no check: tokens/s of `lap bench` behind N prompts of 512 tokens, alone, with MTP and with DFlash
 
 Several runs at once, of one thread each, but for speed.
@@ -24,21 +24,25 @@ import sys
 import tempfile
 
 SMALL = pathlib.Path(__file__).resolve().parent.parent.parent / "examples" / "small"
-sys.path.insert(0, str(SMALL))
+sys.path[:0] = [str(SMALL), str(pathlib.Path(__file__).resolve().parent.parent)]
 import measure
+import oracle
 
-MODELS, NEW = SMALL / "models", 128
+MODELS, NEW, VOCAB = SMALL / "models", 128, 4096
 LEAST = {"mtp": 2.2, "dflash": 3.0}
 # Drafters by target and way. Those of one target fit the other, too, where the layers they read are there.
 DRAFTERS = [(kind, part) for kind in measure.KINDS for part in LEAST]
 FITTING = {"dense": DRAFTERS, "moe": [of for of in DRAFTERS if of != ("dense", "dflash")]}
 # Windows of the targets' and of DFlash's layers, and rings of these and chunks of 512 tokens; gone around once and twice.
 EDGES = [256, 512, 768, 1024, 1536]
+# Of drafters that know the tokens: the share of guesses that are right.
+KNOWING = {"always right": 1, "always wrong": 0, "random": 0.6}
 
 
 class Tests:
     def __init__(self, o, pool):
         self.lap, self.pool, self.n = os.path.abspath(o.lap), pool, o.prompts
+        self.new = o.new
         self.options = ["--device", o.device] + (["--kernel-cache", o.kernel_cache] if o.kernel_cache else [])
         self.failed = 0
 
@@ -53,7 +57,10 @@ class Tests:
     def warm_up(self):
         """On a GPU the first run with a target and with a drafter compiles their kernels, which others then find."""
         work = [(kind, []) for kind in measure.KINDS] + [(of[0], measure.drafter(MODELS, *of)) for of in DRAFTERS]
-        list(self.pool.map(lambda w: self.run(w[0], prompts(64)[0], 8, w[1]), work))
+        with tempfile.TemporaryDirectory() as tmp:
+            knowing = oracle.write(os.path.join(tmp, "oracle"), VOCAB, 64, [], lambda p: True, random.Random(1))
+            work += [(kind, knowing + ["--draft-fixed"]) for kind in measure.KINDS]
+            list(self.pool.map(lambda w: self.run(w[0], prompts(64)[0], 24, w[1]), work))
 
     def runs(self, length):
         """By drafter: its runs behind the first prompts of this length."""
@@ -80,12 +87,24 @@ class Tests:
     def others(self, kind, prompt, drawn):
         """What differs from the tokens without a drafter."""
         sampling = ["--temp", "0.8", "-s", "5", "--repeat-penalty", "1.1"] if drawn else ["--greedy"]
-        plain = self.run(kind, prompt, 64, [], sampling)
+        plain = self.run(kind, prompt, self.new, [], sampling)
+        drafters = {"%s-%s" % of: measure.drafter(MODELS, *of) for of in FITTING[kind]}
+        drafters.update({name: self.knowing(name, share, prompt, plain["ids"]) for name, share in KNOWING.items()})
         wrong = []
-        for of in FITTING[kind]:
-            if self.run(kind, prompt, 64, measure.drafter(MODELS, *of), sampling)["ids"] != plain["ids"]:
-                wrong.append("%s, %s, %s, %s-%s: other tokens" % (kind, prompt.name, sampling[0][2:], *of))
+        for name, options in drafters.items():
+            got = self.run(kind, prompt, self.new, options, sampling)
+            right, guessed = (sum(got["drafts"][x]) for x in ("right", "guessed"))
+            if got["ids"] != plain["ids"]:
+                wrong.append("%s, %s, %s, %s: other tokens" % (kind, prompt.name, sampling[0][2:], name))
+            if KNOWING.get(name) in (0, 1) and (right != KNOWING[name] * guessed or not guessed):
+                wrong.append("%s, %s, %s: %d of %d guesses right" % (kind, prompt.name, name, right, guessed))
         return wrong
+
+    def knowing(self, name, share, prompt, made):
+        """Options of a drafter that knows the tokens behind the prompt."""
+        rng = random.Random(prompt.name)
+        return oracle.write(str(prompt) + " " + name, VOCAB, len(prompt.read_text().split()), made,
+                            lambda p: rng.random() < share, rng) + ["--draft-fixed"]
 
     def lossless(self):
         """Edges lie in the last tokens of a prompt or in the first of the new ones."""
@@ -132,6 +151,7 @@ def main():
     p.add_argument("lap")
     p.add_argument("check", choices=["acceptance", "far", "lossless", "speed"])
     p.add_argument("--prompts", type=int, default=8)
+    p.add_argument("--new", type=int, default=64)
     p.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     p.add_argument("--kernel-cache")
     o = p.parse_args()
