@@ -91,10 +91,11 @@ models() {
 
 # The trained family: what its drafters guess, and that they change nothing. How fast they are is no check.
 family() {
-    local what log=$logs/family-speed.log
-    for what in acceptance:16 far:16 lossless:50 speed:2; do
-        check "family-${what%:*}" python3 -B "$repo/tests/small/trained_test.py" "$build/lap" "${what%:*}" --prompts \
-            "${what#*:}" --device gpu --kernel-cache "$cache"
+    local what words log=$logs/family-speed.log
+    for what in "acceptance --prompts 16" "far --prompts 16" "lossless --prompts 50 --new 200" "speed --prompts 2"; do
+        read -ra words <<<"$what"
+        check "family-${words[0]}" python3 -B "$repo/tests/small/trained_test.py" "$build/lap" "${words[@]}" --device gpu \
+            --kernel-cache "$cache"
     done
     [ ! -e "$log" ] || grep 'tokens/s' "$log"
 }
