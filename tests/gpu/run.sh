@@ -64,7 +64,7 @@ programs() {
     check sampling "$build/tests/sampling/sampling_gpu" check
 }
 
-# Logits whole, in calls of 1, 2, 3, 5, 8, 16 (the same bytes) and 20 rows, greedy tokens, rings.
+# Logits whole, in calls of each number of rows to 16 (the same bytes) and of 20, greedy tokens, rings.
 models() {
     local kind
     for kind in dense moe ple odd packed tiny experts variants sparse sparse_packed; do
