@@ -49,6 +49,13 @@ bool cli_flush(void);
 /* errno of the first flush that failed, 0 when none did: later calls overwrite errno. */
 int cli_flush_error(void);
 
+/* ==== Files that must not be written (outputs.c) ==== */
+
+/* False after a usage error, printed: the file, under whatever name, is an input of the command. */
+bool cli_may_write(const Cli *c, const char *path);
+/* The same of all files that the options name; asked before anything is done. */
+bool cli_may_write_all(const Cli *c);
+
 /* ==== Files ==== */
 
 /* The whole of a file, "-": standard input. Errors go to diag. */

@@ -268,7 +268,7 @@ static int compile(Job *j, Bound *b, const TextSource *t) {
     if (code == EXIT_FINE)
         code = compile_all(j);
     if (code == EXIT_FINE)
-        code = write_bundle(j, c->o.facet_out ? c->o.facet_out : default_output(c->arena, t->name));
+        code = write_bundle(j, c->o.facet_out);
     for (int64_t i = 0; i < j->kernels && j->compiled; i++)
         compiled_free(&j->compiled[i]);
     nvrtc_close(nvrtc);
@@ -292,6 +292,10 @@ int cmd_compile(Cli *c) {
         return cli_fail(c, EXIT_USAGE, "--tuned and --tune off exclude each other");
     if (!c->o.weights)
         return cli_fail(c, EXIT_USAGE, "give weights with --weights W: shapes and parameters come from their metadata");
+    if (!c->o.facet_out)
+        c->o.facet_out = default_output(c->arena, t.name);
+    if (!cli_may_write(c, c->o.facet_out))
+        return EXIT_USAGE;
     code = compile(&j, &b, &t);
     cli_unbind(&b);
     return code;

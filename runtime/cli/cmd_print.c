@@ -66,12 +66,19 @@ static int load(Cli *c, const TextSource *t, Bound *b, Module **m) {
 
 /* ==== --plan, --kernels ==== */
 
+static const char *kernel_path(const Cli *c, const char *dir, const PlanKernel *k) {
+    return arena_printf(c->arena, "%s/%s.cu", dir, k->name);
+}
+
 /* NAME.cu for each kernel, in a folder that is made if need be. */
 static int write_kernels(Cli *c, const Plan *plan, const char *dir) {
+    for (int i = 0; i < plan->kernels.n; i++)
+        if (!cli_may_write(c, kernel_path(c, dir, &plan->kernels.v[i])))
+            return EXIT_USAGE;
     if (mkdir(dir, 0777) != 0 && errno != EEXIST)
         return cli_fail(c, EXIT_SYSTEM, "cannot make %s: %s", dir, strerror(errno));
     for (int i = 0; i < plan->kernels.n; i++) {
-        const char *path = arena_printf(c->arena, "%s/%s.cu", dir, plan->kernels.v[i].name);
+        const char *path = kernel_path(c, dir, &plan->kernels.v[i]);
         FILE *f = fopen(path, "wb");
         bool ok = f && fputs(plan->kernels.v[i].text, f) >= 0;
         ok = f && fclose(f) == 0 && ok;

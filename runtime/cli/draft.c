@@ -98,7 +98,9 @@ int cli_draft_options(Cli *c, SessionOptions *so) {
     if (wanted)
         so->draft = c->o.draft;
     if (!so->draft && wanted && c->o.given[OPT_draft_method])
-        so->draft = find_beside(c);
+        so->draft = c->o.draft = find_beside(c);
+    if (!cli_may_write_all(c)) /* the drafter that was found is an input too */
+        return EXIT_USAGE;
     so->draft_model = c->o.draft_model;
     FeSetting *settings;
     if (!cli_parse_settings(c, "--draft-set", &c->o.draft_set, &settings, &so->n_draft_settings))

@@ -35,7 +35,7 @@ static int run_command(Command cmd, int argc, char **argv) {
         if (c.o.help) {
             help_command(stdout, cmd);
             code = EXIT_FINE;
-        } else {
+        } else if (cli_may_write_all(&c)) {
             code = functions[cmd](&c);
             int reported = cli_report(&c);
             code = code == EXIT_FINE || (code == EXIT_INPUT && reported == EXIT_SYSTEM) ? reported : code;

@@ -20,7 +20,17 @@ const CommandInfo command_info[CMD_COUNT] = {
 #undef COMMAND
 };
 
-typedef enum OptionKind { KIND_FLAG, KIND_INT, KIND_FLOAT, KIND_TEXT, KIND_LIST, KIND_CHOICE } OptionKind;
+typedef enum OptionKind {
+    KIND_FLAG,
+    KIND_INT,
+    KIND_FLOAT,
+    KIND_TEXT,
+    KIND_LIST,
+    KIND_CHOICE,
+    KIND_IN,
+    KIND_OUT,
+    KIND_OUTS,
+} OptionKind;
 
 /* What parsing needs of a row; in the order of OptionId. */
 typedef struct OptionRule {
@@ -132,7 +142,10 @@ static bool set_value(const Parser *p, const OptionRule *r, const char *text) {
     case KIND_FLAG: *(bool *)field = true; return true;
     case KIND_INT: return set_int(p, r, text, (int64_t *)field);
     case KIND_FLOAT: return set_float(p, r, text, (double *)field);
+    case KIND_IN:
+    case KIND_OUT:
     case KIND_TEXT: *(const char **)field = text; return true;
+    case KIND_OUTS:
     case KIND_LIST: list_push(p->arena, (TextList *)field, text); return true;
     case KIND_CHOICE: return set_choice(p, r, text, (const char **)field);
     }
@@ -244,4 +257,23 @@ bool options_parse(Arena *a, Command cmd, int argc, char **argv, Options *out, F
             return false;
     }
     return out->help || check_operands(&p);
+}
+
+void options_files(Arena *a, const Options *o, TextList *read, TextList *written) {
+    *read = *written = (TextList){0};
+    for (int i = 0; i < o->n_operands; i++)
+        list_push(a, read, o->operand[i]);
+    for (int i = 0; i < OPT_COUNT; i++) {
+        const char *field = (const char *)o + rules[i].offset;
+        if (rules[i].kind == KIND_OUTS) {
+            const TextList *l = (const TextList *)field;
+            for (int k = 0; k < l->n; k++)
+                if (strchr(l->v[k], '='))
+                    list_push(a, written, strchr(l->v[k], '=') + 1);
+        } else if (rules[i].kind == KIND_IN || rules[i].kind == KIND_OUT) {
+            const char *path = *(const char *const *)field;
+            if (path)
+                list_push(a, rules[i].kind == KIND_IN ? read : written, path);
+        }
+    }
 }

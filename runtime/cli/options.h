@@ -37,6 +37,9 @@ typedef double opt_FLOAT;
 typedef const char *opt_TEXT;
 typedef const char *opt_CHOICE;
 typedef TextList opt_LIST;
+typedef const char *opt_IN;
+typedef const char *opt_OUT;
+typedef TextList opt_OUTS;
 
 typedef enum OptionId {
 #define SECTION(title)
@@ -61,6 +64,9 @@ typedef struct Options {
 /* Parses the arguments after the subcommand. Strings point into argv or the arena. On a usage error
  * prints it to err with a hint and returns false. */
 bool options_parse(Arena *a, Command cmd, int argc, char **argv, Options *out, FILE *err);
+
+/* Paths of the files that the operands and options name: those that are read, those that are written. */
+void options_files(Arena *a, const Options *o, TextList *read, TextList *written);
 
 /* ==== Help (help.c) ==== */
 

@@ -217,6 +217,72 @@ def test_output_that_cannot_be_written():
         lap("--help", code=3, stdout=full)
 
 
+def test_inputs_are_not_written_over():
+    """By whatever name the output is called, and before anything is written."""
+    folder = os.path.join(TMP, "inputs")
+    os.makedirs(os.path.join(folder, "hf"))
+    at = {n: os.path.join(folder, n) for n in ("m.gguf", "hard.gguf", "soft.gguf", "m.lap", "p.txt", "s.f32", "hf",
+                                               "s-00001-of-00002.gguf", "s-00002-of-00002.gguf", "hf/config.json",
+                                               "hf/model.safetensors", "hf/tokenizer.json", "hf/own.gguf")}
+    shutil.copy(TINY, at["m.gguf"])
+    shutil.copy(os.path.join(REPO, "models", "gemma3.lap"), at["m.lap"])
+    os.link(at["m.gguf"], at["hard.gguf"])
+    os.symlink("m.gguf", at["soft.gguf"])
+    for name, path in at.items():
+        if not os.path.exists(path):
+            with open(path, "w") as f:
+                f.write("the morning of " + name)
+    kept = {path: open(path, "rb").read() for path in at.values() if os.path.isfile(path)}
+    run = ["run", at["m.gguf"], "-n", 1, "-q"]
+    compile_it = ["compile", at["m.lap"], "-w", at["m.gguf"], "-o"]
+    for output, args, stdin in (
+            ("m.gguf", run + ["-p", "x", "--logits"], None), ("hard.gguf", run + ["-p", "x", "--logits"], None),
+            ("soft.gguf", run + ["-p", "x", "--dump", "final="], None), ("p.txt", run + ["-f", at["p.txt"], "--logits"], None),
+            ("p.txt", run + ["--logits"], "p.txt"), ("p.txt", run + ["-f", "-", "--logits"], "p.txt"),
+            ("m.lap", run + ["-p", "x", "-m", at["m.lap"], "--logits"], None),
+            ("m.gguf", compile_it, None), ("m.lap", compile_it, None),
+            ("soft.gguf", ["bench", at["m.gguf"], "--contexts", 8, "--svg"], None),
+            ("soft.gguf", ["profile", at["m.gguf"], "--trace"], None),
+            ("s-00002-of-00002.gguf", ["run", at["s-00001-of-00002.gguf"], "-p", "x", "--logits"], None),
+            ("hf/model.safetensors", ["convert", at["hf"], "-o"], None),
+            ("hf/config.json", ["convert", at["hf"], "-o"], None),
+            ("hf/tokenizer.json", ["convert", at["hf/model.safetensors"], "-o"], None)):
+        given = [str(a) for a in args[:-1]] + ([args[-1] + at[output]] if args[-1] == "final=" else [args[-1], at[output]])
+        with open(at[stdin] if stdin else os.devnull, "rb") as f:
+            r = subprocess.run([LAP] + given, stdin=f, capture_output=True, timeout=300)
+        want = "lap %s: error: %s is an input: it would be overwritten\n" % (args[0], at[output])
+        assert (r.returncode, r.stdout, r.stderr.decode()) == (2, b"", want), (given, r)
+        for path, data in kept.items():
+            assert open(path, "rb").read() == data, (given, path)
+    lap(*run, "-p", "x", "--logits", at["s.f32"])  # what is no input is written over
+    assert len(floats(at["s.f32"])) == vocabulary() * len(lap("tokenize", TINY, "--ids", "--bos", "x").stdout.split())
+    left = lap("convert", at["hf"], "-o", at["hf/own.gguf"], code=1).stderr
+    assert b"is an input" not in left, left
+
+
+def test_inputs_that_are_not_named_are_not_written_over():
+    """The default output of compile, the kernels of print, the drafter that stands beside the weights."""
+    folder = os.path.join(TMP, "unnamed")
+    os.makedirs(folder)
+    text = os.path.join(REPO, "models", "gemma3.lap")
+    shutil.copy(TINY, os.path.join(folder, "gemma3.facet"))
+    r = subprocess.run([LAP, "compile", text, "-w", "gemma3.facet"], cwd=folder, capture_output=True, timeout=60)
+    assert r.returncode == 2 and b"gemma3.facet is an input: it would be overwritten" in r.stderr, r
+    kernels = os.path.join(folder, "kernels")
+    lap("print", text, "--weights", TINY, "--plan", "--kernels", kernels)
+    first = os.path.join(kernels, sorted(os.listdir(kernels))[-1])
+    shutil.copy(TINY, first)
+    r = lap("print", text, "--weights", first, "--kernels", kernels, code=2).stderr.decode()
+    assert r == "lap print: error: %s is an input: it would be overwritten\n" % first, r
+    assert open(first, "rb").read() == open(TINY, "rb").read()
+    small = os.path.join(REPO, "examples", "small", "models")
+    for name in "dense.gguf", "dense-mtp.gguf":
+        shutil.copy(os.path.join(small, name), folder)
+    drafter = os.path.join(folder, "dense-mtp.gguf")
+    r = lap("run", os.path.join(folder, "dense.gguf"), "-p", "x", "--draft-method", "mtp", "--logits", drafter, code=2)
+    assert r.stderr.decode() == "lap run: error: %s is an input: it would be overwritten\n" % drafter, r
+
+
 # ==== chat ====
 
 def chat(lines, *options, code=0):
