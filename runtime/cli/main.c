@@ -1,6 +1,8 @@
 /* main.c - the command `lap`: finds the subcommand, parses its options, runs it, reports. */
 #include "runtime/cli/cli.h"
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef int CommandFn(Cli *c);
 
@@ -68,7 +70,18 @@ static int completions(int argc, char **argv) {
     return EXIT_FINE;
 }
 
+/* Files that are opened must not become standard input, output or errors where one of these was closed: text would be
+ * written into them. What stands there instead still refuses to be read, or written, as a closed one does. */
+static bool open_standard(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            return false;
+    return true;
+}
+
 int main(int argc, char **argv) {
+    if (!open_standard())
+        return EXIT_SYSTEM;
     if (argc < 2) {
         help_program(stderr);
         return EXIT_USAGE;

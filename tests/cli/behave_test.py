@@ -217,6 +217,29 @@ def test_output_that_cannot_be_written():
         lap("--help", code=3, stdout=full)
 
 
+def test_standard_files_that_are_closed():
+    """Nothing that is opened takes their place: text does not go into a file, and what cannot be written is said."""
+    out = os.path.join(TMP, "closed.f32")
+    args = ["run", TINY, "-n", "3", "-q", "--logits", out]
+    lap(*args, "-p", "x")
+    want = open(out, "rb").read()
+
+    def closed(*numbers, code, more=("-p", "x")):
+        os.unlink(out)
+        r = subprocess.run([LAP] + args + list(more), capture_output=True, timeout=300,
+                           preexec_fn=lambda: [os.close(n) for n in numbers])
+        assert r.returncode == code, r
+        return r
+    assert b"cannot write standard output: Bad file descriptor" in closed(1, code=3).stderr
+    assert open(out, "rb").read() == want[:len(open(out, "rb").read())]
+    closed(0, 1, 2, code=3)
+    assert open(out, "rb").read() == want[:len(open(out, "rb").read())]
+    closed(0, 2, code=0)
+    assert open(out, "rb").read() == want
+    r = closed(0, code=1, more=())
+    assert b"cannot read standard input: Bad file descriptor" in r.stderr and not r.stdout, r
+
+
 def test_inputs_are_not_written_over():
     """By whatever name the output is called, and before anything is written."""
     folder = os.path.join(TMP, "inputs")
