@@ -5,16 +5,23 @@ import subprocess
 import time
 
 
-def interrupt(command, folder):
-    """Ctrl-C when the first file is there: exit code 130, a message, and nothing in the folder."""
+def stop(command, folder, number):
+    """A signal when the first file is there: its exit code, a message, and nothing in the folder."""
     folder.mkdir()
     p = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
     while p.poll() is None and not list(folder.iterdir()):
         time.sleep(0.001)
-    p.send_signal(signal.SIGINT)
+    p.send_signal(number)
     _, err = p.communicate(timeout=60)
-    assert p.returncode == 130 and "nothing is written" in err, (p.returncode, err)
+    assert p.returncode == 128 + number and "nothing is written" in err, (p.returncode, err)
     assert not list(folder.iterdir())
+    folder.rmdir()
+
+
+def interrupt(command, folder):
+    """By Ctrl-C, by `kill`, by the end of the terminal."""
+    for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+        stop(command, folder, number)
 
 
 def no_file_above(limit):

@@ -18,7 +18,7 @@ enum {
     EXIT_INPUT = 1,
     EXIT_USAGE = 2,
     EXIT_SYSTEM = 3,
-    EXIT_INTERRUPTED = 130,
+    EXIT_INTERRUPTED = 130, /* by Ctrl-C; main gives that of another signal */
 };
 
 typedef struct Cli {
@@ -143,6 +143,10 @@ json_t *cli_json_drafts(const Session *s, const GenerateStats *g);
 extern volatile bool cli_interrupted;
 /* From now on Ctrl-C sets the flag once; the next one kills. */
 void cli_catch_interrupt(void);
+/* The same of Ctrl-C, SIGTERM and SIGHUP, for commands that make files: what is half made goes. */
+void cli_catch_end(void);
+/* Exit code of an interrupted command: 128 and the number of the signal. */
+int cli_interrupt_code(void);
 /* Whether Ctrl-C ends a read that waits (EINTR); off unless said. Writes always go on. */
 void cli_interrupt_reads(bool on);
 

@@ -221,7 +221,7 @@ static int compile_all(Job *j) {
     j->compiled = arena_array(c->arena, (size_t)j->kernels + 1, sizeof *j->compiled);
     j->cache = cli_open_kernel_cache(c);
     j->progress = progress_start(c, "compiling kernels");
-    cli_catch_interrupt();
+    cli_catch_end();
     for (int i = 0; i < info->archs.n && code == EXIT_FINE; i++)
         code = compile_arch(j, &info->archs.v[i]);
     progress_end(j->progress);

@@ -56,7 +56,7 @@ static void print_summary(const Cli *c, const Conversion *m, const ConvertTotals
 
 static int convert(Cli *c, const Conversion *m) {
     cli_report(c); /* warnings, before hours of work */
-    cli_catch_interrupt();
+    cli_catch_end();
     ConvertTotals totals[DT_COUNT] = {0};
     Lines l = {.c = c, .p = progress_start(c, "converting")};
     ConvertWork work = {

@@ -32,7 +32,7 @@ static void on_progress(void *ctx, uint64_t done, uint64_t total) {
 }
 
 static int write_model(Cli *c, const SynthModel *m) {
-    cli_catch_interrupt();
+    cli_catch_end();
     Progress *p = progress_start(c, "writing");
     double start = clock_seconds();
     GgufWork o = {.threads = (int)c->o.threads, .cancel = &cli_interrupted, .on_progress = on_progress, .ctx = p};

@@ -332,20 +332,39 @@ SampleOptions cli_sampling(const Cli *c, const ModelFile *file) {
 /* ==== Interrupt ==== */
 
 volatile bool cli_interrupted;
+static volatile sig_atomic_t interrupted_by;
 
 static void on_interrupt(int signal_number) {
-    (void)signal_number;
+    interrupted_by = signal_number;
     cli_interrupted = true;
 }
 
-void cli_catch_interrupt(void) {
-    cli_interrupted = false;
+static void catch_one(int signal_number) {
     struct sigaction a = {.sa_handler = on_interrupt};
     sigemptyset(&a.sa_mask);
     /* The second one has its usual effect. Restarting: a reply is written to a terminal that reads it slowly, and a
      * write given up half way would be a reply cut short and an error of output. */
     a.sa_flags = (int)SA_RESETHAND | SA_RESTART;
-    sigaction(SIGINT, &a, NULL);
+    sigaction(signal_number, &a, NULL);
+}
+
+void cli_catch_interrupt(void) {
+    cli_interrupted = false;
+    catch_one(SIGINT);
+}
+
+void cli_catch_end(void) {
+    static const int ends[] = {SIGTERM, SIGHUP};
+    cli_catch_interrupt();
+    for (size_t i = 0; i < COUNTOF(ends); i++) {
+        struct sigaction a;
+        if (sigaction(ends[i], NULL, &a) == 0 && a.sa_handler != SIG_IGN) /* nohup */
+            catch_one(ends[i]);
+    }
+}
+
+int cli_interrupt_code(void) {
+    return interrupted_by ? 128 + (int)interrupted_by : EXIT_INTERRUPTED;
 }
 
 void cli_interrupt_reads(bool on) {

@@ -5,7 +5,8 @@
 
 static const char exit_codes[] =
     "Exit codes: 0 ok; 1 the model text, weights or prompt cannot be used; 2 wrong usage;\n"
-    "3 the machine refuses (output cannot be written, no such device); 130 interrupted.\n";
+    "3 the machine refuses (output cannot be written, no such device); 130 interrupted (by\n"
+    "another signal than Ctrl-C: 128 and its number).\n";
 
 Command command_find(const char *name, const char **near) {
     Nearest best = nearest_new((Str){name, strlen(name)});

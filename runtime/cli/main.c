@@ -15,7 +15,7 @@ static CommandFn *const functions[CMD_COUNT] = {
 /* Output that could not be written must not look like success. */
 static int finish(int code) {
     if (cli_flush() || code == EXIT_INTERRUPTED)
-        return code;
+        return code == EXIT_INTERRUPTED ? cli_interrupt_code() : code;
     int error = cli_flush_error();
     fprintf(stderr, "lap: error: cannot write standard output%s%s\n", error ? ": " : "", error ? strerror(error) : "");
     return EXIT_SYSTEM;

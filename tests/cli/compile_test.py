@@ -8,9 +8,11 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -98,6 +100,19 @@ def check_memory(tiny, path, nvrtc):
     assert "context 70, chunk 70, rows 64" in lap("inspect", path).stdout.decode()
 
 
+def check_stopped(tmp, options):
+    """By `kill` while kernels are compiled: the exit code is the signal's, and nothing is there but whole kernels."""
+    cache, out = os.path.join(tmp, "stopped"), os.path.join(tmp, "stopped.facet")
+    command = ["compile", TEXT, *options, "-o", out, "--kernel-cache", cache, "-t", 1]
+    p = subprocess.Popen([LAP] + [str(a) for a in command], stderr=subprocess.PIPE)
+    while p.poll() is None and not (os.path.isdir(cache) and os.listdir(cache)):
+        time.sleep(0.001)
+    p.send_signal(signal.SIGTERM)
+    err = p.communicate(timeout=300)[1].decode()
+    assert p.returncode == 128 + signal.SIGTERM and "interrupted; nothing is written" in err, (p.returncode, err)
+    assert not [f for f in os.listdir(tmp) if f.startswith("stopped.facet")], os.listdir(tmp)
+
+
 def main():
     nvrtc, library = find_nvrtc()
     with tempfile.TemporaryDirectory() as tmp:
@@ -107,6 +122,7 @@ def main():
         options = ["--weights", tiny, "--arch", ",".join(archs), "--context", 64, "--chunk", 16, "--slots", 2]
         check_without_builtins(library, tmp, options)
         options += nvrtc
+        check_stopped(tmp, options)
         r = lap("compile", TEXT, *options, "-o", path)
         assert r.stderr.decode().startswith("sm_86: ") and not r.stdout, r
         check_contents(path, archs)
