@@ -8,6 +8,16 @@ static const char exit_codes[] =
     "3 the machine refuses (output cannot be written, no such device); 130 interrupted (by\n"
     "another signal than Ctrl-C: 128 and its number).\n";
 
+/* What main.c does itself. */
+static const struct Other {
+    const char *name, *operands, *summary, *text;
+} others[] = {
+    {"help", "[COMMAND]", "help on a command",
+     "Without COMMAND it lists all commands. lap COMMAND --help prints the same.\n"},
+    {"completions", "bash", "print a completion script: lap completions bash",
+     "For this shell: source <(lap completions bash)\n"},
+};
+
 Command command_find(const char *name, const char **near) {
     Nearest best = nearest_new((Str){name, strlen(name)});
     for (int i = 0; i < CMD_COUNT; i++) {
@@ -15,6 +25,8 @@ Command command_find(const char *name, const char **near) {
             return i;
         nearest_try(&best, command_info[i].name);
     }
+    for (size_t i = 0; i < COUNTOF(others); i++)
+        nearest_try(&best, others[i].name);
     *near = nearest_best(&best);
     return CMD_COUNT;
 }
@@ -24,9 +36,20 @@ void help_program(FILE *out) {
                  "Usage: lap COMMAND [options] ...\n\n");
     for (int i = 0; i < CMD_COUNT; i++)
         fprintf(out, "  %-11s %s\n", command_info[i].name, command_info[i].summary);
-    fprintf(out,
-            "  %-11s %s\n  %-11s %s\n\nlap help COMMAND (or lap COMMAND --help) shows its options; lap --version.\n%s",
-            "help", "help on a command", "completions", "print a completion script: lap completions bash", exit_codes);
+    for (size_t i = 0; i < COUNTOF(others); i++)
+        fprintf(out, "  %-11s %s\n", others[i].name, others[i].summary);
+    fprintf(out, "\nlap help COMMAND (or lap COMMAND --help) shows its options; lap --version.\n%s", exit_codes);
+}
+
+bool help_other(FILE *out, const char *name) {
+    size_t i = 0;
+    while (i < COUNTOF(others) && strcmp(others[i].name, name) != 0)
+        i++;
+    if (i == COUNTOF(others))
+        return false;
+    const struct Other *o = &others[i];
+    fprintf(out, "lap %s - %s\n\nUsage: lap %s %s\n\n%s", o->name, o->summary, o->name, o->operands, o->text);
+    return true;
 }
 
 /* Prints text from column `indent` on, broken at spaces before column 100. */

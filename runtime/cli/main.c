@@ -48,11 +48,17 @@ static int run_command(Command cmd, int argc, char **argv) {
     return code;
 }
 
+static bool is_help(const char *arg) {
+    return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0;
+}
+
 static int help(int argc, char **argv) {
     if (argc == 0) {
         help_program(stdout);
         return EXIT_FINE;
     }
+    if (help_other(stdout, is_help(argv[0]) ? "help" : argv[0]))
+        return EXIT_FINE;
     const char *near = NULL;
     Command cmd = command_find(argv[0], &near);
     if (cmd == CMD_COUNT)
@@ -62,6 +68,10 @@ static int help(int argc, char **argv) {
 }
 
 static int completions(int argc, char **argv) {
+    if (argc > 0 && is_help(argv[0])) {
+        help_other(stdout, "completions");
+        return EXIT_FINE;
+    }
     if (argc != 1 || strcmp(argv[0], "bash") != 0) {
         fprintf(stderr, "lap completions: error: the shell must be named: lap completions bash\n");
         return EXIT_USAGE;
@@ -87,7 +97,7 @@ int main(int argc, char **argv) {
         return EXIT_USAGE;
     }
     const char *name = argv[1];
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+    if (is_help(name))
         return finish(help(0, NULL));
     if (strcmp(name, "help") == 0)
         return finish(help(argc - 2, argv + 2));

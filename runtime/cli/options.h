@@ -72,6 +72,8 @@ void options_files(Arena *a, const Options *o, TextList *read, TextList *written
 
 void help_program(FILE *out);
 void help_command(FILE *out, Command cmd);
+/* Help on `help` or `completions`, which are no rows of commands.def; false: it is neither. */
+bool help_other(FILE *out, const char *name);
 /* A bash completion script. */
 void help_completions(FILE *out);
 /* CMD_COUNT when unknown; then the nearest name is put in *near, or NULL. */
