@@ -56,6 +56,15 @@ bool cli_may_write(const Cli *c, const char *path);
 /* The same of all files that the options name; asked before anything is done. */
 bool cli_may_write_all(const Cli *c);
 
+/* ==== Kinds of files (kinds.c) ==== */
+
+typedef enum FileKind { FILE_OTHER, FILE_GGUF, FILE_SAFETENSORS, FILE_TEXT, FILE_IR, FILE_BUNDLE } FileKind;
+
+/* False after errors in diag: the file is of a kind that the command does not take, which is said with what does. */
+bool cli_is_operand(const Cli *c, const char *path);
+/* The same of the first operand, where there is no list of them, and of the options. */
+bool cli_check_kinds(const Cli *c);
+
 /* ==== Files ==== */
 
 /* The whole of a file, "-": standard input. Errors go to diag. */

@@ -16,7 +16,7 @@ static bool compile(Cli *c, const TextSource *t, const Bound *b, const char **wh
 static bool check_text(Cli *c, const char *path, const Bound *b, const char **what) {
     TextSource t;
     *what = "";
-    if (!text_read(c->arena, c->diag, path, &t))
+    if (!cli_is_operand(c, path) || !text_read(c->arena, c->diag, path, &t))
         return false;
     return b->weights ? compile(c, &t, b, what) : fe_check(c->arena, c->diag, t.name, t.text, t.len);
 }

@@ -286,8 +286,6 @@ int cmd_compile(Cli *c) {
         return code;
     if (!text_read(c->arena, c->diag, c->o.operand[0], &t))
         return EXIT_INPUT;
-    if (ir_looks_like(t.text, t.len))
-        return cli_fail(c, EXIT_USAGE, "%s is an IR text: a bundle is made from a model text", t.name);
     if (c->o.tuned && strcmp(c->o.compile_tune, "off") == 0)
         return cli_fail(c, EXIT_USAGE, "--tuned and --tune off exclude each other");
     if (!c->o.weights)

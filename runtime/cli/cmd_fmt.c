@@ -33,7 +33,8 @@ static int format_file(Cli *c, const char *path) {
     Buf in = {0};
     Buf out = {0};
     int code = EXIT_INPUT;
-    if (cli_read(c, path, &in) && fe_format(&out, c->diag, is_stdin ? "<stdin>" : path, in.n ? in.s : "", in.n)) {
+    if ((is_stdin || cli_is_operand(c, path)) && cli_read(c, path, &in) &&
+        fe_format(&out, c->diag, is_stdin ? "<stdin>" : path, in.n ? in.s : "", in.n)) {
         bool same = in.n == out.n && (in.n == 0 || memcmp(in.s, out.s, in.n) == 0);
         code = EXIT_FINE;
         if (c->o.fmt_check && !same) {

@@ -38,7 +38,7 @@ static int run_command(Command cmd, int argc, char **argv) {
             help_command(stdout, cmd);
             code = EXIT_FINE;
         } else if (cli_may_write_all(&c)) {
-            code = functions[cmd](&c);
+            code = cli_check_kinds(&c) ? functions[cmd](&c) : EXIT_INPUT;
             int reported = cli_report(&c);
             code = code == EXIT_FINE || (code == EXIT_INPUT && reported == EXIT_SYSTEM) ? reported : code;
         }

@@ -528,6 +528,23 @@ def test_tokenize_round_trip():
         assert back == text.replace("\u2581", " ") + "\n", (text, ids, back)
 
 
+def test_kinds_that_bytes_tell():
+    facet, hf = os.path.join(TMP, "d.facet"), os.path.join(TMP, "h.bin")
+    with open(facet, "wb") as f:
+        f.write(b"PK\3\4 and so on")
+    with open(hf, "wb") as f:
+        f.write(b"\2\0\0\0\0\0\0\0{}")
+    for args, path, what, takes, use in (
+            (["run", facet, "-p", "x"], facet, "a bundle", "lap run takes WEIGHTS", "lap run WEIGHTS --facet " + facet),
+            (["check", facet], facet, "a bundle", "lap check takes M.lap", "lap inspect " + facet),
+            (["print", hf], hf, "a safetensors file", "lap print takes M.lap|FILE.ir", "lap inspect " + hf),
+            (["run", TINY, "-p", "x", "--facet", TINY], TINY, "a GGUF file", "--facet takes F.facet", "lap run " + TINY)):
+        first, note = lap(*args, code=1).stderr.decode().splitlines()
+        assert first == "error: %s is %s; %s" % (path, what, takes) and note.startswith("note: ") and use in note, (first, note)
+    for command in "inspect", "convert":  # each is theirs
+        assert b" takes " not in lap(command, *([facet] if command == "inspect" else [hf, "--dry-run"]), code=1).stderr
+
+
 # ==== Texts that work for a target ====
 
 def maker():
