@@ -132,9 +132,20 @@ static bool run_pipeline(Session *s, Module *m) {
     return pipeline_run(m, &p);
 }
 
+/* A drafter's text reads its target's weights, which are not there: it would be full of errors. */
+static bool runs_by_itself(const Session *s) {
+    FeHead head;
+    if (!fe_head(s->arena, s->text.text, s->text.len, &head) || !head.target)
+        return true;
+    diag_error(s->diag, NO_LOC, "%s is a drafter, by %s: it guesses for a model of \"%s\" and does not run by itself",
+               s->o.weights, s->text.name, head.target);
+    diag_note(s->diag, NO_LOC, "lap run TARGET.gguf --draft %s runs it with the weights of its target", s->o.weights);
+    return false;
+}
+
 static bool compile(Session *s) {
     const ModelFile *file = weights_file(s->weights);
-    if (!text_choose(s->arena, s->diag, s->o.model, file, "--model", &s->text))
+    if (!text_choose(s->arena, s->diag, s->o.model, file, "--model", &s->text) || !runs_by_itself(s))
         return false;
     FeInput in = {.name = s->text.name,
                   .text = s->text.text,
