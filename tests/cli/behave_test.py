@@ -460,6 +460,30 @@ def test_ignore_eos():
 
 # ==== print, fmt, tokenize ====
 
+def readme_block(start):
+    """The lines of the block of README.md that begins so."""
+    with open(os.path.join(REPO, "README.md")) as f:
+        blocks = f.read().split("```\n")[1::2]
+    return next(b for b in blocks if b.startswith(start)).splitlines()
+
+
+def test_readme_shows_what_is_printed():
+    """The module of first.lap, up to numbers, which depend on the weights; the sample of an error."""
+    def shape(line):
+        return re.sub(r"\d+(\.\d+|e-\d+)*", "N", line.split("  # ")[0])
+
+    out = lap("print", os.path.join(REPO, "examples", "first", "first.lap"), "--weights", TINY).stdout.decode()
+    printed = {shape(line) for line in out.splitlines()}
+    missing = [line for line in readme_block("cache kv.0 : ") if line != "  ..." and shape(line) not in printed]
+    assert not missing, (missing, out)
+    shutil.copy(TINY, os.path.join(TMP, "model.gguf"))
+    with open(os.path.join(REPO, "models", "gemma3.lap")) as f, open(os.path.join(TMP, "gemma3.lap"), "w") as g:
+        g.write(f.read().replace("attn_norm.weight", "atn_norm.weight", 1))
+    r = subprocess.run([LAP, "check", "gemma3.lap", "-w", "model.gguf"], cwd=TMP, capture_output=True, timeout=60)
+    want = readme_block("gemma3.lap:")
+    assert r.returncode == 1 and r.stderr.decode().splitlines()[:len(want)] == want, (r.stderr.decode(), want)
+
+
 def test_print_reads_back():
     text = os.path.join(REPO, "models", "gemma3.lap")
     for options in (["--after", "none"], ["--taps"], []):
