@@ -82,7 +82,7 @@ SrcLoc l_file(Lower *L, const ModelFile *file) {
 
 void l_note_origin(Lower *L, Value v) {
     if (v.origin)
-        l_note(L, l_file(L, v.origin->file), "key '%s' holds %s", v.origin->key, value_what(L->arena, NULL, v));
+        l_note(L, l_file(L, v.origin->file), "key '%s' holds %s", v.origin->key, v.origin->what);
 }
 
 void l_note_near(Lower *L, SrcLoc at, const Nearest *n) {

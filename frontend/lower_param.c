@@ -50,7 +50,7 @@ bool l_meta(Lower *L, const ModelFile *file, Str key, SrcLoc at, Value *out) {
         return false;
     *out = meta_value(L, m, at);
     Origin *o = arena_alloc(L->arena, sizeof *o);
-    *o = (Origin){file, full};
+    *o = (Origin){file, full, value_what(L->arena, NULL, *out)};
     out->origin = o;
     return true;
 }
@@ -116,17 +116,31 @@ static Value convert_array(Lower *L, const ParamDecl *p, int64_t n, Value v, Src
     return out ? (Value){.kind = VAL_ARRAY, .origin = v.origin, .u.array = {out, n}} : value_poison();
 }
 
+/* A length that is the name of a parameter: the mistake is how that one is declared. */
+static Value wrong_length(Lower *L, const Expr *e, Value n) {
+    const int named = e->kind == EX_NAME ? program_param(L->program, e->u.name) : -1;
+    const ParamDecl *p = named < 0 ? NULL : &L->program->model->params.v[named];
+    if (n.kind == VAL_INT) {
+        l_error(L, e->loc, "the length of an array must not be negative, this is %lld", (long long)n.u.i);
+    } else if (p && !p->length && p->type != AT_INT) {
+        l_error(L, p->name.loc, "parameter '%s' is declared %s, but it is the length of an array: declare it int",
+                p->name.s, type_words[p->type]);
+        l_note(L, e->loc, "the array is here");
+    } else {
+        l_error(L, e->loc, "the length of an array must be an int, this is %s", value_what(L->arena, NULL, n));
+    }
+    l_note_origin(L, n);
+    return value_poison();
+}
+
 static Value convert(Lower *L, const ParamDecl *p, Value v, SrcLoc at) {
     if (!p->length)
         return v.kind == VAL_POISON ? v : convert_scalar(L, p, v, at);
     Value n = l_eval(L, p->length, NULL);
     if (n.kind == VAL_POISON || v.kind == VAL_POISON)
         return value_poison();
-    if (n.kind != VAL_INT || n.u.i < 0) {
-        l_error(L, p->length->loc, "the length of an array must be an int, not negative");
-        l_note_origin(L, n);
-        return value_poison();
-    }
+    if (n.kind != VAL_INT || n.u.i < 0)
+        return wrong_length(L, p->length, n);
     return convert_array(L, p, n.u.i, v, at);
 }
 

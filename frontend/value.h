@@ -33,6 +33,7 @@ typedef enum ValueKind {
 typedef struct Origin {
     const ModelFile *file;
     const char *key;
+    const char *what; /* as the file has it, before it is converted: "an int" */
 } Origin;
 
 typedef struct CacheRef {
