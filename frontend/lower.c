@@ -212,13 +212,6 @@ static void run_for(Lower *L, const Stmt *s) {
     }
 }
 
-static const Output *find_output(const Graph *g, const char *name) {
-    for (int i = 0; i < g->outputs.n; i++)
-        if (g->outputs.v[i].kind != OUT_KEEP && strcmp(g->outputs.v[i].name, name) == 0)
-            return &g->outputs.v[i];
-    return NULL;
-}
-
 /* tap layer[i] = e, emit logits = e */
 static void run_output(Lower *L, const Stmt *s) {
     OutputKind kind = s->kind == ST_TAP ? OUT_TAP : OUT_EMIT;
@@ -243,13 +236,14 @@ static void run_output(Lower *L, const Stmt *s) {
         l_error(L, s->value->loc, "%s needs an f32 tensor with rows, this is %s", word, value_what(L->arena, L->g, v));
         return;
     }
-    const Output *old = find_output(L->g, name);
-    if (old) {
+    const int old = namemap_get(L->outputs, name);
+    if (old >= 0) {
         l_error(L, s->name.loc, "'%s' is put out twice by entry '%s'", name, L->g->name);
-        l_note(L, old->loc, "the first is here");
+        l_note(L, L->g->outputs.v[old].loc, "the first is here");
         return;
     }
     ir_output(L->g, kind, name, v.u.node, s->loc);
+    namemap_put(L->outputs, name, L->g->outputs.n - 1);
 }
 
 static void run_assign(Lower *L, const Stmt *s) {
@@ -314,6 +308,7 @@ static void lower_entry(Lower *L, const EntryDecl *e) {
     Scope scope = {0};
     int errors = diag_errors(L->diag);
     L->g = graph_new(L->m, e->name.s, e->name.loc);
+    L->outputs = namemap_new(L->arena);
     L->pos = 0;
     for (int i = 0; i < L->uses.n; i++)
         L->uses.v[i] = (CacheUse){0};

@@ -59,6 +59,7 @@ typedef struct Lower {
     int n_params;  /* ... as many as are bound so far */
 
     Graph *g;               /* entry in hand; NULL outside entries */
+    NameMap *outputs;       /* its taps and emits by name */
     NodeId pos;             /* its positions; 0: it has none */
     VEC(CacheUse) uses;     /* by cache index */
     VEC(SrcLoc) first_read; /* by cache index, over all entries; line 0: not read */

@@ -62,6 +62,7 @@ Op op_from_name(Str name) {
 
 struct GraphTables {
     NameMap *names; /* node name -> id */
+    NameMap *last;  /* wished name -> the last number that was put behind it: a loop wishes one name all the time */
     NodeId *slot;   /* hash-consing: ids by hash, open addressing, at most half full */
     uint64_t *hash; /* of each slot */
     size_t size, used;
@@ -75,6 +76,7 @@ Graph *graph_new(Module *m, const char *name, SrcLoc loc) {
     g->loc = loc;
     g->tables = arena_alloc(a, sizeof *g->tables);
     g->tables->names = namemap_new(a);
+    g->tables->last = namemap_new(a);
     g->tables->size = 64;
     g->tables->slot = arena_array(a, 64, sizeof(NodeId));
     g->tables->hash = arena_array(a, 64, sizeof(uint64_t));
@@ -133,12 +135,19 @@ static void grow_slots(Graph *g) {
 /* The wished name, or it with .1, .2 ... */
 static const char *unique_name(Graph *g, const char *wish, NodeId id) {
     Arena *a = g->module->arena;
+    struct GraphTables *t = g->tables;
     const char *name = wish;
-    for (int i = 1; namemap_get(g->tables->names, name) >= 0; i++)
-        name = arena_printf(a, "%s.%d", wish, i);
-    if (name == wish)
+    if (namemap_get(t->names, wish) < 0) {
         name = arena_strdup(a, wish);
-    namemap_put(g->tables->names, name, (int)id);
+    } else {
+        const int last = namemap_get(t->last, wish);
+        int i = last < 0 ? 0 : last;
+        do
+            name = arena_printf(a, "%s.%d", wish, ++i);
+        while (namemap_get(t->names, name) >= 0);
+        namemap_put(t->last, arena_strdup(a, wish), i);
+    }
+    namemap_put(t->names, name, (int)id);
     return name;
 }
 

@@ -266,6 +266,7 @@ struct Module {
     ChatFormat chat;
     Drafts drafts;         /* of a drafter, and of a target that it was linked to */
     NameMap *weight_index; /* name -> index in weights */
+    NameMap *cache_index;  /* name -> index in caches */
 };
 
 Module *module_new(Arena *arena, Diag *diag, const char *name, const char *arch);

@@ -10,6 +10,7 @@ Module *module_new(Arena *arena, Diag *diag, const char *name, const char *arch)
     m->name = arena_strdup(arena, name);
     m->arch = arena_strdup(arena, arch ? arch : "");
     m->weight_index = namemap_new(arena);
+    m->cache_index = namemap_new(arena);
     return m;
 }
 
@@ -18,10 +19,7 @@ int module_weight(const Module *m, const char *name) {
 }
 
 int module_cache(const Module *m, const char *name) {
-    for (int i = 0; i < m->caches.n; i++)
-        if (strcmp(m->caches.v[i].name, name) == 0)
-            return i;
-    return -1;
+    return namemap_get(m->cache_index, name);
 }
 
 int module_variant(const Module *m, const char *name) {
@@ -61,6 +59,7 @@ int module_add_cache(Module *m, Cache c) {
     }
     c.name = arena_strdup(m->arena, c.name);
     vec_push(m->arena, &m->caches, c);
+    namemap_put(m->cache_index, c.name, m->caches.n - 1);
     return m->caches.n - 1;
 }
 
