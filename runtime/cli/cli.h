@@ -27,6 +27,7 @@ typedef struct Cli {
     Arena *arena;
     Diag *diag;
     int64_t timed_rows, timed_wanted; /* of GpuOptions, for sessions that are opened */
+    bool said_unused;                 /* which options the processor has no use for */
 } Cli;
 
 /* One function a subcommand, in cmd_NAME.c. The messages left in diag are printed by the caller. */

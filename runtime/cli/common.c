@@ -227,6 +227,42 @@ static void say_session(const Session *s, const char *weights, double seconds) {
         cli_say_tuning(gpu_tuning(gpu));
 }
 
+/* Only a GPU has a use for these: an error with --device cpu, a warning where `auto` found none. */
+static int check_gpu_options(Cli *c, const Backend *b) {
+    static const struct {
+        OptionId id;
+        const char *name;
+    } rows[] = {{OPT_driver, "driver"},
+                {OPT_nvrtc, "nvrtc"},
+                {OPT_use_kernel, "use-kernel"},
+                {OPT_check_launches, "check-launches"}};
+    const bool asked = strcmp(c->o.device, "cpu") == 0;
+    for (size_t i = 0; i < COUNTOF(rows) && strcmp(b->name, "cpu") == 0 && !c->said_unused; i++) {
+        if (!c->o.given[rows[i].id])
+            continue;
+        if (asked)
+            return cli_fail(c, EXIT_USAGE, "--%s has a meaning only on a GPU, not with --device cpu", rows[i].name);
+        fprintf(stderr, "lap %s: warning: --%s has a meaning only on a GPU, and there is none here\n",
+                command_info[c->cmd].name, rows[i].name);
+    }
+    c->said_unused = true;
+    return EXIT_FINE;
+}
+
+/* What can be said without a device comes first; a bundle and its options are checked when it is opened. */
+static int check_device(Cli *c, const SessionOptions *so) {
+    char arch[16];
+    if (so->facet && !session_facet_takes(so, c->diag))
+        return EXIT_USAGE;
+    const Backend *b = backend_find(so->device, c->o.driver, c->diag);
+    if (!b)
+        return EXIT_SYSTEM;
+    const int code = check_gpu_options(c, b);
+    if (code != EXIT_FINE || so->facet || strcmp(so->device, "gpu") != 0)
+        return code;
+    return gpu_arch(c->o.driver, 0, arch, c->diag) ? EXIT_FINE : EXIT_SYSTEM;
+}
+
 int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Session **out) {
     FeSetting *settings;
     int n_settings;
@@ -234,10 +270,6 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
     if (!cli_settings(c, &settings, &n_settings))
         return EXIT_USAGE;
     const char *device = c->o.facet && strcmp(c->o.device, "auto") == 0 ? "gpu" : c->o.device;
-    char arch[16];
-    if (!backend_find(device, c->o.driver, c->diag) ||
-        (strcmp(device, "gpu") == 0 && !gpu_arch(c->o.driver, 0, arch, c->diag)))
-        return EXIT_SYSTEM;
     LoadingLine line = {.c = c};
     SessionOptions so = {.weights = c->o.operand[0],
                          .model = c->o.model,
@@ -271,9 +303,11 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
         so.context = c->o.given[OPT_context] ? c->o.context : 0;
         so.chunk = c->o.given[OPT_chunk] ? c->o.chunk : 0;
     }
-    const int drafts = cli_draft_options(c, &so);
-    if (drafts != EXIT_FINE)
-        return drafts;
+    int code = cli_draft_options(c, &so);
+    if (code == EXIT_FINE)
+        code = check_device(c, &so);
+    if (code != EXIT_FINE)
+        return code;
     double start = clock_seconds();
     line.progress = progress_start(c, "loading");
     Session *s = session_open(&so, c->diag);

@@ -90,11 +90,26 @@ static const char *find_beside(Cli *c) {
 
 /* ==== Options ==== */
 
+/* What is given of a drafter without asking for one. */
+static int check_wanted(const Cli *c) {
+    const Options *o = &c->o;
+    if (!o->draft && (o->draft_model || o->draft_set.n))
+        return cli_fail(c, EXIT_USAGE, "--%s has a meaning only with --draft",
+                        o->draft_model ? "draft-model" : "draft-set");
+    const char *of_any = o->draft_fixed            ? "draft-fixed"
+                         : o->given[OPT_draft_max] ? "draft-max"
+                         : o->given[OPT_accept]    ? "accept"
+                                                   : NULL;
+    if (of_any && !o->draft && !o->given[OPT_draft_method])
+        return cli_fail(c, EXIT_USAGE, "--%s has a meaning only with --draft or --draft-method", of_any);
+    return EXIT_FINE;
+}
+
 int cli_draft_options(Cli *c, SessionOptions *so) {
     const bool wanted = strcmp(c->o.draft_method, "none") != 0;
-    if (!c->o.draft && (c->o.draft_model || c->o.draft_set.n))
-        return cli_fail(c, EXIT_USAGE, "--%s has a meaning only with --draft",
-                        c->o.draft_model ? "draft-model" : "draft-set");
+    const int code = check_wanted(c);
+    if (code != EXIT_FINE)
+        return code;
     if (wanted)
         so->draft = c->o.draft;
     if (!so->draft && wanted && c->o.given[OPT_draft_method])

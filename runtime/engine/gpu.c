@@ -36,7 +36,7 @@ bool gpu_arch(const char *driver, int ordinal, char out[16], Diag *diag) {
     if (ordinal < n)
         snprintf(out, 16, "%s", all[ordinal].arch);
     else
-        diag_error(diag, NO_LOC, "there is no GPU %d; this machine has %d", ordinal, n);
+        diag_system(diag, NO_LOC, "there is no GPU %d; this machine has %d", ordinal, n);
     return ordinal < n;
 }
 

@@ -45,6 +45,9 @@ typedef struct SessionOptions {
 
 typedef struct Session Session;
 
+/* False after errors in diag: what can only be asked for while compiling is asked for of a bundle. session_open()
+ * checks it too. */
+bool session_facet_takes(const SessionOptions *o, Diag *diag);
 /* NULL after errors in diag, which must outlive the session (as must the option strings). */
 Session *session_open(const SessionOptions *o, Diag *diag);
 void session_close(Session *s);

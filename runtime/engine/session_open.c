@@ -200,22 +200,21 @@ static bool check_settings(const Session *s, const FacetInfo *info) {
     return ok;
 }
 
-/* What can only be done while compiling. */
-static bool check_meaning(const Session *s) {
+bool session_facet_takes(const SessionOptions *o, Diag *diag) {
     const struct {
         const char *option;
         bool given;
-    } rows[] = {{"--model", s->o.model != NULL},
-                {"--verify-each", s->o.verify_each},
-                {"--draft", s->o.draft != NULL},
-                {"--sparse", s->o.sparse != SPARSE_AUTO},
-                {"--alpha", s->o.alpha != NULL},
-                {"--use-kernel", s->o.gpu.use_kernel != NULL},
-                {"--device cpu", strcmp(s->o.device, "cpu") == 0}};
+    } rows[] = {{"--model", o->model != NULL},
+                {"--verify-each", o->verify_each},
+                {"--draft", o->draft != NULL},
+                {"--sparse", o->sparse != SPARSE_AUTO},
+                {"--alpha", o->alpha != NULL},
+                {"--use-kernel", o->gpu.use_kernel != NULL},
+                {"--device cpu", strcmp(o->device, "cpu") == 0}};
     bool ok = true;
-    for (size_t i = 0; i < COUNTOF(rows); i++)
+    for (size_t i = 0; i < COUNTOF(rows) && o->facet; i++)
         if (rows[i].given) {
-            diag_error(s->diag, NO_LOC, "%s has no meaning with --facet: a bundle is a text compiled for GPUs",
+            diag_error(diag, NO_LOC, "%s has no meaning with --facet: a bundle is a text compiled for GPUs",
                        rows[i].option);
             ok = false;
         }
@@ -260,7 +259,7 @@ static bool attends_sparse(const Module *m) {
 }
 
 static bool take_bundle(Session *s) {
-    if (!check_meaning(s) || !(s->facet = facet_open(s->o.facet, s->diag)))
+    if (!session_facet_takes(&s->o, s->diag) || !(s->facet = facet_open(s->o.facet, s->diag)))
         return false;
     const FacetInfo *info = facet_info(s->facet);
     if (!check_options(s, info) || !facet_check_weights(s->facet, weights_file(s->weights), NULL, s->diag))

@@ -133,16 +133,19 @@ def check_refusals(b):
     for line in ("--context 128, not 64", "--chunk 32, not 16", "--kv-k f16, not f32"):
         assert "tiny.facet was compiled with %s\n" % line in conflicts, conflicts
     assert "was compiled without --set, not with --set a=1" in conflicts, conflicts
-    meaningless = b.fails("--model", TEXT, "--verify-each", "--use-kernel", "x.cu", "--device", "cpu")
+    meaningless = b.fails("--model", TEXT, "--verify-each", "--use-kernel", "x.cu", "--device", "cpu", code=2)
     for option in "--model", "--verify-each", "--use-kernel", "--device cpu":
         assert "error: %s has no meaning with --facet" % option in meaningless, meaningless
     taps = b.fails("--dump", "embed=" + os.path.join(b.tmp, "x"))
     assert "tiny.facet has no tap \"embed\"" in taps and "lap compile --taps" in taps, taps
     nowhere = ["--facet", b.path, "--driver", os.path.join(b.tmp, "none")]
     assert "no NVIDIA driver found" in b.fails(options=nowhere, code=3)
+    assert "tiny.facet was compiled with --context 128, not 100\n" in b.fails("-c", 100, options=nowhere)
 
-    wide = b.fails(weights=b.make("wide.gguf", "make_tiny.HIDDEN = 96"))
-    assert "error: key 'gemma3.feed_forward_length' is 96; the bundle is for weights where it is 128" in wide, wide
+    weights = b.make("wide.gguf", "make_tiny.HIDDEN = 96")
+    for options in b.options, nowhere: # before a device is looked for
+        wide = b.fails(weights=weights, options=options)
+        assert "error: key 'gemma3.feed_forward_length' is 96; the bundle is for weights where it is 128" in wide, wide
     lap("run", b.make("noise.gguf", "sys.argv += ['--seed', '2']"), "-p", "x", "-n", 1, "-q", *b.options)
     elsewhere = os.path.join(b.tmp, "elsewhere.facet")
     b.compile("sm_86", elsewhere)
