@@ -1,4 +1,5 @@
 /* chunk.c - --chunk and --memory of the commands that plan for a GPU without one. */
+#include "codegen/plan_text.h"
 #include "runtime/cli/cli.h"
 #include <stdlib.h>
 #include <string.h>
@@ -36,4 +37,16 @@ int cli_memory(const Cli *c, ChunkRoom *room) {
         return cli_fail(c, EXIT_USAGE, "--memory chooses the chunk, --chunk says it: give one of them");
     *room = chunk_room_of(bytes);
     return EXIT_FINE;
+}
+
+void cli_check_memory(const Cli *c, const ChunkRequest *chosen) {
+    char needs[32], may[32];
+    if (chosen->needs <= chosen->may)
+        return;
+    plan_bytes_text(needs, chosen->needs);
+    plan_bytes_text(may, chosen->may);
+    diag_warning(
+        c->diag, NO_LOC,
+        "--memory %s is too little: the plan needs %s, and %s may be used; the rest is the driver's and others'",
+        c->o.memory, needs, may);
 }

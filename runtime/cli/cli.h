@@ -93,6 +93,8 @@ DType cli_kv_type(const char *choice, DType automatic);
 int64_t cli_chunk(const Cli *c);
 /* --memory; nothing in room when it is not given. Gives EXIT_FINE, or the exit code of a usage error, printed. */
 int cli_memory(const Cli *c, ChunkRoom *room);
+/* A warning when the memory does not do for what was chosen. */
+void cli_check_memory(const Cli *c, const ChunkRequest *chosen);
 /* --sparse. */
 SparseUse cli_sparse(const Cli *c);
 /* --sparse and --alpha as passes have them. */

@@ -126,14 +126,16 @@ static PlanTarget target_of(const FacetArch *a) {
 /* --memory: a chunk that every architecture has room for. False after an error. */
 static bool choose_chunk(Job *j) {
     const FacetInfo *info = &j->contents.info;
-    ChunkRequest least = {0};
+    ChunkRequest least = {0}, largest = {0};
     for (int i = 0; i < info->archs.n; i++) {
         ChunkRequest r = {.m = j->module, .pass = j->pass, .slots = (int)j->c->o.slots};
         const PlanTarget t = target_of(&info->archs.v[i]);
         if (!chunk_choose(j->c->arena, &r, &t, &j->room))
             return false;
         least = i == 0 || r.chunk < least.chunk ? r : least;
+        largest = r.needs > largest.needs ? r : largest;
     }
+    cli_check_memory(j->c, &largest);
     j->pass.chunk = least.chunk;
     j->pass.rows = j->pass.rows < least.chunk ? j->pass.rows : least.chunk;
     if (!j->c->o.quiet)

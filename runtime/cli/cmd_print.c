@@ -106,6 +106,8 @@ static int print_plan(Cli *c, Module *m, const PipelineOptions *p, const ChunkRo
         room->total_bytes ? chunk_choose(c->arena, &choose, &target, room) : plan_generate(c->arena, m, &target, &po);
     if (!plan)
         return EXIT_INPUT;
+    if (choose.why)
+        cli_check_memory(c, &choose);
     if (o->plan) {
         Buf out = {0};
         if (choose.why)

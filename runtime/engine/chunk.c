@@ -98,6 +98,8 @@ Plan *chunk_choose(Arena *arena, ChunkRequest *r, const PlanTarget *target, cons
             continue;
         }
         r->chunk = s.rows[at];
+        r->needs = bytes;
+        r->may = most;
         r->why = bytes > most ? arena_printf(arena, "the least, and more than the %s that may be used", has)
                  : at < best  ? arena_printf(arena, "%lld would need %s on the device, where %s may be used",
                                              (long long)s.rows[at + 1], needed, has)

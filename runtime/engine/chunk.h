@@ -30,6 +30,7 @@ typedef struct ChunkRequest {
     /* Filled: what was chosen, and why in one line. */
     int64_t chunk;
     const char *why;
+    int64_t needs, may; /* bytes on the device: of the plan, and that a plan may take */
 } ChunkRequest;
 
 /* The plan for the chunk that is chosen; the module is planned for it, too. NULL after errors in m->diag. */

@@ -98,6 +98,8 @@ def check_memory(tiny, path, nvrtc):
     assert r.stderr.decode().startswith("chunk of 70: as long as the context\n"), r.stderr
     assert json.loads(lap("inspect", path, "--json").stdout)["options"]["chunk"] == 70
     assert "context 70, chunk 70, rows 64" in lap("inspect", path).stdout.decode()
+    r = lap("compile", TEXT, "--weights", tiny, "--arch", "sm_90a", "--context", 70, "--memory", "1M", "-q", "-o", path, *nvrtc)
+    assert r.stderr.startswith(b"warning: --memory 1M is too little: the plan needs "), r.stderr
 
 
 def check_stopped(tmp, options):
