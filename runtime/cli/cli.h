@@ -123,7 +123,7 @@ SampleOptions cli_sampling(const Cli *c, const ModelFile *file);
 
 /* Where they are kept, beside the compiled kernels; NULL: the command's --tune, `choice`, is off, or no such folder. */
 const char *cli_tuned_file(Cli *c, const char *choice);
-/* Those of a file, NULL: none; must_be: not to be there is an error. Gives EXIT_FINE, or the exit code after errors,
+/* Those of a file, NULL: none; must_be: to have none is an error. Gives EXIT_FINE, or the exit code after errors,
  * printed or in diag. */
 int cli_read_tuned(Cli *c, const char *path, bool must_be, Tuned *t);
 /* Kernels of a plan that are not cut by the rule. */

@@ -18,7 +18,10 @@ int cli_read_tuned(Cli *c, const char *path, bool must_be, Tuned *t) {
         return EXIT_FINE;
     if (must_be && access(path, F_OK) != 0)
         return cli_fail(c, EXIT_INPUT, "there is no %s", path);
-    return tuned_file_read(t, path, c->diag) || !must_be ? EXIT_FINE : EXIT_INPUT;
+    const bool ok = tuned_file_read(t, path, c->diag);
+    if (must_be && ok && t->entries.n == 0)
+        diag_error(c->diag, NO_LOC, "--tuned: there are no choices of tuning in %s", path);
+    return must_be && (!ok || t->entries.n == 0) ? EXIT_INPUT : EXIT_FINE;
 }
 
 int cli_tuned_kernels(const Plan *p) {

@@ -36,9 +36,13 @@ bool tuned_file_read(Tuned *t, const char *path, Diag *diag) {
         diag_warning(diag, NO_LOC, "choices of tuning cannot be read: %s: %s", path, strerror(errno));
     else
         tuned_read(t, text.n ? text.s : "", text.n);
-    if (t->dropped)
-        diag_warning(diag, NO_LOC, "%s: %d line%s, the first of them %d, %s no choices of tuning and left out", path,
-                     t->dropped, t->dropped == 1 ? "" : "s", t->first_dropped, t->dropped == 1 ? "is" : "are");
+    if (t->first_dropped == 1) /* where the format is named */
+        diag_warning(diag, NO_LOC, "%s is no file of choices of tuning", path);
+    else if (t->dropped > 1)
+        diag_warning(diag, NO_LOC, "%s: %d lines, the first of them %d, are no choices of tuning and left out", path,
+                     t->dropped, t->first_dropped);
+    else if (t->dropped)
+        diag_warning(diag, NO_LOC, "%s: line %d is no choice of tuning and left out", path, t->first_dropped);
     buf_free(&text);
     return ok;
 }

@@ -653,7 +653,7 @@ def test_doctor_lists_what_was_tuned():
     with open(j["file"], "a") as f:
         f.write("choice of nothing\n")
     r = lap(*options)
-    assert b"warning: %s: 1 line, the first of them 4, is no choices of tuning" % j["file"].encode() in r.stderr, r.stderr
+    assert b"warning: %s: line 4 is no choice of tuning and left out" % j["file"].encode() in r.stderr, r.stderr
     assert b": 2 shapes" in r.stdout, r.stdout
 
 

@@ -133,6 +133,9 @@ def main():
         assert not lap("compile", TEXT, *options, "-q", "-o", again).stderr
         assert pathlib.Path(path).read_bytes() == pathlib.Path(again).read_bytes(), "the same contents give other bytes"
         check_damage(path)
+        r = lap("compile", TEXT, *options, "--tuned", os.path.join(REPO, "README.md"), "-o", os.path.join(tmp, "none.facet"),
+                code=1)
+        assert b"error: --tuned: there are no choices of tuning in " in r.stderr, r.stderr
         check_memory(tiny, os.path.join(tmp, "memory.facet"), nvrtc)
         r = lap("compile", TEXT, *options, "-q", "-o", os.path.join(tmp, "no", "such", "x.facet"), code=3)
         assert b"x.facet: error: cannot be written" in r.stderr, r.stderr

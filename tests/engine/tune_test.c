@@ -296,7 +296,7 @@ static void damage_does_no_harm(const ModelOptions *base, const Places *p, const
     buf_free(&text);
     arena_free(t.arena);
     model_open(&m, &o, p);
-    check(said(&m, "is no choices of tuning and left out"), "nothing is said of a damaged line");
+    check(said(&m, "is no choice of tuning and left out"), "nothing is said of a damaged line");
     for (int i = 0; i < gpu_plan(m.gpu)->kernels.n; i++)
         check(!gpu_plan(m.gpu)->kernels.v[i].tuned, "a cut that is no way is taken");
     compare(&m, want, "a damaged file");
