@@ -58,7 +58,7 @@ int cmd_synth(Cli *c) {
         return cli_fail(c, EXIT_USAGE, "give one of -o F.gguf and --dry-run");
     if (c->o.json && !c->o.dry_run)
         return cli_fail(c, EXIT_USAGE, "--json has a meaning only with --dry-run");
-    SynthOptions o = {.size = c->o.like, .quant = c->o.quant, .seed = (uint64_t)c->o.seed};
+    SynthOptions o = {.size = c->o.like, .quant = c->o.quant, .seed = (uint64_t)c->o.synth_seed};
     if (!read_settings(c, &o))
         return EXIT_USAGE;
     const SynthModel *m = synth_model(c->arena, c->diag, &o);

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* For shapes that no load before has timed. */
@@ -340,6 +341,18 @@ static void hint(const ModelFile *file, const Cli *c, OptionId id, const char *k
         *value = (double)m->i[0];
 }
 
+/* --seed -1: by the clock; said, so that the draw can be had again. */
+static uint64_t seed_of(const Cli *c) {
+    if (c->o.seed >= 0)
+        return (uint64_t)c->o.seed;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    const int64_t odds[] = {now.tv_sec, now.tv_nsec, getpid()};
+    const uint64_t seed = hash_bytes(odds, sizeof odds, 0) >> 32;
+    fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
+    return seed;
+}
+
 SampleOptions cli_sampling(const Cli *c, const ModelFile *file) {
     const Options *o = &c->o;
     double temp = o->temp;
@@ -360,7 +373,7 @@ SampleOptions cli_sampling(const Cli *c, const ModelFile *file) {
                            .min_p = min_p >= 0 && min_p <= 1 ? (float)min_p : 0.0f,
                            .repeat_penalty = penalty > 0 && penalty < 1e6 ? (float)penalty : 1.0f,
                            .repeat_last = last >= -1 && last <= INT32_MAX ? (int)last : -1,
-                           .seed = (uint64_t)o->seed};
+                           .seed = seed_of(c)};
 }
 
 /* ==== Interrupt ==== */

@@ -176,7 +176,52 @@ static int find_letter(Command cmd, char letter) {
     return -1;
 }
 
+/* What other programs, above all llama.cpp, call it; long and short, without dashes. No short one that would read as
+ * a letter and a file, as -md. */
+static const struct {
+    const char *theirs, *ours; /* ours NULL: why there is none */
+    const char *why;
+} habits[] = {
+    {"n-predict", "count", NULL},
+    {"predict", "count", NULL},
+    {"ctx-size", "context", NULL},
+    {"batch-size", "chunk", NULL},
+    {"ubatch-size", "chunk", NULL},
+    {"b", "chunk", NULL},
+    {"ub", "chunk", NULL},
+    {"temperature", "temp", NULL},
+    {"repeat-last-n", "repeat-last", NULL},
+    {"cache-type-k", "kv-k", NULL},
+    {"cache-type-v", "kv-v", NULL},
+    {"ctk", "kv-k", NULL},
+    {"ctv", "kv-v", NULL},
+    {"model-draft", "draft", NULL},
+    {"gpu-layers", NULL, "on a GPU all layers are there"},
+    {"n-gpu-layers", NULL, "on a GPU all layers are there"},
+    {"ngl", NULL, "on a GPU all layers are there"},
+};
+
+/* Prints that an option of another program is called otherwise here, or not needed; false: it is none of these, or
+ * has no meaning for the command. */
+static bool say_habit(const Parser *p, const char *dashes, const char *name, size_t n) {
+    for (size_t i = 0; i < COUNTOF(habits); i++) {
+        const char *ours = habits[i].ours;
+        if (strlen(habits[i].theirs) != n || strncmp(habits[i].theirs, name, n) != 0)
+            continue;
+        if (find_long(p->cmd, ours ? ours : "device", strlen(ours ? ours : "device")) < 0)
+            return false;
+        if (ours)
+            usage(p, "unknown option %s%.*s; here it is --%s", dashes, (int)n, name, ours);
+        else
+            usage(p, "unknown option %s%.*s; it is not needed: %s", dashes, (int)n, name, habits[i].why);
+        return true;
+    }
+    return false;
+}
+
 static bool unknown_long(const Parser *p, const char *name, size_t n) {
+    if (say_habit(p, "--", name, n))
+        return false;
     Nearest near = nearest_new((Str){name, n});
     for (int i = 0; i < OPT_COUNT; i++)
         if (rules[i].info.commands >> p->cmd & 1)
@@ -209,6 +254,8 @@ static bool parse_long(Parser *p, int argc, char **argv, int *i) {
 
 /* Takes argv[*i], "-x", "-xVALUE" or a cluster of flags. */
 static bool parse_short(Parser *p, int argc, char **argv, int *i) {
+    if (say_habit(p, "-", argv[*i] + 1, strcspn(argv[*i] + 1, "="))) /* -ngl is not -n gl */
+        return false;
     for (const char *c = argv[*i] + 1; *c; c++) {
         int id = find_letter(p->cmd, *c);
         if (id < 0)
@@ -229,6 +276,8 @@ static bool parse_short(Parser *p, int argc, char **argv, int *i) {
 static bool check_operands(const Parser *p) {
     const CommandInfo *c = &command_info[p->cmd];
     int n = p->out->n_operands;
+    if (n < c->min && p->out->model && n == 0)
+        return usage(p, "missing %s: it is an argument of its own, --model is the text of the model", c->operands);
     if (n < c->min)
         return usage(p, "missing %s", c->operands);
     if (c->max >= 0 && n > c->max)
