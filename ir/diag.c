@@ -13,16 +13,10 @@ typedef struct Source {
     size_t len;
 } Source;
 
-typedef struct Message {
-    DiagKind kind;
-    SrcLoc at;
-    const char *text;
-} Message;
-
 struct Diag {
     Arena *arena;
     VEC(Source) sources; /* file n is sources.v[n - 1] */
-    VEC(Message) messages;
+    VEC(DiagMessage) messages;
     int errors, system_errors;
 };
 
@@ -55,7 +49,7 @@ const char *diag_source_name(const Diag *d, int file) {
 }
 
 static void report(Diag *d, DiagKind kind, SrcLoc at, const char *fmt, va_list ap) {
-    Message m = {kind, at, arena_vprintf(d->arena, fmt, ap)};
+    DiagMessage m = {kind, at, arena_vprintf(d->arena, fmt, ap)};
     vec_push(d->arena, &d->messages, m);
     if (kind == DIAG_ERROR)
         d->errors++;
@@ -98,6 +92,10 @@ int diag_count(const Diag *d) {
     return d->messages.n;
 }
 
+const DiagMessage *diag_message(const Diag *d, int i) {
+    return &d->messages.v[i];
+}
+
 bool diag_full(const Diag *d) {
     return d->errors >= MAX_ERRORS;
 }
@@ -116,6 +114,10 @@ static const struct {
     [DIAG_WARNING] = {"warning", "\033[1;35m"},
     [DIAG_NOTE] = {"note", "\033[1;36m"},
 };
+
+const char *diag_word(DiagKind kind) {
+    return kinds[kind].word;
+}
 
 /* Line `line` of a text, without its end. False when there is no such line. */
 static bool find_line(const Source *s, int line, Str *out) {
@@ -184,7 +186,7 @@ static void put_shown(Buf *out, const char *s) {
         buf_char(out, ((unsigned char)*s < 0x20 && *s != '\n' && *s != '\t') || *s == 0x7f ? '?' : *s);
 }
 
-static void print_message(Buf *out, const Diag *d, const Message *m, bool colour) {
+static void print_message(Buf *out, const Diag *d, const DiagMessage *m, bool colour) {
     const char *bold = colour ? "\033[1m" : "", *off = colour ? "\033[0m" : "";
     const char *on = colour ? kinds[m->kind].colour : "";
     if (m->at.file) {

@@ -24,6 +24,12 @@ static const SrcLoc NO_LOC = {0, 0, 0, 0};
 
 typedef enum DiagKind { DIAG_ERROR, DIAG_WARNING, DIAG_NOTE } DiagKind;
 
+typedef struct DiagMessage {
+    DiagKind kind;
+    SrcLoc at;
+    const char *text;
+} DiagMessage;
+
 typedef struct Diag Diag;
 
 Diag *diag_new(void);
@@ -44,6 +50,8 @@ __attribute__((format(printf, 3, 4))) void diag_note(Diag *d, SrcLoc at, const c
 int diag_errors(const Diag *d); /* those of diag_system() too */
 int diag_system_errors(const Diag *d);
 int diag_count(const Diag *d);
+const DiagMessage *diag_message(const Diag *d, int i); /* below diag_count(), in order of report */
+const char *diag_word(DiagKind kind);                  /* "error" */
 /* True when so many errors came that going on helps nobody (20). */
 bool diag_full(const Diag *d);
 

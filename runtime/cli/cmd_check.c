@@ -21,10 +21,37 @@ static bool check_text(Cli *c, const char *path, const Bound *b, const char **wh
     return b->weights ? compile(c, &t, b, what) : fe_check(c->arena, c->diag, t.name, t.text, t.len);
 }
 
+/* Of a message; what it has no place for is null. */
+static json_t *json_message(const Cli *c, const DiagMessage *m) {
+    const char *file = diag_source_name(c->diag, m->at.file);
+    return json_pack("{s:o, s:o, s:o, s:o}", "file", m->at.file ? json_bytes(file, strlen(file)) : json_null(), "line",
+                     m->at.line ? json_integer(m->at.line) : json_null(), "column",
+                     m->at.line && m->at.col ? json_integer(m->at.col) : json_null(), "text",
+                     json_bytes(m->text, strlen(m->text)));
+}
+
+/* The messages one by one, each with the notes that follow it. */
+static json_t *json_diagnostics(const Cli *c) {
+    json_t *all = json_array(), *notes = NULL;
+    for (int i = 0; i < diag_count(c->diag); i++) {
+        const DiagMessage *m = diag_message(c->diag, i);
+        json_t *j = json_message(c, m);
+        if (m->kind == DIAG_NOTE && notes) {
+            json_array_append_new(notes, j);
+            continue;
+        }
+        json_object_set_new(j, "severity", json_string(diag_word(m->kind)));
+        json_object_set_new(j, "notes", notes = json_array());
+        json_array_append_new(all, j);
+    }
+    return all;
+}
+
 static json_t *json_result(const Cli *c, const char *path, bool ok) {
     char *text = diag_text(c->diag);
     json_t *j = json_pack("{s:s, s:b, s:i}", "file", path, "ok", ok, "errors", diag_errors(c->diag));
     json_object_set_new(j, "messages", json_bytes(text, strlen(text)));
+    json_object_set_new(j, "diagnostics", json_diagnostics(c));
     free(text);
     return j;
 }

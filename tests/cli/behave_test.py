@@ -96,6 +96,22 @@ def test_prompt_from_everywhere():
     assert lap("run", TINY, "-p", "the morning", "-n", "8", "-q", "--echo").stdout == b"the morning" + want
 
 
+def test_check_json():
+    path = os.path.join(TMP, "float.lap")
+    with open(os.path.join(REPO, "models", "gemma3.lap")) as f, open(path, "w") as out:
+        out.write(f.read().replace("param L       : int    =", "param L       : float  ="))
+    j = json.loads(lap("check", path, "--weights", TINY, "--json", code=1).stdout)
+    assert len(j) == 1 and j[0]["errors"] == 1 and "error: parameter 'L'" in j[0]["messages"], j
+    d = j[0]["diagnostics"]
+    assert [(m["file"], m["line"], m["column"], m["severity"]) for m in d] == [(path, 4, 9, "error")], d
+    assert d[0]["text"].startswith("parameter 'L' is declared float"), d
+    assert [(n["file"], n["line"], n["column"], n["text"]) for n in d[0]["notes"]] == [
+        (path, 7, 23, "the array is here"), (TINY, None, None, "key 'gemma3.block_count' holds an int")], d
+    j = json.loads(lap("check", os.path.join(TMP, "absent.lap"), os.path.join(REPO, "models", "gemma3.lap"), "--json",
+                       code=1).stdout)
+    assert [m["line"] for m in j[0]["diagnostics"]] == [None] and j[1]["diagnostics"] == [], j
+
+
 def test_json():
     j = json.loads(lap("run", TINY, "-p", "the", "-n", "5", "--json", "--greedy").stdout)
     text = lap("run", TINY, "-p", "the", "-n", "5", "-q", "--greedy").stdout.decode()
