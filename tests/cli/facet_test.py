@@ -152,7 +152,7 @@ def check_refusals(b):
     r = b.fails(options=[*DRIVER, "--facet", elsewhere])
     assert "has kernels for sm_86; this device is sm_90a, and runs none of them" in r, r
     r = b.fails(options=[*DRIVER, "--facet", b.tiny])
-    assert "tiny.gguf: error: is no bundle" in r, r
+    assert "tiny.gguf is a GGUF file; --facet takes F.facet" in r, r
 
 
 def main():
