@@ -579,8 +579,8 @@ def test_kinds_that_bytes_tell():
             (["check", facet], facet, "a bundle", "lap check takes M.lap", "lap inspect " + facet),
             (["print", hf], hf, "a safetensors file", "lap print takes M.lap|FILE.ir", "lap inspect " + hf),
             (["run", TINY, "-p", "x", "--facet", TINY], TINY, "a GGUF file", "--facet takes F.facet", "lap run " + TINY)):
-        first, note = lap(*args, code=1).stderr.decode().splitlines()
-        assert first == "error: %s is %s; %s" % (path, what, takes) and note.startswith("note: ") and use in note, (first, note)
+        said = lap(*args, code=1).stderr.decode()
+        assert said.startswith("error: %s is %s; %s\nnote: " % (path, what, takes)) and use in said, said
     for command in "inspect", "convert":  # each is theirs
         assert b" takes " not in lap(command, *([facet] if command == "inspect" else [hf, "--dry-run"]), code=1).stderr
 
