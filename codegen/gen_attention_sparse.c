@@ -10,10 +10,12 @@ static FlashPrefill method(const Attention *a) {
     return sparse_read(a->variant);
 }
 
-/* Wanted rows are few in the phase for few of them. */
+/* At alpha 0, which an IR text may have (choose-attention says dense), all blocks are kept: that is the dense way.
+ * Wanted rows are few in the phase for few of them. */
 bool attention_sparse_applies(const Gen *g, const Attention *a) {
     const AttendWay way = g->g->groups.v[g->group - 1].prefill.way;
-    return way == ATTEND_SPARSE && (a->query_dim == DIM_T || a->query_dim == DIM_R) && !gen_few(g, a->query_dim);
+    return way == ATTEND_SPARSE && method(a).alpha > 0 && (a->query_dim == DIM_T || a->query_dim == DIM_R) &&
+           !gen_few(g, a->query_dim);
 }
 
 /* Blocks that the context has, and SPARSE_WORDS of attention_kept.cu. */
