@@ -138,6 +138,11 @@ bool str_eq(Str a, const char *b) {
     return str_same(a, (Str){b, strlen(b)});
 }
 
+bool ends_with(const char *s, const char *tail) {
+    const size_t n = strlen(s), m = strlen(tail);
+    return n >= m && strcmp(s + n - m, tail) == 0;
+}
+
 /* ==== Names ==== */
 
 /* FNV-1a, finished with a mix so that low bits are good for a power-of-two table. */

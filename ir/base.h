@@ -21,6 +21,7 @@ typedef struct Str {
 
 bool str_eq(Str a, const char *b);
 bool str_same(Str a, Str b);
+bool ends_with(const char *s, const char *tail);
 
 /* The least n with n * b >= a; a not negative, b positive. */
 static inline int64_t ceil_div(int64_t a, int64_t b) {

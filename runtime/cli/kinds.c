@@ -25,11 +25,6 @@ static const struct Kind {
                      " runs it"},
 };
 
-static bool ends_with(const char *s, const char *tail) {
-    const size_t n = strlen(s), m = strlen(tail);
-    return n >= m && strcmp(s + n - m, tail) == 0;
-}
-
 static FileKind kind_of(const char *path) {
     char head[HEAD];
     struct stat st;

@@ -10,11 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool ends_with(const char *s, const char *tail) {
-    const size_t n = strlen(s), m = strlen(tail);
-    return n >= m && strcmp(s + n - m, tail) == 0;
-}
-
 /* Of "NAME-00001-of-00003.gguf" the bytes of NAME; 0: it is not called so. */
 static size_t split_stem(const char *name) {
     static const char form[] = "-#####-of-#####.gguf";

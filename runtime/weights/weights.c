@@ -77,12 +77,6 @@ bool weights_join(Weights *w, const ModelFile *parts, int n_parts, Diag *diag) {
 
 typedef enum Format { FORMAT_GGUF, FORMAT_SAFETENSORS, FORMAT_JSON, FORMAT_UNKNOWN } Format;
 
-static bool ends_with(const char *s, const char *tail) {
-    size_t n = strlen(s);
-    size_t m = strlen(tail);
-    return n >= m && strcmp(s + n - m, tail) == 0;
-}
-
 static Format format_of(FileView f) {
     if (f.size >= 4 && memcmp(f.data, "GGUF", 4) == 0)
         return FORMAT_GGUF;
