@@ -60,7 +60,7 @@ static bool named_after(const char *name, const char *weights) {
 }
 
 /* The one drafter in the folder of the weights, of several the one that is named after them; NULL where there is none,
- * or after an error: there are several such. */
+ * or after an error: there are several such, or none and one of a certain way is asked for. */
 static const char *find_beside(Cli *c) {
     const char *weights = c->o.operand[0], *slash = strrchr(weights, '/'), *target = target_name(c);
     const char *folder = slash ? arena_strndup(c->arena, weights, (size_t)(slash - weights + 1)) : "./";
@@ -82,9 +82,10 @@ static const char *find_beside(Cli *c) {
     if (other)
         diag_error(c->diag, NO_LOC, "two drafters stand beside %s: %s and %s; choose with --draft or --draft-method",
                    weights, other, found);
-    const bool any = strcmp(c->o.draft_method, "auto") == 0;
-    if (!found && target)
-        fprintf(stderr, "no %s%sdrafter stands beside %s\n", any ? "" : c->o.draft_method, any ? "" : " ", weights);
+    if (!found && target && strcmp(c->o.draft_method, "auto") == 0)
+        fprintf(stderr, "no drafter stands beside %s\n", weights);
+    else if (!found && target) /* it was asked for by name */
+        diag_error(c->diag, NO_LOC, "no %s drafter stands beside %s; name it with --draft", c->o.draft_method, weights);
     return diag_errors(c->diag) ? NULL : found;
 }
 

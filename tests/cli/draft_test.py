@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import struct
 import subprocess
 import sys
 import tempfile
@@ -282,8 +283,7 @@ class Tests:
         self.refused(["--draft", mtp, "--draft-set", "extra"], "--draft-set wants NAME=VALUE", 2)
         self.refused(["--draft-set", "extra=2"], "has a meaning only with --draft", 2)
         self.refused(["--draft", mtp, "--draft-set", "extra=x"], "extra")
-        r = subprocess.run(self.command("dense", [2, 3], ["--draft-method", "mtp"]), capture_output=True)
-        self.check(r.returncode == 0 and b"no mtp drafter stands beside" in r.stderr, r.stderr.decode())
+        self.refused(["--draft-method", "mtp"], "no mtp drafter stands beside")
         beside = self.file("beside")
         os.mkdir(beside)
         os.symlink(dense, os.path.join(beside, "model.gguf"))
