@@ -185,8 +185,7 @@ static int report_device(Cli *c, const Report *r) {
 }
 
 static bool is_model(const char *name) {
-    size_t n = strlen(name);
-    return n > 5 && strcmp(name + n - 5, ".gguf") == 0;
+    return ends_with(name, ".gguf") && strcmp(name, ".gguf") != 0;
 }
 
 static void report_cache(const Report *r, Arena *a) {

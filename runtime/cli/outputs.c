@@ -10,20 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Of "NAME-00001-of-00003.gguf" the bytes of NAME; 0: it is not called so. */
-static size_t split_stem(const char *name) {
-    static const char form[] = "-#####-of-#####.gguf";
-    const size_t n = strlen(name), m = sizeof form - 1;
-    if (n <= m)
-        return 0;
-    for (size_t i = 0; i < m; i++) {
-        const char c = name[n - m + i];
-        if (form[i] == '#' ? c < '0' || c > '9' : c != form[i])
-            return 0;
-    }
-    return n - m;
-}
-
 /* What stands in a checkpoint's folder and is read from there. */
 static bool is_of_checkpoint(const char *name) {
     return ends_with(name, ".safetensors") || ends_with(name, ".json") || ends_with(name, ".jinja");
@@ -31,9 +17,9 @@ static bool is_of_checkpoint(const char *name) {
 
 /* Whether `name` beside the input called `base` is read with it; base "": the input is the folder. */
 static bool is_read_with(const char *base, const char *name) {
-    const size_t stem = split_stem(base);
+    const size_t stem = gguf_split_stem(base);
     if (stem)
-        return split_stem(name) == stem && strncmp(name, base, stem) == 0;
+        return gguf_split_stem(name) == stem && strncmp(name, base, stem) == 0;
     return (!*base || ends_with(base, ".safetensors")) && is_of_checkpoint(name);
 }
 
@@ -54,7 +40,7 @@ static bool is_input(Arena *a, const char *input, const struct stat *file) {
     const bool is_folder = S_ISDIR(st.st_mode);
     const char *base = is_folder ? "" : slash ? slash + 1 : input;
     const char *folder = is_folder ? input : slash ? arena_strndup(a, input, (size_t)(slash - input + 1)) : ".";
-    DIR *d = is_folder || split_stem(base) || ends_with(base, ".safetensors") ? opendir(folder) : NULL;
+    DIR *d = is_folder || gguf_split_stem(base) || ends_with(base, ".safetensors") ? opendir(folder) : NULL;
     bool found = false;
     for (const struct dirent *e; d && !found && (e = readdir(d));)
         found = is_read_with(base, e->d_name) && fstatat(dirfd(d), e->d_name, &st, 0) == 0 && same_file(&st, file);

@@ -11,22 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PART_NUMBER = 20, PART_COUNT = 14 }; /* bytes of -00002-of-00003.gguf, of -of-00003.gguf */
-
 static int is_gguf(const struct dirent *d) {
-    const char *dot = strrchr(d->d_name, '.');
-    return d->d_name[0] != '.' && d->d_type != DT_DIR && dot && strcmp(dot, ".gguf") == 0;
+    return d->d_name[0] != '.' && d->d_type != DT_DIR && ends_with(d->d_name, ".gguf");
 }
 
 /* m-00002-of-00003.gguf and m-00003-of-00003.gguf. */
 static bool same_split(const char *a, const char *b) {
-    const size_t n = strlen(a);
-    if (n < PART_NUMBER || strlen(b) != n || strncmp(a + n - PART_COUNT, "-of-", 4) != 0)
-        return false;
-    const char *digits = "0123456789";
-    const size_t at = n - PART_NUMBER;
-    return a[at] == '-' && strspn(a + at + 1, digits) == 5 && strspn(b + at + 1, digits) == 5 &&
-           strncmp(a, b, at + 1) == 0 && strcmp(a + n - PART_COUNT, b + n - PART_COUNT) == 0;
+    const size_t stem = gguf_split_stem(a), of = stem + strlen("-00002");
+    return stem && gguf_split_stem(b) == stem && strncmp(a, b, stem) == 0 && strcmp(a + of, b + of) == 0;
 }
 
 static void add_gguf(Weights *w, Paths *all, const char *path) {

@@ -55,6 +55,19 @@ static const char *part_suffix(Arena *a, int64_t no, int64_t count) {
     return arena_printf(a, "-%05" PRId64 "-of-%05" PRId64 ".gguf", no + 1, count);
 }
 
+size_t gguf_split_stem(const char *path) {
+    static const char form[] = "-#####-of-#####.gguf";
+    const size_t n = strlen(path), m = sizeof form - 1;
+    if (n <= m)
+        return 0;
+    for (size_t i = 0; i < m; i++) {
+        const char c = path[n - m + i];
+        if (form[i] == '#' ? c < '0' || c > '9' : c != form[i])
+            return 0;
+    }
+    return n - m;
+}
+
 static bool same_value(const MetaValue *a, const MetaValue *b) {
     if (a->kind != b->kind || a->is_array != b->is_array || a->n != b->n)
         return false;

@@ -27,6 +27,9 @@ const ModelFile *weights_file(const Weights *w);
 /* Bytes of all files together. */
 uint64_t weights_bytes(const Weights *w);
 
+/* Bytes of NAME, its folder included, in the path "NAME-00002-of-00003.gguf" of a part; 0: it is not called so. */
+size_t gguf_split_stem(const char *path);
+
 /* The parsers on memory, for tests and fuzzing; `data` must outlive the result. `path` is used in
  * messages. A single part of a split GGUF parses alone (its keys tell the rest). */
 Weights *gguf_parse(const void *data, size_t size, const char *path, Diag *diag);
