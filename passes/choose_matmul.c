@@ -17,8 +17,9 @@
 #include <stdlib.h>
 
 enum {
-    MAX_WARPS = 12,
-    MAX_CHUNK = 40 << 10, /* bytes of a row of tiles over a slice: several must fit into shared memory */
+    MAX_WARPS = 15,
+    MAX_CHUNK = 40 << 10, /* bytes of a row of tiles over a slice: two, and partials, must fit into the least that GPUs
+                             have, 99 KiB */
     MAX_MATRICES = 16,
 };
 
@@ -38,13 +39,14 @@ static bool fits(int64_t k, const DType *types, int n, MatmulSplit s) {
 }
 
 /* How much worse than the best imaginable a split is, as a part of the time: columns of a slice that nothing stands in,
- * short work between two barriers, planes to add, too few or too many warps: with the auxiliary one 12 leave each 168
- * registers. Constants by judgement and a few measurements (docs/performance/decode.md). */
+ * short work between two barriers, planes to add, too few warps (each chunk takes the auxiliary warp a round, whatever
+ * it holds) or more than 11, which leave each 128 registers instead of 168. Constants by judgement and a few
+ * measurements (docs/performance/decode.md). */
 static double badness(int64_t k, MatmulSplit s) {
     int64_t slices = ceil_div(k, (int64_t)s.warps * s.columns);
     double padded = (double)(slices * s.warps * s.columns);
     double narrow = s.columns == 256 ? 0 : s.columns == 128 ? 0.05 : 0.12;
-    double crowd = s.warps < 6 ? 0.05 * (6 - s.warps) : 0.01 * abs(s.warps - 11);
+    double crowd = s.warps < 8 ? 0.05 * (8 - s.warps) : 0.01 * abs(s.warps - 11);
     return (padded - (double)k) / padded + narrow + 0.01 * (double)slices + crowd;
 }
 
