@@ -39,13 +39,14 @@ typedef struct RowLoop {
     int64_t n;
     bool scalar;                                 /* a lane has one element, not its neighbours */
     bool keeps;                                  /* it writes to shared memory */
+    bool records;                                /* it writes records: a lane has their neighbours */
     int n_loads, first_load;                     /* arrays of what is read: in the program, before this loop */
-    bool may_be_ahead;                           /* its reads may stand at the program's start */
+    bool may_be_ahead;                           /* its reads may stand where the first loop is */
     int ahead_before;                            /* the last loop before it of which that is so; 0: none */
     int load_weight, heaviest;                   /* numbers that an element's reads have under way, and one of them */
     int most_ahead;                              /* most of them that a lane has under way */
     Buf arrays, loads, variables, lines, stores; /* its text by place */
-    Buf square_lines, square_stores;
+    Buf sums, reductions;                        /* over a warp, of what its lanes have in all rounds under way */
 } RowLoop;
 
 typedef struct RowWriter {
@@ -56,13 +57,15 @@ typedef struct RowWriter {
     int values;
     Buf top, starts, body, ahead; /* the function's start; sizes and reads of loops; finished loops and statistics;
                                    * tail_ahead() */
+    Buf fetches[2];               /* reads of later loops, within the first loop and behind it */
+    size_t fetch_at[2];           /* their places in body */
     NameMap *tops;                /* statements of top and ahead that are there already */
     RowLoop loop;
     int loops;
     bool statistics;
     bool chosen;     /* it needs row_chosen.cu */
     bool operands;   /* it makes operands of matmuls */
-    int neighbours;  /* elements that a lane has, but in a scalar loop: ROW_LANE, or those of a record */
+    int neighbours;  /* the most elements that a lane has in a loop: ROW_LANE, or those of a record */
     bool no_records; /* a value that is to be records was computed in a scalar loop */
     bool halves;     /* it reads f16 */
     bool alone;      /* it has one node */

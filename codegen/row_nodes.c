@@ -213,7 +213,7 @@ static void write_embed(RowWriter *p, NodeId id) {
     buf_printf(
         &p->loop.loads,
         "#pragma unroll\n                    for (int i = 0; i < W; i++)\n                        x%d[u][i] = %s;\n", k,
-        row_weight_at(p, (int)table->attr[0].i, row, "b + i"));
+        row_weight_at(p, (int)table->attr[0].i, row, "e + i"));
     row_define(p, id, arena_printf(p->a, "x%d[u][i]", k));
 }
 

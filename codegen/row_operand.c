@@ -11,7 +11,7 @@
  * Of few rows a record has its own scale, of 256 columns, which are those of a warp if each lane has 8: so the value's
  * loop writes it out of registers, by
  *
- *   row_record<21504, 1>(p3, row, b, end(21504), record4);
+ *   row_records<21504, 1>(p3, row, first + r * W * TAIL_THREADS, end(21504), record4);
  */
 #include "codegen/prefill_shape.h"
 #include "codegen/row_int.h"
@@ -93,9 +93,11 @@ void row_record(RowWriter *p, NodeId id) {
     const OperandUse *use = &v->operand;
     RowLoop *l = &p->loop;
     const char *to = row_param(p, "u8 *", v->records);
-    buf_printf(&l->square_lines, "                float record%d[W] = {};\n", v->number);
-    buf_printf(&l->lines, "            record%d[i] = v%d[i];\n", v->number, v->number);
-    buf_printf(&l->square_stores, "                row_record<%lld, %lld>(%s, row, b, end(%lld), record%d);\n",
+    l->records = true;
+    buf_printf(&l->sums, "            float record%d[U][W] = {};\n", v->number);
+    buf_printf(&l->lines, "            record%d[u][i] = v%d[i];\n", v->number, v->number);
+    buf_printf(&l->reductions,
+               "            row_records<%lld, %lld>(%s, row, first + r * W * TAIL_THREADS, end(%lld), record%d);\n",
                (long long)use->k, (long long)ceil_div(use->entries, ROWS_OF_TILE), to, (long long)use->k, v->number);
     p->out->bytes_a_row += 2 * use->k;
 }

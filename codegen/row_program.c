@@ -21,7 +21,7 @@
 
 /* Numbers for each of a lane's ROW_LANE neighbours that its loads have under way, at most: all that 128 registers hold,
  * or half of them where two blocks share a multiprocessor. */
-enum { CHUNK = 1024, RECORD_CHUNK = 1536, MOST_AHEAD = 24, MOST_AHEAD_OF_TWO = 4 };
+enum { CHUNK = 1024, RECORD_CHUNK = 1536, MOST_AHEAD = 28, MOST_AHEAD_OF_TWO = 4 };
 
 /* Whether two blocks of the program should share a multiprocessor: of many rows, and with much to load or convert. */
 static bool out_of_two(const RowWriter *p) {
@@ -35,9 +35,10 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
         v->at = v->factor = -1;
     }
     p->tops = namemap_new(p->a);
-    p->top.n = p->starts.n = p->body.n = p->ahead.n = 0;
+    p->top.n = p->starts.n = p->body.n = p->ahead.n = p->fetches[0].n = p->fetches[1].n = 0;
+    p->fetch_at[0] = p->fetch_at[1] = 0;
     p->loop.n_loads = p->loop.ahead_before = 0;
-    p->loop.most_ahead = out_of_two(p) ? MOST_AHEAD_OF_TWO : MOST_AHEAD * ROW_LANE / p->neighbours;
+    p->loop.most_ahead = out_of_two(p) ? MOST_AHEAD_OF_TWO : MOST_AHEAD;
     row_loop_clear(&p->loop);
     p->again = p->statistics = p->chosen = p->no_records = false;
     p->chunk = p->neighbours == ROW_LANE ? CHUNK : RECORD_CHUNK;
@@ -57,6 +58,22 @@ static const char *take(Arena *a, Buf *b) {
     const char *text = arena_strndup(a, b->n ? b->s : "", b->n);
     buf_free(b);
     return text;
+}
+
+/* The loops, with what later ones read where the first one is: when the last of its own is under way, and behind it.
+ * The meeting keeps ptxas from putting these reads behind the first loop's sums, where they would wait for memory anew.
+ */
+static void write_body(const RowWriter *p, Buf *to) {
+    const char *const body = p->body.s;
+    buf_bytes(to, body, p->fetch_at[0]);
+    if (p->fetches[0].n) {
+        buf_str(to, "            if (r + U >= ROUNDS) {\n");
+        buf_bytes(to, p->fetches[0].s, p->fetches[0].n);
+        buf_str(to, "            }\n            warp_sync();\n");
+    }
+    buf_bytes(to, body + p->fetch_at[0], p->fetch_at[1] - p->fetch_at[0]);
+    buf_bytes(to, p->fetches[1].s, p->fetches[1].n);
+    buf_bytes(to, body + p->fetch_at[1], p->body.n - p->fetch_at[1]);
 }
 
 static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
@@ -79,7 +96,7 @@ static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
     }
     buf_bytes(to, p->top.s, p->top.n);
     buf_bytes(to, p->starts.s, p->starts.n);
-    buf_bytes(to, p->body.s, p->body.n);
+    write_body(p, to);
     buf_str(to, "}\n\nDEVICE void tail_ahead([[maybe_unused]] int thread TAIL_PARAMETERS) {\n");
     buf_bytes(to, p->ahead.s, p->ahead.n);
     buf_str(to, "}\n");
@@ -154,6 +171,8 @@ bool row_program(Gen *g, const NodeId *nodes, int n, RowProgram *out) {
     buf_free(&p.starts);
     buf_free(&p.body);
     buf_free(&p.ahead);
+    buf_free(&p.fetches[0]);
+    buf_free(&p.fetches[1]);
     row_loop_free(&p.loop);
     arena_free(p.a);
     return !g->failed;

@@ -128,7 +128,7 @@ DEVICE void store_record(u8 *to, int row, int number, const float (&v)[2][4]) {
             *(uint2 *)(record + x_sums_at(in_tile, block / 2)) = sums;
     }
     if (lane == 0)
-        *(float *)(record + x_scale_at(in_tile)) = 1.0f / scale;
+        *(float *)(record + x_scale_at(in_tile)) = x_inverse(scale);
 }
 #endif
 

@@ -51,7 +51,7 @@ template <int D, class Weight> DEVICE void head_norm(float *x, float eps, Weight
 #pragma unroll
     for (int i = lane; i < D; i += 32)
         sum = multiply_add(x[i], x[i], sum);
-    const float scale = 1.0f / sqrtf(multiply_add(warp_sum(sum), 1.0f / D, eps));
+    const float scale = rsqrtf(multiply_add(warp_sum(sum), 1.0f / D, eps));
 #pragma unroll 8
     for (int i = lane; i < D; i += 32) {
         const float w = norm_weight(weight, i);

@@ -67,7 +67,7 @@ DEVICE void make_fragments(Fragments &f, const float *x, int row, int k) {
         amax = fmaxf(amax, fabsf(v[i / 8][i % 8]));
     amax = fmaxf(amax, lane_swap(amax, 1));
     amax = fmaxf(amax, lane_swap(amax, 2));
-    const float scale = x_scale(amax), inverse = 1.0f / scale;
+    const float scale = x_scale(amax), inverse = x_inverse(scale);
 #pragma unroll
     for (int j = 0; j < MM_BLOCKS_32; j++) {
         float sum;

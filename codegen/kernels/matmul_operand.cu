@@ -90,7 +90,7 @@ DEVICE void x_store(u8 *to, int row, int number, const XPiece &piece, float scal
         if (atom < X_TILES(K))
             *(uint4 *)(to + ((u64)atom * TILES + tile) * X_ATOM + in_tile * 128 + (chunk ^ in_tile) * 16) = piece.pairs;
         if (number == 0 && lane == 0)
-            ((float *)(to + (u64)X_TILES(K) * TILES * X_ATOM))[row] = 1.0f / scale;
+            ((float *)(to + (u64)X_TILES(K) * TILES * X_ATOM))[row] = x_inverse(scale);
     } else {
         u8 *const record = to + ((u64)number * TILES + tile) * X_RECORD;
         const int block = lane >> 2, t = lane & 3;
@@ -98,7 +98,7 @@ DEVICE void x_store(u8 *to, int row, int number, const XPiece &piece, float scal
         if (lane % 8 == 0)
             *(uint2 *)(record + x_sums_at(in_tile, block / 2)) = piece.sums;
         if (lane == 0)
-            *(float *)(record + x_scale_at(in_tile)) = 1.0f / scale;
+            *(float *)(record + x_scale_at(in_tile)) = x_inverse(scale);
     }
 }
 

@@ -55,6 +55,11 @@ DEVICE float x_scale(float amax) {
     return amax > 0.0f ? float_from_bits((u32)(e + 127) << 23) : 1.0f;
 }
 
+/* 1 / scale, of a power of two that x_scale() gave. */
+DEVICE float x_inverse(float scale) {
+    return float_from_bits((254u << 23) - bits_from_float(scale));
+}
+
 /* Eight columns as four pairs. `sum` is of the values as rounded, so that their errors meet whole weights, not codes
  * without minima. */
 DEVICE uint4 x_fragment(const float (&v)[8], float scale, float &sum) {

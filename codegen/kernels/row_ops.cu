@@ -12,9 +12,9 @@
 #define TAIL_BLOCKS 1 /* that share a multiprocessor's registers */
 #endif
 
-/* Registers of a thread for what later loops of a program read, fetched at its start. */
-constexpr int ROW_LEFT = 65536 / (TAIL_THREADS * TAIL_BLOCKS) - 112;
-constexpr int ROW_AHEAD = ROW_LEFT < 0 ? 0 : ROW_LEFT > 96 ? 96 : ROW_LEFT;
+/* Registers of a thread for what a program has asked memory for, beside 20 that it works with; four warps are given theirs
+ * together. */
+constexpr int ROW_REGISTERS = 65536 / ((TAIL_THREADS + 127) / 128 * 128 * TAIL_BLOCKS) - 20;
 
 /* ==== Functions of one number, as ir/eval_elementwise.c has them ==== */
 
@@ -146,12 +146,27 @@ DEVICE void row_reduce_sum(float *to, float *parts, Read read, Finish finish) {
     block_sync();
 }
 
-/* A loop's sums of squares: the lanes of a warp have neighbours from b on, CHUNK in all. By all lanes; `end`: where the
- * row ends. */
-template <int CHUNK> DEVICE void row_square_part(float *parts, float sum, int b, int end) {
-    sum = warp_sum(sum);
-    if ((threadIdx.x & 31) == 0 && b < end)
-        parts[b / CHUNK] = sum;
+/* A loop's sums of squares: the lanes of a warp have W neighbours each, those of thread 0 from b on, in U rounds. By all
+ * lanes; `end`: where the row ends. The rounds' chains of five exchanges run side by side. */
+template <int W, int U> DEVICE void row_square_parts(float *parts, float (&sum)[U], int b, int end) {
+    constexpr int CHUNK = 32 * W;
+#pragma unroll
+    for (int step = 16; step; step >>= 1) {
+#pragma unroll
+        for (int u = 0; u < U; u++)
+            sum[u] += lane_swap(sum[u], step);
+    }
+#pragma unroll
+    for (int u = 0; u < U; u++) {
+        const int at = b + W * (int)(threadIdx.x + u * TAIL_THREADS);
+        if ((threadIdx.x & 31) == 0 && at < end)
+            parts[at / CHUNK] = sum[u];
+    }
+}
+
+/* 1 / sqrt(sum / n + eps): within 2 ulp, without the paths of a division and a root for numbers that are not normal. */
+DEVICE float row_norm_factor(float sum, float n, float eps) {
+    return rsqrtf(sum * (1.0f / n) + eps);
 }
 
 /* 1 / sqrt(mean of squares + eps) of a row of N from its chunks' sums; the same in every thread. */
@@ -160,7 +175,7 @@ template <int N, int CHUNK> DEVICE float row_norm_of(const float *parts, float e
 #pragma unroll
     for (int c = threadIdx.x & 31; c < (N + CHUNK - 1) / CHUNK; c += 32)
         sum += parts[c];
-    return 1.0f / sqrtf(warp_sum(sum) / (float)N + eps);
+    return row_norm_factor(warp_sum(sum), (float)N, eps);
 }
 
 /* 1 / sqrt(mean of squares + eps) of each group. */
@@ -171,7 +186,7 @@ template <int GROUPS, int N, class Read> DEVICE void row_norms(float *to, float 
             const float v = read(e);
             return v * v;
         },
-        [&](float sum) { return 1.0f / sqrtf(sum / (float)N + eps); });
+        [&](float sum) { return row_norm_factor(sum, (float)N, eps); });
 }
 
 template <int GROUPS, int N, class Read> DEVICE void row_sums(float *to, float *parts, Read read) {

@@ -378,6 +378,10 @@ inline float min(float a, float b) {
 inline float max(float a, float b) {
     return fmaxf(a, b);
 }
+inline float rsqrtf(float x) {
+    return 1.0f / sqrtf(x);
+}
+
 inline float exp2_fast(float x) {
     const float y = exp2f(x);
     return y < FLT_MIN ? 0.0f : y;
