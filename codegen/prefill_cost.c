@@ -6,11 +6,17 @@
 
 enum { STRIP = 16 }; /* outputs of a strip (kernels/matmul_strips.cu) */
 
-/* A matmul by mma.sync whose rounds are full runs at 315 TFLOP/s on 132 multiprocessors. With 10 us a group, and with
- * attention on top, this gives what was measured of 31B and 26B-A4B; wgmma is taken to be twice as fast, as predicted
- * (docs/performance/models.md). */
-PrefillRates prefill_rates_default(void) {
-    return (PrefillRates){.multiprocessors = 132, .mma = 2.4e12, .wgmma = 4.8e12, .bytes = 3.1e12, .group = 10e-6};
+/* As shares of an H100's rates (ir/rates.c): a matmul by mma.sync whose rounds are full runs there at 2.4 TFLOP/s of
+ * each of 132 multiprocessors. With 10 us a group, and with attention on top, this gives what was measured of 31B and
+ * 26B-A4B; wgmma is taken to be twice as fast, as predicted (docs/performance/models.md). */
+PrefillRates prefill_rates(const DeviceRates *r) {
+    static const double mma = 2.4 * 132 / 500, wgmma = 4.8 * 132 / 825, launches = 10 / 3.7;
+    const double each = 1 / (double)r->multiprocessors;
+    return (PrefillRates){.multiprocessors = r->multiprocessors,
+                          .mma = mma * each * (double)r->mma,
+                          .wgmma = r->wgmma ? wgmma * each * (double)r->wgmma : mma * each * (double)r->mma,
+                          .bytes = (double)r->bytes,
+                          .group = launches * 1e-9 * (double)r->launch_ns};
 }
 
 /* The matrices of the main's group, those that are like it. */
@@ -74,7 +80,7 @@ static double matmul_seconds(const Graph *g, const Node *main, const MatmulShape
     if (s->segments[0].type == DT_F32 || !prefill_cut(s, target->shared_per_block, target->wgmma, &c))
         return 0; /* f32 matrices are small */
     const Widths w = widths_of(s, &c);
-    const int64_t panels = ceil_div(matmul_strips(s), c.strips), beside = (int64_t)r->multiprocessors * c.blocks;
+    const int64_t panels = ceil_div(matmul_strips(s), c.strips), beside = r->multiprocessors * c.blocks;
     const double rows = main->op == OP_LINEAR ? rows_of_busiest(n, panels, &w, beside)
                                               : rows_of_experts(g, main, n, panels, &c, &w, beside);
     return 2 * rows * c.strips * STRIP * c.blocks * (double)s->k / (c.x_stages ? r->wgmma : r->mma);

@@ -19,16 +19,17 @@
 #define LAP_CODEGEN_PREFILL_COST_H
 
 #include "codegen/plan.h"
+#include "ir/rates.h"
 
 typedef struct PrefillRates {
-    int multiprocessors;
+    int64_t multiprocessors;
     double mma, wgmma; /* FLOP/s of one that works on a block by such products */
     double bytes;      /* bytes/s of the device's memory */
     double group;      /* seconds of a group's launches, however few rows there are */
 } PrefillRates;
 
-/* Those of an H100. It is their ratio that decides, so they serve for others, with their multiprocessors. */
-PrefillRates prefill_rates_default(void);
+/* What the kernels are taken to reach on a device with such rates; one without wgmma multiplies by mma.sync. */
+PrefillRates prefill_rates(const DeviceRates *r);
 /* Seconds of a call of n rows of entry `step`, whose groups are final; 0 without one. */
 double prefill_seconds(const Module *m, const PlanTarget *target, const PrefillRates *r, int64_t n);
 

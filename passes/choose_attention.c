@@ -95,14 +95,16 @@ static const char *weigh(const Graph *g, const Node *n, const PassOptions *o) {
     const KvLayout *l = &g->module->caches.v[ir_cache_of(g, n->in[1])].layout;
     const FlashPrefill p = sparse_read(&g->module->variants.v[n->attr[0].i]);
     const SparseShape s = {n->type.dim[1], l->heads, l->k_dim, l->v_dim, o->chunk, p};
-    const SparseRates rates = sparse_rates_default();
+    const SparseRates rates = sparse_rates(&o->rates);
+    const char *by = rates_short_text(a, &o->rates);
     const int64_t from = sparse_from(&s, &rates, o->context);
     const double percent = 100 * sparse_share(g, o->context);
     if (from < 0)
-        return arena_printf(a, "sparse is not faster up to %lld keys", (long long)o->context);
+        return arena_printf(a, "sparse is not faster up to %lld keys; %s", (long long)o->context, by);
     if (percent < LEAST_PERCENT)
         return arena_printf(a, "sparse could save at most %.1f %% of a prompt of %lld", percent, (long long)o->context);
-    return arena_printf(a, "sparse is faster from %lld, but no model is certified: --sparse on", (long long)from);
+    return arena_printf(a, "sparse is faster from %lld, but no model is certified: --sparse on; %s", (long long)from,
+                        by);
 }
 
 static AttendChoice prefill_way(const Graph *g, const Node *n, const PassOptions *o, int64_t *seen) {

@@ -6,6 +6,7 @@
 #ifndef LAP_PASSES_PASSES_H
 #define LAP_PASSES_PASSES_H
 
+#include "ir/rates.h"
 #include "ir/sparse.h"
 
 /* Whether variants with a sparse method attend so in prefill: where their model is certified for it, which none is so
@@ -19,13 +20,15 @@ typedef struct PassOptions {
     int64_t draft;    /* most rows that may be rolled back after a call */
     DType kv_k, kv_v; /* element types of own caches that the model text leaves at f32 */
     SparseUse sparse;
+    DeviceRates rates;       /* of the device that the module is for */
     double alpha;            /* of sparse methods, in the place of the text's; negative: the text's */
     bool all_taps;           /* keep every tap */
     const char *const *taps; /* else the taps wanted, by name */
     int n_taps;
 } PassOptions;
 
-PassOptions pass_options_default(void); /* context 4096, chunk 512, rows 64, draft 16, f32, sparse auto, all_taps */
+/* context 4096, chunk 512, rows 64, draft 16, f32, sparse auto, rates_default(), all_taps */
+PassOptions pass_options_default(void);
 
 /* True when it changed anything; errors go to m->diag. */
 typedef bool PassFn(Module *m, const PassOptions *o);
@@ -74,7 +77,8 @@ typedef struct SparseCost {
     double kept;          /* share of the blocks */
 } SparseCost;
 
-SparseRates sparse_rates_default(void);
+/* Of a device with such rates. */
+SparseRates sparse_rates(const DeviceRates *r);
 /* Of the call whose last row has `keys` keys behind it, itself counted. */
 SparseCost sparse_cost(const SparseShape *s, const SparseRates *r, int64_t keys);
 /* The position from which sparse is worth it; -1: at no position of the context. */

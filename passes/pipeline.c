@@ -57,6 +57,7 @@ PassOptions pass_options_default(void) {
                          .draft = 16,
                          .kv_k = DT_F32,
                          .kv_v = DT_F32,
+                         .rates = rates_default(),
                          .alpha = -1,
                          .all_taps = true};
 }
@@ -133,6 +134,10 @@ static bool options_ok(const Module *m, const PipelineOptions *o) {
     }
     if (!(p->alpha <= 1)) {
         diag_error(m->diag, NO_LOC, "alpha %g: at most 1; 0 keeps all keys", p->alpha);
+        ok = false;
+    }
+    if (rates_problem(&p->rates)) {
+        diag_error(m->diag, NO_LOC, "rates %s: %s", p->rates.of, rates_problem(&p->rates));
         ok = false;
     }
     if (!kv_storable(p->kv_k) || !kv_storable(p->kv_v)) {

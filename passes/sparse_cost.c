@@ -19,10 +19,15 @@
 
 enum { LEAST_KEYS = 4096, LEAST_ROWS = 512 };
 
-/* Used until a device is measured. Dense attention is taken to run at half of the matmul rate seen on an H100, sparse
- * at 0.7 of that, scores at that of dense; a launch costs 5 microseconds. */
-SparseRates sparse_rates_default(void) {
-    return (SparseRates){.dense = 390e12, .sparse = 273e12, .score = 390e12, .bytes = 3.1e12, .fixed = 5e-6};
+/* Dense attention is taken to run at 0.47 of the rate of a large matmul, which is 390 TFLOP/s of an H100, sparse at 0.7
+ * of that, scores at that of dense. What sparse costs at least is 1.35 launches, 5 microseconds of an H100. */
+SparseRates sparse_rates(const DeviceRates *r) {
+    const double dense = 390. / 825 * (double)rates_matmul(r);
+    return (SparseRates){.dense = dense,
+                         .sparse = 0.7 * dense,
+                         .score = dense,
+                         .bytes = (double)r->bytes,
+                         .fixed = 5. / 3.7 * 1e-9 * (double)r->launch_ns};
 }
 
 /* Shares kept at an alpha of 0.12 by prompts of so many keys: placeholders but for the first, until each layer of a

@@ -30,11 +30,9 @@ typedef struct Sizes {
     double seconds[MOST_SIZES]; /* of a row of a long prompt, without attention */
 } Sizes;
 
-static Sizes sizes_of(const ChunkRequest *r, const PlanTarget *target, const ChunkRoom *room) {
+static Sizes sizes_of(const ChunkRequest *r, const PlanTarget *target) {
     static const int64_t rows[] = {64, 128, 256, CHUNK_USUAL, 1024, 2048, 4096};
-    PrefillRates rates = prefill_rates_default();
-    if (room->multiprocessors)
-        rates.multiprocessors = room->multiprocessors;
+    const PrefillRates rates = prefill_rates(&r->pass.rates);
     const int64_t least = r->pass.sparse == SPARSE_ON ? sparse_grid(r->m) : 1; /* part of a block chooses otherwise */
     Sizes s = {0};
     for (size_t i = 0; i < COUNTOF(rows); i++) {
@@ -73,19 +71,20 @@ static Plan *plan_for(Arena *arena, ChunkRequest *r, const PlanTarget *target, i
 }
 
 /* Why not more, of a size that was not limited by memory. */
-static const char *because(Arena *a, const Sizes *s, int at, int64_t context) {
+static const char *because(Arena *a, const Sizes *s, int at, const PassOptions *pass) {
     const double gain = 100 * (s->seconds[s->usual] / s->seconds[at] - 1);
+    const char *by = rates_short_text(a, &pass->rates);
     const char *more = arena_printf(a, "a longer one would gain less than %d %%", WORTH_PERCENT);
-    if (s->rows[at] == context)
+    if (s->rows[at] == pass->context)
         return "as long as the context";
     if (at == s->usual)
-        return more;
-    return arena_printf(a, "without attention %.0f %% faster than %lld; %s", gain, (long long)s->rows[s->usual],
-                        at + 1 < s->n ? more : "the longest there is");
+        return arena_printf(a, "%s; %s", more, by);
+    return arena_printf(a, "without attention %.0f %% faster than %lld; %s; %s", gain, (long long)s->rows[s->usual],
+                        at + 1 < s->n ? more : "the longest there is", by);
 }
 
 Plan *chunk_choose(Arena *arena, ChunkRequest *r, const PlanTarget *target, const ChunkRoom *room) {
-    const Sizes s = sizes_of(r, target, room);
+    const Sizes s = sizes_of(r, target);
     const int64_t most = usable(room);
     const int best = fast_enough(&s);
     char needed[32] = "", has[32];
@@ -103,7 +102,7 @@ Plan *chunk_choose(Arena *arena, ChunkRequest *r, const PlanTarget *target, cons
         r->why = bytes > most ? arena_printf(arena, "the least, and more than the %s that may be used", has)
                  : at < best  ? arena_printf(arena, "%lld would need %s on the device, where %s may be used",
                                              (long long)s.rows[at + 1], needed, has)
-                              : because(arena, &s, at, r->pass.context);
+                              : because(arena, &s, at, &r->pass);
         return plan;
     }
 }

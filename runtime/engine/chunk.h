@@ -2,9 +2,9 @@
  *
  * Longer calls fill the multiprocessors better (codegen/prefill_cost.h) and need more memory: activations, and rings,
  * which hold a window and a call. So the chunk is the smallest of 512, 1,024, 2,048 and 4,096, and no more than the
- * context, that is within 6 % of the fastest of them; or the largest below it whose plan fits, weights and caches
- * included; where 512 does not fit 256, 128 or 64, with sparse attention no less than its block. Results do not depend
- * on it.
+ * context, that is within 6 % of the fastest of them, by the rates of the pass options; or the largest below it whose
+ * plan fits, weights and caches included; where 512 does not fit 256, 128 or 64, with sparse attention no less than its
+ * block. Results do not depend on it.
  */
 #ifndef LAP_ENGINE_CHUNK_H
 #define LAP_ENGINE_CHUNK_H
@@ -18,7 +18,6 @@ enum { CHUNK_USUAL = 512 };
 
 /* The device: what it has free, and of how much. */
 typedef struct ChunkRoom {
-    int multiprocessors; /* 0: as an H100 */
     int64_t free_bytes, total_bytes;
 } ChunkRoom;
 

@@ -129,7 +129,7 @@ static bool add_timed_phase(const Gpu *g, Plan *plan) {
 
 /* For the chunk that is asked for, or for one that fits into the memory that is free now: g->o.plan says it then. */
 static Plan *generate_plan(Gpu *g, const PlanTarget *target, const PlanChoices *choices) {
-    ChunkRoom room = {.multiprocessors = dev_info(g->device)->multiprocessors};
+    ChunkRoom room = {0};
     DevError e = {0};
     PlanOptions o = g->o.plan;
     o.choices = choices;
@@ -140,6 +140,7 @@ static Plan *generate_plan(Gpu *g, const PlanTarget *target, const PlanChoices *
         return NULL;
     }
     g->o.choose->choices = choices;
+    g->o.choose->pass.rates = rates_default_of(dev_info(g->device)->multiprocessors);
     Plan *plan = chunk_choose(g->arena, g->o.choose, target, &room);
     g->o.choose->choices = NULL; /* the caller's, who keeps the request */
     const int64_t chunk = g->o.choose->chunk, rows = g->o.choose->pass.rows;

@@ -1,7 +1,7 @@
 /* pass_driver.c - runs one pass on IR text from standard input: text in, text out, messages to stderr.
  * pass_driver PASS [context N] [chunk N] [rows N] [draft N] [kv-k TYPE] [kv-v TYPE] [sparse auto|on|off] [alpha X]
- * [tap NAME].. [no-taps]; PASS `none` only reads, checks and prints. Exit 1 after errors, 3 when the printed text does
- * not read back to itself. */
+ * [read GB/S] [matmul TFLOP/S] [launch NS] [tap NAME].. [no-taps]; rates as if they were measured; PASS `none` only
+ * reads, checks and prints. Exit 1 after errors, 3 when the printed text does not read back to itself. */
 #include "passes/passes.h"
 
 #include <stdlib.h>
@@ -15,6 +15,20 @@ static Buf read_all(FILE *f) {
     while ((n = fread(chunk, 1, sizeof chunk, f)) > 0)
         buf_bytes(&b, chunk, n);
     return b;
+}
+
+/* Of the device: what is not given is an H100's. False: no such option. */
+static bool read_rate(const char *name, const char *value, DeviceRates *r) {
+    if (strcmp(name, "read") == 0)
+        r->bytes = (int64_t)(1e9 * atof(value));
+    else if (strcmp(name, "matmul") == 0)
+        r->mma = r->wgmma = (int64_t)(1e12 * atof(value));
+    else if (strcmp(name, "launch") == 0)
+        r->launch_ns = atoll(value);
+    else
+        return false;
+    r->of = "measured on a GPU of the test";
+    return true;
 }
 
 static PipelineOptions read_options(int argc, char **argv, const char **taps) {
@@ -43,7 +57,7 @@ static PipelineOptions read_options(int argc, char **argv, const char **taps) {
             o.pass.sparse = strcmp(value, "on") == 0 ? SPARSE_ON : strcmp(value, "off") == 0 ? SPARSE_OFF : SPARSE_AUTO;
         else if (strcmp(argv[i], "alpha") == 0)
             o.pass.alpha = atof(value);
-        else if (strcmp(argv[i], "tap") == 0) {
+        else if (!read_rate(argv[i], value, &o.pass.rates) && strcmp(argv[i], "tap") == 0) {
             o.pass.all_taps = false;
             taps[o.pass.n_taps++] = value;
         }

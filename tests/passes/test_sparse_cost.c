@@ -17,6 +17,11 @@ static SparseShape large(void) {
     return (SparseShape){.heads = 32, .kv_heads = 4, .k_dim = 512, .v_dim = 512, .rows = 512, .method = usual};
 }
 
+static SparseRates of_an_h100(void) {
+    const DeviceRates r = rates_default();
+    return sparse_rates(&r);
+}
+
 static void near_to(double got, double want) {
     if (!(fabs(got / want - 1) < 1e-9))
         fail_msg("%.12g, not %.12g", got, want);
@@ -39,7 +44,7 @@ static void costs_by_hand(void **unused) {
 static void forced_blocks_count(void **unused) {
     (void)unused;
     SparseShape s = large();
-    const SparseRates r = sparse_rates_default();
+    const SparseRates r = of_an_h100();
     s.method.sink = 20;
     near_to(sparse_cost(&s, &r, 4096).kept, 4 * 24 / (29. + 30 + 31 + 32));
     s.method.sink = 40;
@@ -50,7 +55,7 @@ static void forced_blocks_count(void **unused) {
 static void begins_where_it_gains(void **unused) {
     (void)unused;
     const SparseShape s = large();
-    const SparseRates r = sparse_rates_default();
+    const SparseRates r = of_an_h100();
     const int64_t from = sparse_from(&s, &r, 1 << 20);
     assert_true(from >= 4096 && from < 16384 && from % 128 == 0);
     const SparseCost at = sparse_cost(&s, &r, from + 128), before = sparse_cost(&s, &r, from);
@@ -63,21 +68,21 @@ static void begins_where_it_gains(void **unused) {
 static void what_costs_more_begins_later(void **unused) {
     (void)unused;
     SparseShape s = large();
-    SparseRates r = sparse_rates_default();
+    SparseRates r = of_an_h100();
     const int64_t from = sparse_from(&s, &r, 1 << 20);
     r.score /= 30;
     const int64_t slow_scores = sparse_from(&s, &r, 1 << 20);
     r.sparse /= 2;
     const int64_t slow_both = sparse_from(&s, &r, 1 << 20);
     assert_true(from < slow_scores && slow_scores < slow_both);
-    r = sparse_rates_default();
+    r = of_an_h100();
     s.method.alpha = 0.05; /* which keeps more */
     assert_true(sparse_from(&s, &r, 1 << 20) > from);
     s.method.alpha = 0.12;
     r.sparse = r.dense * 100;
     assert_int_equal(sparse_from(&s, &r, 1 << 20), 4096); /* however fast: not for short prompts */
     s.method.alpha = 0;
-    r = sparse_rates_default();
+    r = of_an_h100();
     assert_int_equal(sparse_from(&s, &r, 1 << 20), -1);
     s = large();
     s.rows = 256;
