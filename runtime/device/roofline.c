@@ -1,4 +1,5 @@
-/* roofline.c - measures the read rate of device memory and the rate of a bf16 matmul, with kernels/roofline*.cu.
+/* roofline.c - measures the read rate of device memory, the rate of a bf16 matmul and launches, with
+ * kernels/roofline*.cu.
  *
  * Reading: the buffer is at least twenty times the L2 cache and every pass begins at its start, which is what the
  * cache dropped longest ago: what little of the end it still holds is gone before it is asked for again.
@@ -6,6 +7,9 @@
  * Multiplying: matrices of 8192 by 8192, as a real matmul does it, but with operands that lie as the kernel likes them
  * and as many tiles as keep all multiprocessors busy to the end. Operands are noise of size 1/8 to 2, and a few of the
  * results are compared with the host's, since the rate of a kernel that computes something else says nothing.
+ *
+ * A launch: small kernels one after another in a stream, as calls of a prompt launch theirs. The host may be what
+ * limits them; so it does in those calls.
  */
 #include "runtime/device/roofline.h"
 
@@ -16,39 +20,48 @@
 #include <string.h>
 
 enum {
-    READ_PASSES = 12,
-    MOST_PASSES = 50, /* of the matmul */
-    LEAST_PASSES = 5,
-    READ_WARM_UP = 3, /* passes not counted: clocks rise */
+    MOST_PASSES = 50,
+    LAUNCHES = 200,
     THREADS = 256,
     BYTES_OF_TILE = 8 * 16 * THREADS,
     BLOCKS_PER_MULTIPROCESSOR = 8, /* 2,048 threads, all that fit */
 };
 
-static const int64_t SMALLEST = (int64_t)1 << 30, LARGEST = (int64_t)4 << 30;
+#define SMALLEST ((int64_t)1 << 30)
 static const int64_t TIMES_L2 = 20;
-static const double MATMUL_SECONDS = 0.1; /* that its passes should take together */
+
+/* How much is measured. */
+typedef struct Effort {
+    int64_t largest;         /* bytes that a pass reads, unless the L2 cache is large; SMALLEST at least */
+    int reads, reads_before; /* passes, and those ahead of them that are not counted: clocks rise */
+    int matmuls, matmuls_before;
+    double seconds; /* that passes of a matmul should take together, of which there are `matmuls` at least */
+} Effort;
+
+/* To compare with, and for a choice. 30 ms are more than a clock needs to rise. */
+static const Effort thorough = {(int64_t)4 << 30, 12, 3, 5, 2, 0.1}, quick = {SMALLEST, 5, 1, 3, 4, 0.03};
 
 /* Operands: pieces of 128 rows and 64 columns, see kernels/roofline_wgmma.cu. */
 enum { SIZE = 8192, PIECE_ROWS = 128, PIECE_COLUMNS = 64, PIECE_BYTES = 2 * PIECE_ROWS * PIECE_COLUMNS };
 enum { DEPTHS = SIZE / PIECE_COLUMNS, ROW_BLOCKS = SIZE / PIECE_ROWS };
 static const int64_t OPERAND_BYTES = (int64_t)2 * SIZE * SIZE;
 
-/* One for each way to multiply, the last for every other architecture. */
+/* The ways to multiply, the fastest first, the last for every architecture. */
+enum { WGMMA, MMA, WAYS };
 static const struct MatmulKernel {
     const char *arch, *file;
     int columns; /* of a tile; its rows are 128 */
     int threads, shared;
-} matmul_kernels[] = {
-    {"sm_90a", "roofline_wgmma.cu", 256, 384, 1024 + 4 * (48 << 10)},
-    {NULL, "roofline_mma.cu", 128, 128, 3 * (32 << 10)},
+} matmul_kernels[WAYS] = {
+    [WGMMA] = {"sm_90a", "roofline_wgmma.cu", 256, 384, 1024 + 4 * (48 << 10)},
+    [MMA] = {NULL, "roofline_mma.cu", 128, 128, 3 * (32 << 10)},
 };
 
 typedef struct Bench {
     Device *d;
-    const struct MatmulKernel *how;
-    DevModule *modules[2];
-    DevKernel *read, *fill, *matmul;
+    const Effort *effort;
+    DevModule *modules[1 + WAYS];
+    DevKernel *read, *fill, *matmul[WAYS]; /* NULL: this way is not measured */
     DevStream *stream;
     DevEvent *event[MOST_PASSES + 1];
     DevPtr data, sink;
@@ -64,29 +77,40 @@ static Program program(const char *name) {
     return (Program){.name = name, .source = device_kernel_texts[i].text};
 }
 
-static bool load_kernels(Bench *b, const Nvrtc *n, CubinCache *cache, DevError *e) {
-    b->how = matmul_kernels;
-    while (b->how->arch && strcmp(b->how->arch, b->d->info.arch) != 0)
-        b->how++;
-    const Program programs[2] = {program("roofline.cu"), program(b->how->file)};
-    CompileOptions o = {.cache = cache, .threads = 2};
-    Compiled compiled[2] = {{0}};
-    bool ok = compile_programs(n, b->d->info.arch, programs, 2, &o, compiled, e);
-    for (int i = 0; i < 2; i++) {
+static bool has_way(const Bench *b, int way) {
+    const char *arch = matmul_kernels[way].arch;
+    return !arch || strcmp(arch, b->d->info.arch) == 0;
+}
+
+/* all: every way to multiply that the device has, else the fastest. */
+static bool load_kernels(Bench *b, const Nvrtc *n, CubinCache *cache, bool all, DevError *e) {
+    Program programs[1 + WAYS] = {program("roofline.cu")};
+    Compiled compiled[1 + WAYS] = {{0}};
+    int ways[WAYS], n_ways = 0;
+    for (int way = 0; way < WAYS; way++)
+        if (has_way(b, way) && (all || n_ways == 0)) {
+            ways[n_ways] = way;
+            programs[1 + n_ways++] = program(matmul_kernels[way].file);
+        }
+    const CompileOptions o = {.cache = cache, .threads = 1 + n_ways};
+    bool ok = compile_programs(n, b->d->info.arch, programs, 1 + n_ways, &o, compiled, e);
+    for (int i = 0; i < 1 + n_ways; i++) {
         ok = ok &&
              (b->modules[i] = dev_module_load(b->d, compiled[i].cubin, compiled[i].bytes, programs[i].name, e)) != NULL;
         compiled_free(&compiled[i]);
     }
+    for (int i = 0; i < n_ways; i++)
+        ok = ok && (b->matmul[ways[i]] =
+                        dev_kernel(b->modules[1 + i], "roofline_matmul", (size_t)matmul_kernels[ways[i]].shared, e));
     return ok && (b->read = dev_kernel(b->modules[0], "roofline_read", 0, e)) &&
-           (b->fill = dev_kernel(b->modules[0], "roofline_fill", 0, e)) &&
-           (b->matmul = dev_kernel(b->modules[1], "roofline_matmul", (size_t)b->how->shared, e));
+           (b->fill = dev_kernel(b->modules[0], "roofline_fill", 0, e));
 }
 
 static bool allocate(Bench *b, DevError *e) {
     int64_t available = 0, total = 0;
     if (!dev_memory(b->d, &available, &total, e))
         return false;
-    int64_t bytes = available / 2 < LARGEST ? available / 2 : LARGEST;
+    int64_t bytes = available / 2 < b->effort->largest ? available / 2 : b->effort->largest;
     int64_t least = b->d->info.l2_bytes * TIMES_L2 > SMALLEST ? b->d->info.l2_bytes * TIMES_L2 : SMALLEST;
     if (bytes < least)
         bytes = least;
@@ -143,11 +167,12 @@ static bool measure_read(Bench *b, Roofline *out, DevError *e) {
     DevLaunch l = {.kernel = b->read, .block = {THREADS}, .arguments = arguments};
     l.grid[0] = (uint32_t)(b->d->info.multiprocessors * BLOCKS_PER_MULTIPROCESSOR);
     double best = 0, median = 0;
-    if (!fill(b, b->quads, ~0u, 0, e) || !run_passes(b, &l, READ_WARM_UP, e) || !run_passes(b, &l, READ_PASSES, e) ||
-        !pass_times(b, READ_PASSES, &best, &median, e))
+    const int passes = b->effort->reads;
+    if (!fill(b, b->quads, ~0u, 0, e) || !run_passes(b, &l, b->effort->reads_before, e) ||
+        !run_passes(b, &l, passes, e) || !pass_times(b, passes, &best, &median, e))
         return false;
     out->bytes = (int64_t)b->quads * 16;
-    out->passes = READ_PASSES;
+    out->passes = passes;
     out->read_gb_per_second = 1e-9 * (double)out->bytes / best;
     out->median_gb_per_second = 1e-9 * (double)out->bytes / median;
     return true;
@@ -192,38 +217,64 @@ static bool check_product(Bench *b, DevError *e) {
     return ok;
 }
 
-static bool measure_matmul(Bench *b, Roofline *out, DevError *e) {
+static bool measure_matmul(Bench *b, int way, Roofline *out, DevError *e) {
+    const struct MatmulKernel *how = &matmul_kernels[way];
     int blocks = 0;
-    if (!dev_kernel_blocks(b->matmul, b->how->threads, (size_t)b->how->shared, &blocks, e))
+    if (!dev_kernel_blocks(b->matmul[way], how->threads, (size_t)how->shared, &blocks, e))
         return false;
     const int resident = blocks * b->d->info.multiprocessors;
     DevPtr x = b->data, y = x + (DevPtr)OPERAND_BYTES, result = y + (DevPtr)OPERAND_BYTES;
-    int depths = DEPTHS, wide = SIZE / b->how->columns, tiles = ROW_BLOCKS * wide;
+    int depths = DEPTHS, wide = SIZE / how->columns, tiles = ROW_BLOCKS * wide;
     if (resident > 0 && resident < tiles)
         tiles -= tiles % resident;
     void *arguments[] = {&x, &y, &result, &depths, &wide, &tiles};
-    DevLaunch l = {.kernel = b->matmul,
+    DevLaunch l = {.kernel = b->matmul[way],
                    .grid = {(uint32_t)resident},
-                   .block = {(uint32_t)b->how->threads},
-                   .shared_bytes = (uint32_t)b->how->shared,
+                   .block = {(uint32_t)how->threads},
+                   .shared_bytes = (uint32_t)how->shared,
                    .arguments = arguments};
     double best = 0, median = 0;
+    const int before = b->effort->matmuls_before, least = b->effort->matmuls;
     const uint32_t sign_and_fraction = 0x81ff81ff, exponent = 0x3e003e00; /* bf16 of size 1/8 to 2 */
     if (!fill(b, (uint64_t)OPERAND_BYTES / 8, sign_and_fraction, exponent, e) || !run_passes(b, &l, 1, e) ||
-        !check_product(b, e) || !run_passes(b, &l, 2, e) || !pass_times(b, 2, &best, &median, e))
+        !check_product(b, e) || !run_passes(b, &l, before, e) || !pass_times(b, before, &best, &median, e))
         return false;
-    const double wanted = MATMUL_SECONDS / best;
-    const int passes = wanted < LEAST_PASSES ? LEAST_PASSES : wanted > MOST_PASSES ? MOST_PASSES : (int)wanted;
+    const double wanted = b->effort->seconds / best;
+    const int passes = wanted < least ? least : wanted > MOST_PASSES ? MOST_PASSES : (int)wanted;
     if (!run_passes(b, &l, passes, e) || !pass_times(b, passes, &best, &median, e))
         return false;
-    out->flops = 2.0 * SIZE * PIECE_ROWS * b->how->columns * tiles;
+    out->flops = 2.0 * SIZE * PIECE_ROWS * how->columns * tiles;
     out->matmul_passes = passes;
     out->matmul_tflops = 1e-12 * out->flops / best;
     out->median_tflops = 1e-12 * out->flops / median;
     return true;
 }
 
-/* ==== Both ==== */
+/* ==== Launching ==== */
+
+/* Seconds from one to the next; of a few runs the best. */
+static bool measure_launch(Bench *b, double *seconds, DevError *e) {
+    enum { RUNS = 3 };
+    uint64_t none = 0;
+    uint32_t bits = 0;
+    void *arguments[] = {&b->data, &none, &bits, &bits};
+    DevLaunch l = {.kernel = b->fill, .block = {THREADS}, .arguments = arguments};
+    l.grid[0] = (uint32_t)b->d->info.multiprocessors;
+    *seconds = INFINITY;
+    for (int run = 0; run < RUNS; run++) {
+        double s = 0;
+        bool ok = dev_launch(b->stream, &l, e) && dev_event_record(b->event[0], b->stream, e);
+        for (int i = 0; i < LAUNCHES && ok; i++)
+            ok = dev_launch(b->stream, &l, e);
+        if (!ok || !dev_event_record(b->event[1], b->stream, e) || !dev_stream_wait(b->stream, e) ||
+            !dev_event_seconds(b->event[0], b->event[1], &s, e))
+            return false;
+        *seconds = s / LAUNCHES < *seconds ? s / LAUNCHES : *seconds;
+    }
+    return true;
+}
+
+/* ==== All of it ==== */
 
 static void free_bench(Bench *b) {
     for (int i = 0; i <= MOST_PASSES; i++)
@@ -231,15 +282,37 @@ static void free_bench(Bench *b) {
     dev_stream_free(b->stream);
     dev_free(b->d, b->sink);
     dev_free(b->d, b->data);
-    dev_module_free(b->modules[0]);
-    dev_module_free(b->modules[1]);
+    for (int i = 0; i < 1 + WAYS; i++)
+        dev_module_free(b->modules[i]);
 }
 
 bool roofline_measure(Device *d, const Nvrtc *n, CubinCache *cache, Roofline *out, DevError *e) {
-    Bench b = {.d = d};
+    Bench b = {.d = d, .effort = &thorough};
     *out = (Roofline){0};
-    bool ok =
-        load_kernels(&b, n, cache, e) && allocate(&b, e) && measure_read(&b, out, e) && measure_matmul(&b, out, e);
+    bool ok = load_kernels(&b, n, cache, false, e) && allocate(&b, e) && measure_read(&b, out, e) &&
+              measure_matmul(&b, b.matmul[WGMMA] ? WGMMA : MMA, out, e);
     free_bench(&b);
     return ok;
+}
+
+/* Multiplies first: then clocks have risen. */
+bool roofline_rates(Device *d, const Nvrtc *n, CubinCache *cache, DeviceRates *out, DevError *e) {
+    Bench b = {.d = d, .effort = &quick};
+    Roofline of[WAYS] = {{0}}, read = {0};
+    double launch = 0;
+    bool ok = load_kernels(&b, n, cache, true, e) && allocate(&b, e);
+    for (int way = 0; way < WAYS && ok; way++)
+        ok = !b.matmul[way] || measure_matmul(&b, way, &of[way], e);
+    ok = ok && measure_read(&b, &read, e) && measure_launch(&b, &launch, e);
+    free_bench(&b);
+    if (!ok)
+        return false;
+    *out = (DeviceRates){.of = "measured",
+                         .multiprocessors = d->info.multiprocessors,
+                         .bytes = (int64_t)(1e9 * read.read_gb_per_second),
+                         .mma = (int64_t)(1e12 * of[MMA].matmul_tflops),
+                         .wgmma = (int64_t)(1e12 * of[WGMMA].matmul_tflops),
+                         .launch_ns = (int64_t)ceil(1e9 * launch)};
+    const char *problem = rates_problem(out);
+    return !problem || dev_fail(e, DEV_OTHER, "GPU %d: its rates make no sense: %s", d->info.ordinal, problem);
 }

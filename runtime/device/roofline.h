@@ -1,7 +1,9 @@
-/* roofline.h - what a device really reaches, measured: the limits that times are compared with. */
+/* roofline.h - what a device really reaches, measured: the limits that times are compared with, and the rates by which
+ * passes choose. */
 #ifndef LAP_DEVICE_ROOFLINE_H
 #define LAP_DEVICE_ROOFLINE_H
 
+#include "ir/rates.h"
 #include "runtime/device/compile.h"
 #include "runtime/device/device.h"
 
@@ -18,5 +20,12 @@ typedef struct Roofline {
 
 /* Needs 1 GiB of free device memory, takes up to 4; under a second besides compiling. cache may be NULL. */
 bool roofline_measure(Device *d, const Nvrtc *n, CubinCache *cache, Roofline *out, DevError *e);
+
+/* To be raised when other things are measured, or in another way: rates of another version are not taken. */
+enum { RATES_VERSION = 1 };
+
+/* The rates for models of cost, by fewer passes and every way to multiply that there is: a tenth of a second besides
+ * compiling on a large device. Needs 1 GiB of free device memory. */
+bool roofline_rates(Device *d, const Nvrtc *n, CubinCache *cache, DeviceRates *out, DevError *e);
 
 #endif

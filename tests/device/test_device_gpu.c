@@ -506,6 +506,28 @@ static bool test_roofline(Bed *b) {
     return ok;
 }
 
+/* Measured quickly they are near what is measured thoroughly. */
+static bool test_rates(Bed *b) {
+    Roofline roof;
+    DeviceRates r;
+    const double start = now();
+    bool ok = roofline_rates(b->d, b->nvrtc, NULL, &r, &b->e);
+    const double took = now() - start;
+    ok = ok && roofline_measure(b->d, b->nvrtc, NULL, &roof, &b->e);
+    const double read = ok ? 1e-9 * (double)r.bytes / roof.read_gb_per_second : 0,
+                 matmul = ok ? 1e-12 * (double)rates_matmul(&r) / roof.matmul_tflops : 0;
+    if (ok && !(read > 0.9 && read < 1.1 && matmul > 0.85 && matmul < 1.15))
+        ok = wrong(b, "quickly measured rates are others");
+    if (ok && (r.multiprocessors != dev_info(b->d)->multiprocessors || r.launch_ns > 100000))
+        ok = wrong(b, "no multiprocessors or launches that a GPU has");
+    if (ok)
+        say(b,
+            "in %.2f s with compiling: reads %.3f of the above, multiplies %.3f (%.0f TFLOP/s by mma.sync), a launch "
+            "%lld ns",
+            took, read, matmul, 1e-12 * (double)r.mma, (long long)r.launch_ns);
+    return ok;
+}
+
 /* In the process that is lost. Prints what is said. */
 static int fault(Bed *b) {
     if (!test_compile(b))
@@ -543,11 +565,20 @@ static const struct {
     const char *name;
     bool (*run)(Bed *);
 } tests[] = {
-    {"compile", test_compile},   {"memory", test_memory},           {"out of memory", test_out_of_memory},
-    {"launch", test_launch},     {"shared memory", test_shared},    {"clusters", test_clusters},
-    {"timing", test_timing},     {"cooperative", test_cooperative}, {"chains", test_chains},
-    {"upload", test_upload},     {"threads", test_threads},         {"fault", test_fault},
+    {"compile", test_compile},
+    {"memory", test_memory},
+    {"out of memory", test_out_of_memory},
+    {"launch", test_launch},
+    {"shared memory", test_shared},
+    {"clusters", test_clusters},
+    {"timing", test_timing},
+    {"cooperative", test_cooperative},
+    {"chains", test_chains},
+    {"upload", test_upload},
+    {"threads", test_threads},
+    {"fault", test_fault},
     {"roofline", test_roofline},
+    {"rates", test_rates},
 };
 
 static int run_all(Bed *b) {
