@@ -9,7 +9,9 @@ enum {
     VERSION = 1,
     RULES = 1, /* to be raised when the rule or the ways of matmul_shape.c change */
     MAX_TEXT = 1024,
+    MAX_MULTIPROCESSORS = 4096,
 };
+#define MOST_A_SECOND INT64_C(1000000000000000000)
 
 /* ==== Entries ==== */
 
@@ -39,6 +41,44 @@ void tuned_put(Tuned *t, const TunedEntry *e) {
     else if (t->entries.n == MAX_TUNED)
         take_out(t, 0);
     vec_push(t->arena, &t->entries, copy);
+}
+
+/* ==== Rates ==== */
+
+static int place_of_rates(const Tuned *t, const TunedRates *of) {
+    int i = 0;
+    for (; i < t->rates.n; i++) {
+        const TunedRates *r = &t->rates.v[i];
+        if (strcmp(r->arch, of->arch) == 0 && strcmp(r->gpu, of->gpu) == 0 && r->cuda == of->cuda &&
+            r->version == of->version && r->rates.multiprocessors == of->rates.multiprocessors)
+            break;
+    }
+    return i;
+}
+
+const TunedRates *tuned_find_rates(const Tuned *t, const TunedRates *of) {
+    const int i = place_of_rates(t, of);
+    return i < t->rates.n ? &t->rates.v[i] : NULL;
+}
+
+const TunedRates *tuned_rates_of_arch(const Tuned *t, const char *arch, int64_t version) {
+    for (int i = t->rates.n - 1; i >= 0; i--) {
+        const TunedRates *r = &t->rates.v[i];
+        if (r->measured && r->version == version && strcmp(r->arch, arch) == 0)
+            return r;
+    }
+    return NULL;
+}
+
+void tuned_put_rates(Tuned *t, const TunedRates *r) {
+    const int same = place_of_rates(t, r), old = same < t->rates.n || t->rates.n < MAX_TUNED_RATES ? same : 0;
+    TunedRates copy = *r;
+    copy.rates.of = arena_printf(t->arena, "measured on %s", r->gpu);
+    if (old < t->rates.n) {
+        t->rates.n--;
+        memmove(t->rates.v + old, t->rates.v + old + 1, (size_t)(t->rates.n - old) * sizeof *t->rates.v);
+    }
+    vec_push(t->arena, &t->rates, copy);
 }
 
 /* ==== For plans ==== */
@@ -77,8 +117,23 @@ PlanChoices tuned_choices(Arena *a, const Tuned *t, const char *arch, const char
 
 /* ==== As text ==== */
 
+static void print_rates(Buf *out, const TunedRates *r) {
+    const DeviceRates *d = &r->rates;
+    buf_printf(out, "rates %s ", r->arch);
+    text_put_string(out, r->gpu, strlen(r->gpu));
+    buf_printf(out, " cuda %lld version %lld multiprocessors %lld", (long long)r->cuda, (long long)r->version,
+               (long long)d->multiprocessors);
+    if (r->measured)
+        buf_printf(out, " read %lld mma %lld wgmma %lld launch %lld\n", (long long)d->bytes, (long long)d->mma,
+                   (long long)d->wgmma, (long long)d->launch_ns);
+    else
+        buf_printf(out, " none\n");
+}
+
 void tuned_print(Buf *out, const Tuned *t) {
     buf_printf(out, "tuned %d\n", VERSION);
+    for (int i = 0; i < t->rates.n; i++)
+        print_rates(out, &t->rates.v[i]);
     for (int i = 0; i < t->entries.n; i++) {
         const TunedEntry *e = &t->entries.v[i];
         buf_printf(out, "choice %s ", e->arch);
@@ -103,20 +158,62 @@ static bool parse_text(Parser *p, const char **out) {
     return strlen(*out) <= MAX_TEXT || p_fail_at(p, at, "a text of more than %d bytes", MAX_TEXT);
 }
 
-static bool parse_choice(Parser *p, TunedEntry *e) {
-    SrcLoc place, at;
+static bool parse_arch(Parser *p, const char **arch) {
+    const SrcLoc at = p->at;
     int sm;
     bool only_there;
-    if (!p_expect_word(p, "choice"))
+    if (!parse_word(p, arch))
         return false;
-    at = p->at;
-    if (!parse_word(p, &e->arch))
+    return plan_arch(*arch, &sm, &only_there) || p_fail_at(p, at, "this is no architecture");
+}
+
+static bool parse_end(Parser *p) {
+    SrcLoc place;
+    return p->tok != TOK_PLACE && p_end_line(p, &place);
+}
+
+static bool parse_choice(Parser *p, TunedEntry *e) {
+    return parse_arch(p, &e->arch) && parse_text(p, &e->gpu) && parse_word(p, &e->kernels) &&
+           parse_text(p, &e->shape) && plan_cut(p, &e->tuned, &e->cut) && p_expect_word(p, "ns") &&
+           p_int(p, "a time", 0, INT64_MAX, &e->rule_ns) && p_int(p, "a time", 0, INT64_MAX, &e->chosen_ns) &&
+           parse_end(p);
+}
+
+static bool parse_number(Parser *p, const char *word, int64_t least, int64_t most, int64_t *out) {
+    return p_expect_word(p, word) && p_int(p, word, least, most, out);
+}
+
+static bool parse_rates(Parser *p, TunedRates *r) {
+    DeviceRates *d = &r->rates;
+    if (!parse_arch(p, &r->arch) || !parse_text(p, &r->gpu) || !parse_number(p, "cuda", 0, INT32_MAX, &r->cuda) ||
+        !parse_number(p, "version", 0, INT32_MAX, &r->version) ||
+        !parse_number(p, "multiprocessors", 1, MAX_MULTIPROCESSORS, &d->multiprocessors))
         return false;
-    if (!plan_arch(e->arch, &sm, &only_there))
-        return p_fail_at(p, at, "this is no architecture");
-    return parse_text(p, &e->gpu) && parse_word(p, &e->kernels) && parse_text(p, &e->shape) &&
-           plan_cut(p, &e->tuned, &e->cut) && p_expect_word(p, "ns") && p_int(p, "a time", 0, INT64_MAX, &e->rule_ns) &&
-           p_int(p, "a time", 0, INT64_MAX, &e->chosen_ns) && p->tok != TOK_PLACE && p_end_line(p, &place);
+    r->measured = !p_accept_word(p, "none");
+    if (r->measured &&
+        (!parse_number(p, "read", 1, MOST_A_SECOND, &d->bytes) || !parse_number(p, "mma", 1, MOST_A_SECOND, &d->mma) ||
+         !parse_number(p, "wgmma", 0, MOST_A_SECOND, &d->wgmma) ||
+         !parse_number(p, "launch", 1, INT32_MAX, &d->launch_ns)))
+        return false;
+    return parse_end(p);
+}
+
+/* A line is taken when all of it reads. */
+static bool read_line(Tuned *t, Parser *p, int line) {
+    TunedEntry e = {0};
+    TunedRates r = {0};
+    const bool rates = p_accept_word(p, "rates");
+    const bool whole = rates ? parse_rates(p, &r) : p_expect_word(p, "choice") && parse_choice(p, &e);
+    if (whole && p->bad_line != line) {
+        if (rates)
+            tuned_put_rates(t, &r);
+        else
+            tuned_put(t, &e);
+        return true;
+    }
+    if (!whole)
+        p_skip_line(p);
+    return false;
 }
 
 static void drop(Tuned *t, int line) {
@@ -126,16 +223,10 @@ static void drop(Tuned *t, int line) {
 
 static void read_lines(Tuned *t, Parser *p) {
     for (p_skip_empty(p); p->tok != TOK_END; p_skip_empty(p)) {
-        TunedEntry e = {0};
         const int line = p->at.line;
-        const bool whole = parse_choice(p, &e);
-        if (whole && p->bad_line != line) {
-            tuned_put(t, &e);
+        if (read_line(t, p, line))
             continue;
-        }
         drop(t, line);
-        if (!whole)
-            p_skip_line(p);
         diag_clear(p->diag);
     }
 }

@@ -77,6 +77,8 @@ CubinKey cubin_key(const NvrtcInfo *n, const Program *p, const char *arch);
 void cubin_cache_path(const CubinCache *c, CubinKey key, char *out, size_t size);
 bool cubin_cache_get(CubinCache *c, CubinKey key, const char *name, Compiled *out);
 void cubin_cache_put(CubinCache *c, CubinKey key, const Compiled *compiled);
+/* The directory and those above it, where they are missing; what goes wrong shows when something is written there. */
+void cubin_cache_make_dir(const char *dir);
 /* The warnings since the last call, one a line; free(). NULL: none. */
 char *cubin_cache_warnings(CubinCache *c);
 

@@ -224,8 +224,7 @@ bool cubin_cache_get(CubinCache *c, CubinKey key, const char *name, Compiled *ou
 
 /* ==== Writing ==== */
 
-/* mkdir -p; the caller's next call says what went wrong. */
-static void make_dir(const char *dir) {
+void cubin_cache_make_dir(const char *dir) {
     char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s", dir);
     for (char *p = path + 1; *p; p++)
@@ -325,7 +324,7 @@ void cubin_cache_put(CubinCache *c, CubinKey key, const Compiled *compiled) {
     h.checksum = checksum(h, compiled->cubin, compiled->log);
     char path[PATH_BYTES];
     cubin_cache_path(c, key, path, sizeof path);
-    make_dir(c->dir);
+    cubin_cache_make_dir(c->dir);
     bool able;
     if (put_by_link(c->dir, path, &h, compiled, &able) || (!able && put_by_rename(c->dir, path, &h, compiled)))
         return;

@@ -1,6 +1,7 @@
 /* tuned_file.c - see tuned_file.h. */
 #include "runtime/engine/tuned_file.h"
 
+#include "runtime/device/compile.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -63,8 +64,12 @@ void tuned_file_add(const Tuned *fresh, const char *path, Diag *diag) {
     text.n = 0;
     for (int i = 0; i < fresh->entries.n; i++)
         tuned_put(&all, &fresh->entries.v[i]);
+    for (int i = 0; i < fresh->rates.n; i++)
+        tuned_put_rates(&all, &fresh->rates.v[i]);
     tuned_print(&text, &all);
-    const char *beside = arena_printf(all.arena, "%s.new-%ld", path, (long)getpid());
+    const char *beside = arena_printf(all.arena, "%s.new-%ld", path, (long)getpid()), *slash = strrchr(path, '/');
+    if (slash)
+        cubin_cache_make_dir(arena_strndup(all.arena, path, (size_t)(slash - path)));
     if (!write_whole(beside, &text) || rename(beside, path) != 0) {
         diag_warning(diag, NO_LOC, "choices of tuning cannot be kept in %s: %s; they will be made again next time",
                      path, strerror(errno));

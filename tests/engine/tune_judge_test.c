@@ -129,7 +129,33 @@ static void damage_is_said_and_mended(void **state) {
     unlink(path);
 }
 
-/* A folder in its place, a folder that is not there: a warning, and nothing is left behind. */
+/* Rates stand beside choices, neither takes the other's place, and the folder is made. */
+static void rates_are_kept_too(void **state) {
+    (void)state;
+    const char *path = SCRATCH "/tuned-new/folder/tuned.txt";
+    Tuned t = {.arena = arena_new()};
+    Diag *diag = diag_new();
+    TunedRates r = {.arch = "sm_90a", .gpu = "GPU", .cuda = 13000, .version = 1, .measured = true};
+    r.rates = rates_default_of(4);
+    tuned_put_rates(&t, &r);
+    unlink(path);
+    tuned_file_add(&t, path, diag);
+    said(diag, "");
+    add(path, "one", 5, "");
+    file_holds(path, 1, 5, 0);
+    Tuned back = read_file(path, "");
+    const TunedRates *got = tuned_find_rates(&back, &r);
+    assert_non_null(got);
+    assert_int_equal(got->rates.bytes, r.rates.bytes);
+    assert_int_equal(got->rates.mma, r.rates.mma);
+    assert_int_equal(got->rates.wgmma, r.rates.wgmma);
+    assert_int_equal(got->rates.launch_ns, r.rates.launch_ns);
+    arena_free(back.arena);
+    arena_free(t.arena);
+    unlink(path);
+}
+
+/* A folder in its place, a file in the place of its folder: a warning, and nothing is left behind. */
 static void what_cannot_be_kept_is_a_warning(void **state) {
     (void)state;
     const char *path = SCRATCH "/tuned-folder.txt";
@@ -138,7 +164,7 @@ static void what_cannot_be_kept_is_a_warning(void **state) {
     arena_free(t.arena);
     add(path, "one", 5, "warning: choices of tuning cannot be kept in");
     assert_int_equal(rmdir(path), 0);
-    add(SCRATCH "/no/such/tuned.txt", "one", 5, "cannot be kept in " SCRATCH "/no/such/tuned.txt: No such file");
+    add("/dev/null/tuned.txt", "one", 5, "cannot be kept in /dev/null/tuned.txt: Not a directory");
 }
 
 int main(void) {
@@ -146,6 +172,7 @@ int main(void) {
         cmocka_unit_test(takes_what_is_faster),
         cmocka_unit_test(file_keeps_what_is_added),
         cmocka_unit_test(damage_is_said_and_mended),
+        cmocka_unit_test(rates_are_kept_too),
         cmocka_unit_test(what_cannot_be_kept_is_a_warning),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

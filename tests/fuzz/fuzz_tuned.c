@@ -14,7 +14,12 @@ static char *read_and_print(const char *text, size_t len) {
         require(tuned_find(&t, e->arch, e->gpu, e->kernels, e->shape) == e, "a thing stands there once");
         require(e->cut.groups > 0 && e->cut.stages > 0 && e->cut.flight > 0 && e->cut.partials > 0, "cuts are sane");
     }
-    if (t.entries.n)
+    require(t.rates.n <= MAX_TUNED_RATES, "there are not more rates than there may be");
+    for (int i = 0; i < t.rates.n; i++) {
+        require(tuned_find_rates(&t, &t.rates.v[i]) == &t.rates.v[i], "the rates of a GPU stand there once");
+        require(!t.rates.v[i].measured || !rates_problem(&t.rates.v[i].rates), "rates are sane");
+    }
+    if (t.entries.n || t.rates.n)
         tuned_print(&out, &t);
     arena_free(t.arena);
     return out.s;
