@@ -14,6 +14,8 @@ DeviceRates rates_default(void) {
 
 DeviceRates rates_default_of(int64_t multiprocessors) {
     DeviceRates r = rates_default();
+    if (multiprocessors != r.multiprocessors)
+        r.of = "of an H100's multiprocessors";
     r.mma = r.mma / r.multiprocessors * multiprocessors;
     r.wgmma = r.wgmma / r.multiprocessors * multiprocessors;
     r.multiprocessors = multiprocessors;

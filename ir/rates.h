@@ -19,7 +19,7 @@ typedef struct DeviceRates {
 
 /* Those of an H100, where no device is known or none was measured. */
 DeviceRates rates_default(void);
-/* The same of a device with so many multiprocessors: each is taken to be as fast. */
+/* The same of a device with so many multiprocessors: each is taken to multiply as fast. */
 DeviceRates rates_default_of(int64_t multiprocessors);
 
 /* FLOP/s by the fastest products that it has. */

@@ -206,7 +206,7 @@ static void loading(void *ctx, const char *what, int64_t done, int64_t total, bo
 }
 
 /* --verbose: what there is now, and what loading took. */
-static void say_session(const Session *s, const char *weights, double seconds) {
+static void say_session(const Cli *c, const Session *s, const char *weights, double seconds) {
     fprintf(stderr, "%s: %s, device %s, K/V %.1f MiB, ready in %.2f s\n", weights, session_text_name(s),
             session_device_text(s), (double)session_cache_bytes(s) / (1 << 20), seconds);
     fprintf(stderr, "chunk of %lld: %s\n", (long long)session_chunk(s),
@@ -214,6 +214,9 @@ static void say_session(const Session *s, const char *weights, double seconds) {
     const Gpu *gpu = session_gpu(s);
     if (!gpu)
         return;
+    const GpuRates *rates = session_rates(s);
+    if (rates)
+        fprintf(stderr, "%s; %s\n", rates_text(c->arena, &rates->rates), rates->from);
     const GpuLoadStats *t = gpu_load_stats(gpu);
     const double bytes = (double)t->upload_bytes;
     fprintf(stderr, "GPU: device open in %.2f s; ", t->device_seconds);
@@ -291,6 +294,7 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
                                  .use_kernel = c->o.use_kernel,
                                  .check_launches = c->o.check_launches,
                                  .tune = {.file = cli_tuned_file(c, c->o.tune), .budget = TUNE_SECONDS},
+                                 .rates = {.file = cli_tuned_file(c, NULL)},
                                  .timed_rows = c->timed_rows,
                                  .timed_wanted = c->timed_wanted,
                                  .timed_moment = c->o.moment,
@@ -326,7 +330,7 @@ int cli_session(Cli *c, int64_t context, const char *const *taps, int n_taps, Se
         return EXIT_INPUT;
     }
     if (c->o.verbose)
-        say_session(s, so.weights, clock_seconds() - start);
+        say_session(c, s, so.weights, clock_seconds() - start);
     return EXIT_FINE;
 }
 

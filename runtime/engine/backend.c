@@ -5,6 +5,11 @@
 
 /* ==== The evaluator ==== */
 
+static GpuRates cpu_rates(Arena *a, const BackendOptions *o, Diag *diag) {
+    (void)a, (void)o, (void)diag;
+    return (GpuRates){rates_default(), "this is no GPU"};
+}
+
 static void *cpu_open(const Module *m, const void *const *data, const BackendOptions *o) {
     const EvalOptions e = {.threads = o->threads, .slots = o->gpu.plan.slots, .context = o->gpu.plan.context};
     return eval_new(m, data, &e);
@@ -50,6 +55,10 @@ static void cpu_let_go(void *state, void *held) {
 
 /* ==== A GPU ==== */
 
+static GpuRates on_gpu_rates(Arena *a, const BackendOptions *o, Diag *diag) {
+    return gpu_rates(a, &o->gpu, diag);
+}
+
 static void *on_gpu_open(const Module *m, const void *const *data, const BackendOptions *o) {
     return gpu_open(m, data, &o->gpu);
 }
@@ -92,10 +101,10 @@ static void on_gpu_let_go(void *state, void *held) {
 enum { CPU, GPU };
 
 static const Backend backends[] = {
-    [CPU] = {"cpu", DT_F32, cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes, cpu_threads, cpu_gpu,
-             cpu_hold, cpu_let_go},
-    [GPU] = {"gpu", DT_F16, on_gpu_open, on_gpu_close, on_gpu_call, on_gpu_truncate, on_gpu_cache_bytes, on_gpu_threads,
-             on_gpu_gpu, on_gpu_hold, on_gpu_let_go},
+    [CPU] = {"cpu", DT_F32, cpu_rates, cpu_open, cpu_close, cpu_call, cpu_truncate, cpu_cache_bytes, cpu_threads,
+             cpu_gpu, cpu_hold, cpu_let_go},
+    [GPU] = {"gpu", DT_F16, on_gpu_rates, on_gpu_open, on_gpu_close, on_gpu_call, on_gpu_truncate, on_gpu_cache_bytes,
+             on_gpu_threads, on_gpu_gpu, on_gpu_hold, on_gpu_let_go},
 };
 
 const Backend *backend_find(const char *device, const char *driver, Diag *diag) {

@@ -17,6 +17,8 @@ typedef struct BackendOptions {
 typedef struct Backend {
     const char *name; /* as in --device */
     DType kv_type;    /* of stored keys and values, unless asked otherwise */
+    /* By which passes choose for it. */
+    GpuRates (*rates)(Arena *a, const BackendOptions *o, Diag *diag);
     /* NULL after an error in m->diag. */
     void *(*open)(const Module *m, const void *const *data, const BackendOptions *o);
     void (*close)(void *state);

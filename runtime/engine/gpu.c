@@ -140,7 +140,6 @@ static Plan *generate_plan(Gpu *g, const PlanTarget *target, const PlanChoices *
         return NULL;
     }
     g->o.choose->choices = choices;
-    g->o.choose->pass.rates = rates_default_of(dev_info(g->device)->multiprocessors);
     Plan *plan = chunk_choose(g->arena, g->o.choose, target, &room);
     g->o.choose->choices = NULL; /* the caller's, who keeps the request */
     const int64_t chunk = g->o.choose->chunk, rows = g->o.choose->pass.rows;

@@ -10,10 +10,12 @@
 #define LAP_ENGINE_GPU_H
 
 #include "codegen/plan.h"
+#include "codegen/tuned.h"
 #include "ir/eval.h"
 #include "runtime/device/compile.h"
 #include "runtime/device/device.h"
 #include "runtime/engine/chunk.h"
+#include "runtime/engine/rates.h"
 #include "runtime/engine/timeline.h"
 #include "runtime/engine/tune.h"
 #include "runtime/text/text.h"
@@ -43,8 +45,10 @@ typedef struct GpuOptions {
     /* How decode matmuls are cut. Not with `ready` or use_kernel; with a timed phase or check_launches choices are
      * taken and none is made. */
     TuneOptions tune;
+    RatesOptions rates;  /* for gpu_rates(); a Gpu does as its module and the request for a chunk were made */
     bool check_launches; /* no graphs, wait after each launch: a fault then names its kernel */
-    /* Told while things take time; may be NULL. `what`: "compiling kernels", "loading weights", "tuning kernels". */
+    /* Told while things take time; may be NULL. `what`: "measuring the GPU", "compiling kernels", "loading
+     * weights", "tuning kernels". */
     void (*progress)(void *ctx, const char *what, int64_t done, int64_t total, bool bytes);
     void *ctx;
     const volatile bool *cancel; /* set: loading stops soon; may be NULL */
@@ -61,6 +65,18 @@ typedef struct GpuLoadStats {
 bool gpu_present(const char *driver);
 /* The architecture of a GPU of the machine. False after an error in diag. */
 bool gpu_arch(const char *driver, int ordinal, char out[16], Diag *diag);
+
+/* ==== Rates (gpu_rates.c) ==== */
+
+/* Those of the GPU that o names, for the options of passes: as they are kept, else measured and kept, else those of an
+ * H100, for as many multiprocessors. Takes less than a millisecond but for the first time. */
+GpuRates gpu_rates(Arena *a, const GpuOptions *o, Diag *diag);
+/* What tuned_find_rates() finds those of a GPU by; its rates are what serves until then. */
+TunedRates gpu_rates_key(const DevInfo *info);
+/* Puts them into the file; rates NULL: they could not be measured. */
+void gpu_keep_rates(const char *file, const DevInfo *info, const DeviceRates *rates, Diag *diag);
+
+/* ==== Opening ==== */
 
 /* data[i]: bytes of weight i as stored, which may be unmapped when this returns. The module outlives the Gpu. NULL
  * after errors in m->diag, or when it was cancelled. */

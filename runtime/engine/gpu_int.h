@@ -2,7 +2,6 @@
 #ifndef LAP_ENGINE_GPU_INT_H
 #define LAP_ENGINE_GPU_INT_H
 
-#include "codegen/tuned.h"
 #include "runtime/engine/gpu.h"
 
 /* A launch ready to be made: its kernel, and its arguments as the driver wants them. */

@@ -49,6 +49,10 @@ int64_t session_context(const Session *s) {
     return s->o.context;
 }
 
+const GpuRates *session_rates(const Session *s) {
+    return s->facet ? NULL : &s->rates;
+}
+
 int64_t session_tap_width(const Session *s, int tap) {
     return s->tap_width[tap];
 }

@@ -63,6 +63,7 @@ int session_vocab(const Session *s);       /* logits of a row */
 int64_t session_context(const Session *s);
 int64_t session_chunk(const Session *s);              /* most rows of a call */
 const char *session_chunk_why(const Session *s);      /* NULL: it was given */
+const GpuRates *session_rates(const Session *s);      /* by which passes chose; NULL: it is a bundle */
 int64_t session_tap_width(const Session *s, int tap); /* floats of a row of options.taps[tap] */
 int64_t session_cache_bytes(const Session *s);
 int session_threads(const Session *s); /* really used, whatever was asked for */

@@ -65,6 +65,7 @@ struct Session {
     const void **data; /* [weights] bytes as stored */
     const Backend *backend;
     void *state;
+    GpuRates rates; /* by which passes chose; of a bundle none */
     Tokenizer *tokenizer;
     char *device; /* "gpu NVIDIA H100 80GB HBM3" */
     int vocab;

@@ -117,6 +117,7 @@ static PassOptions pass_options(const Session *s) {
     p.kv_k = s->o.kv_k == DT_COUNT ? s->backend->kv_type : s->o.kv_k;
     p.kv_v = s->o.kv_v == DT_COUNT ? s->backend->kv_type : s->o.kv_v;
     p.sparse = s->o.sparse;
+    p.rates = s->rates.rates;
     p.alpha = s->o.alpha ? fmax(*s->o.alpha, 0) : p.alpha;
     p.all_taps = false;
     p.taps = s->taps;
@@ -143,6 +144,11 @@ static bool runs_by_itself(const Session *s) {
     return false;
 }
 
+static GpuRates rates_of_backend(const Session *s) {
+    const BackendOptions b = {.threads = s->o.threads, .gpu = s->o.gpu};
+    return s->backend->rates(s->arena, &b, s->diag);
+}
+
 static bool compile(Session *s) {
     const ModelFile *file = weights_file(s->weights);
     if (!text_choose(s->arena, s->diag, s->o.model, file, "--model", &s->text) || !runs_by_itself(s))
@@ -155,6 +161,7 @@ static bool compile(Session *s) {
                   .n_settings = s->o.n_settings};
     Module *m = fe_compile(s->arena, s->diag, &in);
     s->module = s->compiled = m;
+    s->rates = m ? rates_of_backend(s) : s->rates;
     s->grid = m && s->o.sparse == SPARSE_ON ? sparse_grid(m) : 1;
     if (!m || !draft_compile(s, m) || !read_module(s) || !run_pipeline(s, m))
         return false;

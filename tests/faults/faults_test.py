@@ -56,12 +56,13 @@ def refused(part, args, cache=None, nvrtc=NVRTC, options=GPU):
     assert r.returncode == 3 and r.stdout == b"", "exit code %d: %s\n%s" % (r.returncode, args, err)
     first, rest = err.split("\n", 1)
     assert first.startswith("error: ") and part in first, err
-    assert not os.path.exists(os.path.join(TMP, "none")), "a cache was made"
+    assert not entries(cache), "a cache was made"
     return rest
 
 
 def entries(cache):
-    return sorted(os.listdir(cache)) if os.path.exists(cache) else []
+    """Kernels that lie in the cache, and what else is half-made; not the rates of the GPU."""
+    return sorted(n for n in os.listdir(cache) if n != "tuned.txt") if os.path.exists(cache) else []
 
 
 def only_whole_entries(cache):
@@ -172,7 +173,7 @@ def test_full_disk():
     if prefix:
         listed = subprocess.run(prefix + ["sh", "-c", '"$@" >&2; ls -A %s' % disk, "sh"] + command(RUN, disk),
                                 capture_output=True, check=True).stdout.decode().split()
-        assert listed and all(re.fullmatch(r"[0-9a-f]{32}\.cubin", n) for n in listed), listed
+        assert listed and all(re.fullmatch(r"[0-9a-f]{32}\.cubin|tuned\.txt", n) for n in listed), listed
 
 
 # ==== Libraries ====
@@ -223,7 +224,8 @@ def test_out_of_device_memory():
         start = time.time()
         _, err = lap(args, os.path.join(TMP, "none"), code=3)
         assert re.fullmatch(free % ("(" + what + ")", advice), err), err
-        assert not os.path.exists(os.path.join(TMP, "none")), "kernels were compiled first"
+        measuring = 3 if REAL else 0  # kernels that measure the GPU, once; on the emulated one they do not compile
+        assert len(entries(os.path.join(TMP, "none"))) <= measuring, "kernels were compiled first"
         assert time.time() - start < 60
 
 

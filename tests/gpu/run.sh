@@ -77,6 +77,7 @@ models() {
     check tune "$build/tests/engine/tune_test" "$cache/tune"
     check times "$build/tests/engine/times_test" "$fixtures/moe/model.gguf"
     check chunk "$build/tests/engine/chunk_test" "$fixtures/dense/model.gguf"
+    check rates "$build/tests/engine/rates_test" "$fixtures/dense/model.gguf" "$cache/rates"
     check picks "$build/tests/engine/pick_test" "$fixtures/dense/model.gguf"
     check drafters "$build/tests/engine/drafters_test" "$fixtures" gpu
     for kind in dense ple; do
