@@ -40,11 +40,11 @@ const char *rates_text(Arena *a, const DeviceRates *r) {
     const char *wgmma =
         r->wgmma ? arena_printf(a, "%.4g TFLOP/s by wgmma and %.4g", tera * (double)r->wgmma, tera * (double)r->mma)
                  : arena_printf(a, "%.4g TFLOP/s", tera * (double)r->mma);
-    return arena_printf(a, "rates %s: reads %.4g GB/s, multiplies %s by mma.sync, %.2g us a launch", r->of,
+    return arena_printf(a, "rates %s: reads %.4g GB/s, multiplies %s by mma.sync, %.3g us a launch", r->of,
                         1e-9 * (double)r->bytes, wgmma, 1e-3 * (double)r->launch_ns);
 }
 
 const char *rates_short_text(Arena *a, const DeviceRates *r) {
-    return arena_printf(a, "rates %s: %.4g GB/s, %.4g TFLOP/s, %.2g us a launch", r->of, 1e-9 * (double)r->bytes,
+    return arena_printf(a, "rates %s: %.4g GB/s, %.4g TFLOP/s, %.3g us a launch", r->of, 1e-9 * (double)r->bytes,
                         1e-12 * (double)rates_matmul(r), 1e-3 * (double)r->launch_ns);
 }

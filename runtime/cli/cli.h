@@ -119,13 +119,16 @@ Module *cli_compile(Cli *c, const Bound *b, const TextSource *t);
 /* Options, else the file's hints, else the defaults. */
 SampleOptions cli_sampling(const Cli *c, const ModelFile *file);
 
-/* ==== Choices of tuning (tuned.c) ==== */
+/* ==== What was measured of GPUs (tuned.c) ==== */
 
 /* Where they are kept, beside the compiled kernels; NULL: the command's --tune, `choice`, is off, or no such folder. */
 const char *cli_tuned_file(Cli *c, const char *choice);
 /* Those of a file, NULL: none; must_be: to have none is an error. Gives EXIT_FINE, or the exit code after errors,
  * printed or in diag. */
 int cli_read_tuned(Cli *c, const char *path, bool must_be, Tuned *t);
+/* Of a GPU of the architecture, by the newest that the file has; without one those that serve without a GPU. */
+DeviceRates cli_rates_of_arch(const Tuned *t, const char *arch);
+json_t *cli_rates_json(const DeviceRates *r);
 /* Kernels of a plan that are not cut by the rule. */
 int cli_tuned_kernels(const Plan *p);
 /* --verbose: what a load timed, on stderr. */

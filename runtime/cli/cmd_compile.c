@@ -19,6 +19,7 @@ typedef struct Job {
     FacetContents contents; /* info.archs: all of them, plans and cubins as they are made */
     Module *module;         /* of the contents */
     PassOptions pass;
+    Tuned tuned;    /* what was measured of GPUs */
     ChunkRoom room; /* --memory */
     Progress *progress;
     int64_t done, kernels; /* of all architectures */
@@ -101,6 +102,8 @@ static int make_module(Job *j, Bound *b, const TextSource *t) {
     p.pass.kv_k = cli_kv_type(c->o.kv_k, DT_F16);
     p.pass.kv_v = cli_kv_type(c->o.kv_v, DT_F16);
     cli_sparse_options(c, &p.pass);
+    if (info->archs.n == 1) /* else one module serves them all */
+        p.pass.rates = cli_rates_of_arch(&j->tuned, info->archs.v[0].name);
     p.pass.all_taps = c->o.taps;
     info->made_by = "lap " LAP_VERSION;
     info->model = m->name;
@@ -130,6 +133,7 @@ static bool choose_chunk(Job *j) {
     for (int i = 0; i < info->archs.n; i++) {
         ChunkRequest r = {.m = j->module, .pass = j->pass, .slots = (int)j->c->o.slots};
         const PlanTarget t = target_of(&info->archs.v[i]);
+        r.pass.rates = cli_rates_of_arch(&j->tuned, info->archs.v[i].name);
         if (!chunk_choose(j->c->arena, &r, &t, &j->room))
             return false;
         least = i == 0 || r.chunk < least.chunk ? r : least;
@@ -148,18 +152,13 @@ static int make_plans(Job *j) {
     FacetInfo *info = &j->contents.info;
     if (j->room.total_bytes && !choose_chunk(j))
         return EXIT_INPUT;
-    Tuned tuned;
-    const int code =
-        cli_read_tuned(c, c->o.tuned ? c->o.tuned : cli_tuned_file(c, c->o.compile_tune), c->o.tuned != NULL, &tuned);
-    if (code != EXIT_FINE)
-        return code;
     const PassOptions *p = &j->pass;
     PlanOptions o = {.slots = (int)c->o.slots, .context = p->context, .chunk = p->chunk, .wanted = p->rows};
     info->options = (FacetOptions){p->context, p->chunk, p->rows, p->draft, o.slots, p->kv_k, p->kv_v};
     for (int i = 0; i < info->archs.n; i++) {
         FacetArch *a = &info->archs.v[i];
         const PlanTarget t = target_of(a);
-        const PlanChoices choices = tuned_choices(c->arena, &tuned, a->name, NULL);
+        const PlanChoices choices = tuned_choices(c->arena, &j->tuned, a->name, NULL);
         o.choices = &choices;
         a->plan = plan_generate(c->arena, j->module, &t, &o);
         if (!a->plan)
@@ -259,7 +258,10 @@ static int write_bundle(Job *j, const char *path) {
 static int compile(Job *j, Bound *b, const TextSource *t) {
     Cli *c = j->c;
     DevError e = {0};
-    int code = make_module(j, b, t);
+    const char *tuned = c->o.tuned ? c->o.tuned : cli_tuned_file(c, c->o.compile_tune);
+    int code = cli_read_tuned(c, tuned, c->o.tuned != NULL, &j->tuned);
+    if (code == EXIT_FINE)
+        code = make_module(j, b, t);
     if (code != EXIT_FINE)
         return code;
     Nvrtc *nvrtc = nvrtc_open(c->o.nvrtc, &e);

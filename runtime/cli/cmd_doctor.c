@@ -1,6 +1,7 @@
 /* cmd_doctor.c - lap doctor: what this machine offers, and what that means.
  *
- * Only looks; --roofline also measures each GPU, which puts its kernel into the cache of compiled kernels.
+ * Only looks; --roofline also measures each GPU, which puts its kernel into the cache of compiled kernels, and the
+ * rates by which passes choose into the file beside them.
  */
 #include "runtime/cli/cli.h"
 #include "runtime/device/roofline.h"
@@ -89,12 +90,22 @@ static void row_as(const Report *r, const char *name, const char *text, json_t *
 
 /* ==== GPU ==== */
 
+/* Measured anew, and kept where there is a folder for it. */
+static bool renew_rates(Cli *c, Device *d, const Nvrtc *nvrtc, CubinCache *cache, DevError *e) {
+    const char *file = cli_tuned_file(c, NULL);
+    DeviceRates rates;
+    const bool ok = roofline_rates(d, nvrtc, cache, &rates, e);
+    if (ok && file)
+        gpu_keep_rates(file, dev_info(d), &rates, c->diag);
+    return ok;
+}
+
 static bool measure(Cli *c, const Report *r, int gpu, const Nvrtc *nvrtc, CubinCache *cache) {
     DevError e = {0};
     DevOptions o = {.ordinal = gpu};
     Roofline roofline;
     Device *d = dev_open(&o, &e);
-    bool ok = d && roofline_measure(d, nvrtc, cache, &roofline, &e);
+    bool ok = d && roofline_measure(d, nvrtc, cache, &roofline, &e) && renew_rates(c, d, nvrtc, cache, &e);
     dev_close(d);
     const char *name = arena_printf(c->arena, "GPU %d reads", gpu);
     if (!ok) {
@@ -157,6 +168,32 @@ static int report_gpus(const Report *r, Arena *a) {
     return n;
 }
 
+/* By which passes choose, a row. */
+static void report_rates(const Report *r, Arena *a, const char *name, const DeviceRates *rates, bool measured,
+                         const char *why) {
+    json_t *j = cli_rates_json(rates);
+    json_object_set_new(j, "measured", json_boolean(measured));
+    row_as(r, name, arena_printf(a, "%s%s", rates_text(a, rates) + strlen("rates "), why), j);
+}
+
+/* Of each GPU as they are kept. */
+static void report_all_rates(const Report *r, Arena *a, const Tuned *kept) {
+    DevInfo info[MAX_GPUS];
+    DevError e = {0};
+    int n = 0;
+    if (!dev_list(NULL, info, MAX_GPUS, &n, &e)) {
+        const DeviceRates none = rates_default();
+        report_rates(r, a, "rates", &none, false, "; for plans that are made without a GPU");
+        return;
+    }
+    for (int i = 0; i < n && i < MAX_GPUS; i++) {
+        const TunedRates key = gpu_rates_key(&info[i]), *found = tuned_find_rates(kept, &key);
+        const bool measured = found && found->measured;
+        const char *why = measured ? "" : found ? "; it could not be measured" : "; the next load on it measures it";
+        report_rates(r, a, arena_printf(a, "GPU %d rates", i), measured ? &found->rates : &key.rates, measured, why);
+    }
+}
+
 static void report_nvrtc(const Report *r, Arena *a, const Nvrtc *nvrtc, const DevError *e) {
     if (!nvrtc) {
         row_as(r, "NVRTC", e->text, missing(e->text));
@@ -212,12 +249,10 @@ static void report_cache(const Report *r, Arena *a) {
     buf_free(&b);
 }
 
-static void report_tuned(Cli *c, const Report *r) {
+static void report_tuned(Cli *c, const Report *r, const Tuned *t) {
     const char *path = cli_tuned_file(c, NULL);
-    Tuned t;
-    cli_read_tuned(c, path, false, &t);
     if (path)
-        row_as(r, "tuned", cli_tuned_text(c, &t, path), cli_tuned_json(c, &t, path));
+        row_as(r, "tuned", cli_tuned_text(c, t, path), cli_tuned_json(c, t, path));
     else
         row_as(r, "tuned", "no home directory for this user", json_null());
 }
@@ -239,10 +274,13 @@ int cmd_doctor(Cli *c) {
     row(&r, "jansson", JANSSON_VERSION);
     row(&r, "readline", rl_library_version);
     int code = report_device(c, &r);
+    Tuned tuned;
+    cli_read_tuned(c, cli_tuned_file(c, NULL), false, &tuned);
+    report_all_rates(&r, a, &tuned);
     row(&r, "back ends", "cpu");
     report_cache(&r, a);
     if (c->o.list_tuned)
-        report_tuned(c, &r);
+        report_tuned(c, &r, &tuned);
     if (c->o.json)
         json_print(json_incref(r.j), true);
     json_decref(r.j);

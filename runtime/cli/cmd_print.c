@@ -27,8 +27,8 @@ static bool pipeline_options(const Cli *c, PipelineOptions *p) {
     p->verify_each = o->verify_each;
     p->time = o->time;
     p->out = stdout;
-    if (o->tuned && !o->plan && !o->kernels)
-        problem = "tuned has a meaning only with --plan or --kernels";
+    if (o->tuned && strcmp(o->after, "none") == 0)
+        problem = "tuned has no meaning with --after none: no pass runs";
     else if ((o->plan || o->kernels) && (!whole || o->stop_after || o->run_pass))
         problem = "plan and --kernels are made after all passes";
     else if (o->given[OPT_after] && (o->stop_after || o->run_pass))
@@ -89,16 +89,12 @@ static int write_kernels(Cli *c, const Plan *plan, const char *dir) {
     return EXIT_FINE;
 }
 
-static int print_plan(Cli *c, Module *m, const PipelineOptions *p, const ChunkRoom *room) {
+static int print_plan(Cli *c, Module *m, const PipelineOptions *p, const ChunkRoom *room, const Tuned *tuned) {
     const Options *o = &c->o;
     PlanTarget target;
     if (!plan_target(o->plan_arch, &target))
         return cli_fail(c, EXIT_USAGE, "--arch: there are no kernels for %s", o->plan_arch);
-    Tuned tuned;
-    const int code = cli_read_tuned(c, o->tuned, true, &tuned);
-    if (code != EXIT_FINE)
-        return code;
-    const PlanChoices choices = tuned_choices(c->arena, &tuned, target.arch, NULL);
+    const PlanChoices choices = tuned_choices(c->arena, tuned, target.arch, NULL);
     const PlanOptions po = {
         .slots = 1, .context = p->pass.context, .chunk = p->pass.chunk, .wanted = p->pass.rows, .choices = &choices};
     ChunkRequest choose = {.m = m, .pass = p->pass, .slots = 1, .choices = &choices};
@@ -128,15 +124,20 @@ int cmd_print(Cli *c) {
         return EXIT_USAGE;
     if (c->o.memory && !plan)
         return cli_fail(c, EXIT_USAGE, "--memory has a meaning only with --plan or --kernels");
+    Tuned tuned;
+    int code = cli_read_tuned(c, c->o.tuned, true, &tuned);
+    if (code != EXIT_FINE)
+        return code;
+    p.pass.rates = cli_rates_of_arch(&tuned, c->o.plan_arch);
     if (!text_read(c->arena, c->diag, c->o.operand[0], &t))
         return EXIT_INPUT;
     Bound b = {0};
     Module *m;
-    int code = load(c, &t, &b, &m);
+    code = load(c, &t, &b, &m);
     if (m && strcmp(c->o.after, "none") != 0 && !pipeline_run(m, &p))
         code = EXIT_INPUT;
     if (code == EXIT_FINE && plan)
-        code = print_plan(c, m, &p, &room);
+        code = print_plan(c, m, &p, &room, &tuned);
     if (code == EXIT_FINE && !plan && !c->o.print_after && !c->o.diff && !c->o.time) {
         Buf out = {0};
         ir_print(&out, m);

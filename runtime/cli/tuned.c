@@ -1,6 +1,7 @@
-/* tuned.c - choices of tuning as the commands take and show them: --tune and --tuned; what a load found; the list of
- * lap doctor --tuned. */
+/* tuned.c - what was measured of GPUs, as the commands take and show it: --tune and --tuned; what a load found; the
+ * list of lap doctor --tuned. */
 #include "runtime/cli/cli.h"
+#include "runtime/device/roofline.h"
 #include "runtime/engine/tuned_file.h"
 #include <string.h>
 #include <unistd.h>
@@ -19,9 +20,15 @@ int cli_read_tuned(Cli *c, const char *path, bool must_be, Tuned *t) {
     if (must_be && access(path, F_OK) != 0)
         return cli_fail(c, EXIT_INPUT, "there is no %s", path);
     const bool ok = tuned_file_read(t, path, c->diag);
-    if (must_be && ok && t->entries.n == 0)
+    const bool none = t->entries.n + t->rates.n == 0;
+    if (must_be && ok && none)
         diag_error(c->diag, NO_LOC, "--tuned: there are no choices of tuning in %s", path);
-    return must_be && (!ok || t->entries.n == 0) ? EXIT_INPUT : EXIT_FINE;
+    return must_be && (!ok || none) ? EXIT_INPUT : EXIT_FINE;
+}
+
+DeviceRates cli_rates_of_arch(const Tuned *t, const char *arch) {
+    const TunedRates *r = tuned_rates_of_arch(t, arch, RATES_VERSION);
+    return r ? r->rates : rates_default();
 }
 
 int cli_tuned_kernels(const Plan *p) {
@@ -84,6 +91,29 @@ json_t *cli_tuning_json(const TuneReport *r) {
 
 /* ==== All that is kept ==== */
 
+json_t *cli_rates_json(const DeviceRates *r) {
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I}", "of", json_bytes(r->of, strlen(r->of)), "multiprocessors",
+                     (json_int_t)r->multiprocessors, "bytes_per_second", (json_int_t)r->bytes, "mma_flops_per_second",
+                     (json_int_t)r->mma, "wgmma_flops_per_second", (json_int_t)r->wgmma, "launch_ns",
+                     (json_int_t)r->launch_ns);
+}
+
+static const char *of_which(const TunedRates *r) {
+    return r->version == RATES_VERSION ? "" : " (as another version of the program measures)";
+}
+
+static void rates_line(Arena *a, Buf *b, const TunedRates *r) {
+    buf_printf(b, "\n%s, %s, CUDA %lld.%lld: ", r->arch, r->gpu, (long long)r->cuda / 1000,
+               (long long)r->cuda % 1000 / 10);
+    buf_printf(b, "%s%s", r->measured ? rates_text(a, &r->rates) : "rates could not be measured", of_which(r));
+}
+
+static json_t *kept_rates_json(const TunedRates *r) {
+    return json_pack("{s:o, s:o, s:I, s:b, s:o}", "arch", json_bytes(r->arch, strlen(r->arch)), "gpu",
+                     json_bytes(r->gpu, strlen(r->gpu)), "cuda", (json_int_t)r->cuda, "of_this_version",
+                     r->version == RATES_VERSION, "rates", r->measured ? cli_rates_json(&r->rates) : json_null());
+}
+
 static double gain_percent(const TunedEntry *e) {
     return e->rule_ns > 0 ? 100 * ((double)e->chosen_ns / (double)e->rule_ns - 1) : 0;
 }
@@ -92,6 +122,10 @@ const char *cli_tuned_text(Cli *c, const Tuned *t, const char *path) {
     const char *kernels = tuned_kernels(c->arena);
     Buf b = {0};
     buf_printf(&b, "%s: %d shapes", path, t->entries.n);
+    if (t->rates.n)
+        buf_printf(&b, ", rates of %d GPUs", t->rates.n);
+    for (int i = 0; i < t->rates.n; i++)
+        rates_line(c->arena, &b, &t->rates.v[i]);
     for (int i = 0; i < t->entries.n; i++) {
         const TunedEntry *e = &t->entries.v[i];
         buf_printf(&b, "\n%s, %s: %s: groups %d stages %d flight %d", e->arch, e->gpu, e->shape, e->cut.groups,
@@ -110,7 +144,9 @@ const char *cli_tuned_text(Cli *c, const Tuned *t, const char *path) {
 
 json_t *cli_tuned_json(Cli *c, const Tuned *t, const char *path) {
     const char *kernels = tuned_kernels(c->arena);
-    json_t *all = json_array();
+    json_t *all = json_array(), *rates = json_array();
+    for (int i = 0; i < t->rates.n; i++)
+        json_array_append_new(rates, kept_rates_json(&t->rates.v[i]));
     for (int i = 0; i < t->entries.n; i++) {
         const TunedEntry *e = &t->entries.v[i];
         json_array_append_new(
@@ -121,5 +157,6 @@ json_t *cli_tuned_json(Cli *c, const Tuned *t, const char *path) {
                            e->cut.flight, "partials", e->cut.partials, "rule_seconds", 1e-9 * (double)e->rule_ns,
                            "chosen_seconds", 1e-9 * (double)e->chosen_ns));
     }
-    return json_pack("{s:o, s:s, s:o}", "file", json_bytes(path, strlen(path)), "kernels", kernels, "choices", all);
+    return json_pack("{s:o, s:s, s:o, s:o}", "file", json_bytes(path, strlen(path)), "kernels", kernels, "rates", rates,
+                     "choices", all);
 }
