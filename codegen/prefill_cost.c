@@ -10,7 +10,7 @@ enum { STRIP = 16 }; /* outputs of a strip (kernels/matmul_strips.cu) */
  * each of 132 multiprocessors. With 10 us a group, and with attention on top, this gives what was measured of 31B and
  * 26B-A4B; wgmma is taken to be twice as fast, as predicted (docs/performance/models.md). */
 PrefillRates prefill_rates(const DeviceRates *r) {
-    static const double mma = 2.4 * 132 / 500, wgmma = 4.8 * 132 / 825, launches = 10 / 3.7;
+    static const double mma = 2.4 * 132 / 400, wgmma = 4.8 * 132 / 825, launches = 10 / 3.7;
     const double each = 1 / (double)r->multiprocessors;
     return (PrefillRates){.multiprocessors = r->multiprocessors,
                           .mma = mma * each * (double)r->mma,

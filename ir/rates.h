@@ -27,7 +27,7 @@ int64_t rates_matmul(const DeviceRates *r);
 /* What is wrong with them; NULL: nothing. */
 const char *rates_problem(const DeviceRates *r);
 
-/* "rates of an H100: reads 3100 GB/s, multiplies 825 TFLOP/s by wgmma and 500 by mma.sync, 3.7 us a launch" */
+/* "rates of an H100: reads 3100 GB/s, multiplies 825 TFLOP/s by wgmma and 400 by mma.sync, 3.7 us a launch" */
 const char *rates_text(Arena *a, const DeviceRates *r);
 /* The same in short: "rates of an H100: 3100 GB/s, 825 TFLOP/s, 3.7 us a launch" */
 const char *rates_short_text(Arena *a, const DeviceRates *r);

@@ -77,29 +77,34 @@ static Program program(const char *name) {
     return (Program){.name = name, .source = device_kernel_texts[i].text};
 }
 
-static bool has_way(const Bench *b, int way) {
-    const char *arch = matmul_kernels[way].arch;
-    return !arch || strcmp(arch, b->d->info.arch) == 0;
+/* The kernel that reads, then those that multiply: all that the architecture has, else the fastest. Their number;
+ * ways[i]: of programs[1 + i]. */
+static int list_programs(const char *arch, bool all, Program programs[1 + WAYS], int ways[WAYS]) {
+    int n = 0;
+    programs[0] = program("roofline.cu");
+    for (int way = 0; way < WAYS; way++) {
+        const char *only = matmul_kernels[way].arch;
+        if ((!only || strcmp(only, arch) == 0) && (all || n == 0)) {
+            ways[n] = way;
+            programs[1 + n++] = program(matmul_kernels[way].file);
+        }
+    }
+    return 1 + n;
 }
 
-/* all: every way to multiply that the device has, else the fastest. */
 static bool load_kernels(Bench *b, const Nvrtc *n, CubinCache *cache, bool all, DevError *e) {
-    Program programs[1 + WAYS] = {program("roofline.cu")};
+    Program programs[1 + WAYS];
     Compiled compiled[1 + WAYS] = {{0}};
-    int ways[WAYS], n_ways = 0;
-    for (int way = 0; way < WAYS; way++)
-        if (has_way(b, way) && (all || n_ways == 0)) {
-            ways[n_ways] = way;
-            programs[1 + n_ways++] = program(matmul_kernels[way].file);
-        }
-    const CompileOptions o = {.cache = cache, .threads = 1 + n_ways};
-    bool ok = compile_programs(n, b->d->info.arch, programs, 1 + n_ways, &o, compiled, e);
-    for (int i = 0; i < 1 + n_ways; i++) {
+    int ways[WAYS];
+    const int count = list_programs(b->d->info.arch, all, programs, ways);
+    const CompileOptions o = {.cache = cache, .threads = count};
+    bool ok = compile_programs(n, b->d->info.arch, programs, count, &o, compiled, e);
+    for (int i = 0; i < count; i++) {
         ok = ok &&
              (b->modules[i] = dev_module_load(b->d, compiled[i].cubin, compiled[i].bytes, programs[i].name, e)) != NULL;
         compiled_free(&compiled[i]);
     }
-    for (int i = 0; i < n_ways; i++)
+    for (int i = 0; i < count - 1; i++)
         ok = ok && (b->matmul[ways[i]] =
                         dev_kernel(b->modules[1 + i], "roofline_matmul", (size_t)matmul_kernels[ways[i]].shared, e));
     return ok && (b->read = dev_kernel(b->modules[0], "roofline_read", 0, e)) &&
@@ -293,6 +298,18 @@ bool roofline_measure(Device *d, const Nvrtc *n, CubinCache *cache, Roofline *ou
               measure_matmul(&b, b.matmul[WGMMA] ? WGMMA : MMA, out, e);
     free_bench(&b);
     return ok;
+}
+
+void roofline_rates_compile(const char *arch, const Nvrtc *n, CubinCache *cache) {
+    Program programs[1 + WAYS];
+    Compiled compiled[1 + WAYS] = {{0}};
+    int ways[WAYS];
+    DevError e = {0};
+    const int count = list_programs(arch, true, programs, ways);
+    const CompileOptions o = {.cache = cache, .threads = count};
+    compile_programs(n, arch, programs, count, &o, compiled, &e);
+    for (int i = 0; i < count; i++)
+        compiled_free(&compiled[i]);
 }
 
 /* Multiplies first: then clocks have risen. */

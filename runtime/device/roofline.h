@@ -27,5 +27,7 @@ enum { RATES_VERSION = 1 };
 /* The rates for models of cost, by fewer passes and every way to multiply that there is: a tenth of a second besides
  * compiling on a large device. Needs 1 GiB of free device memory. */
 bool roofline_rates(Device *d, const Nvrtc *n, CubinCache *cache, DeviceRates *out, DevError *e);
+/* Its kernels, so that it finds them in the cache; without an error, as it will compile what is not there. */
+void roofline_rates_compile(const char *arch, const Nvrtc *n, CubinCache *cache);
 
 #endif

@@ -45,7 +45,7 @@ typedef struct GpuOptions {
     /* How decode matmuls are cut. Not with `ready` or use_kernel; with a timed phase or check_launches choices are
      * taken and none is made. */
     TuneOptions tune;
-    RatesOptions rates;  /* for gpu_rates(); a Gpu does as its module and the request for a chunk were made */
+    RatesOptions rates;  /* for gpu_rates(), and where a load keeps them that measures a new GPU; not with `ready` */
     bool check_launches; /* no graphs, wait after each launch: a fault then names its kernel */
     /* Told while things take time; may be NULL. `what`: "measuring the GPU", "compiling kernels", "loading
      * weights", "tuning kernels". */
@@ -68,9 +68,13 @@ bool gpu_arch(const char *driver, int ordinal, char out[16], Diag *diag);
 
 /* ==== Rates (gpu_rates.c) ==== */
 
-/* Those of the GPU that o names, for the options of passes: as they are kept, else measured and kept, else those of an
- * H100, for as many multiprocessors. Takes less than a millisecond but for the first time. */
+/* Those of the GPU that o names, for the options of passes: as they are kept, else those of an H100, for as many
+ * multiprocessors. Takes less than a millisecond. */
 GpuRates gpu_rates(Arena *a, const GpuOptions *o, Diag *diag);
+/* Whether a load of o on this device is to measure it: it has a file for rates, which does not have the device's. */
+bool gpu_rates_wanted(const GpuOptions *o, const Device *d);
+/* Measures a device, and keeps what came out, in less than half a second besides compiling; cache may be NULL. */
+void gpu_rates_measure(const GpuOptions *o, Device *d, const Nvrtc *n, CubinCache *cache, Diag *diag);
 /* What tuned_find_rates() finds those of a GPU by; its rates are what serves until then. */
 TunedRates gpu_rates_key(const DevInfo *info);
 /* Puts them into the file; rates NULL: they could not be measured. */

@@ -6,6 +6,7 @@
  */
 #include "runtime/engine/gpu_int.h"
 
+#include "runtime/device/roofline.h"
 #include "runtime/device/upload.h"
 #include "runtime/engine/clock.h"
 #include <pthread.h>
@@ -324,11 +325,16 @@ static bool compile_and_upload(Gpu *g, const void *const *data, DevError *e) {
     pthread_mutex_lock(&rest.lock);
     rest.stop = !uploaded;
     pthread_mutex_unlock(&rest.lock);
+    const bool measures = uploaded && gpu_rates_wanted(&g->o, g->device);
+    if (measures && g->cache && !g->o.rates.measure) /* while processors compile anyway */
+        roofline_rates_compile(g->plan->arch, g->nvrtc, g->cache);
     if (threaded)
         wait_compiled(g, &rest, thread);
     g->stats.compile_seconds = clock_seconds() - start;
     DevError compile_error = {0};
     const bool compiled = load_compiled(g, &rest, uploaded ? e : &compile_error);
+    if (measures && compiled) /* with processors and the GPU at rest */
+        gpu_rates_measure(&g->o, g->device, g->nvrtc, g->cache, g->m->diag);
     return uploaded && compiled;
 }
 

@@ -1,12 +1,12 @@
-/* gpu_rates.c - the rates of a GPU for the passes: from the file where they are kept, else measured, once.
+/* gpu_rates.c - the rates of a GPU for the passes: those that are kept in a file, else an H100's until the next load.
  *
- * They are wanted before a module goes through the passes, so before a GPU is opened for its plan. What the file knows
- * costs a load nothing but reading it. A GPU that is new to it, or has another driver, is opened, measured and closed;
- * what cannot be measured is noted, too, so that only the first load tries, unless it was for want of memory. Results
- * do not depend on rates but where a pass says so, and what goes wrong here is no error: there are always rates.
+ * They are wanted before a module goes through the passes, and a load should not wait for them: so a load whose GPU is
+ * new to the file, or has another driver, takes the usual ones, and measures its own when it is else ready. The
+ * kernels that measure are compiled beside those of the plan. What cannot be measured is noted, too, so that only
+ * the first load tries, unless it was for want of memory. Results do not depend on rates but where a pass says so, and
+ * what goes wrong here is no error: there are always rates.
  */
 #include "runtime/device/roofline.h"
-#include "runtime/engine/clock.h"
 #include "runtime/engine/gpu.h"
 #include "runtime/engine/tuned_file.h"
 
@@ -33,24 +33,6 @@ static bool find_info(const GpuOptions *o, DevInfo *out) {
 
 /* ==== Measuring ==== */
 
-static bool by_roofline(const GpuOptions *o, Device *d, DeviceRates *out, DevError *e) {
-    Nvrtc *nvrtc = nvrtc_open(o->nvrtc, e);
-    CubinCache *cache = nvrtc && o->kernel_cache ? cubin_cache_open(o->kernel_cache) : NULL;
-    const bool ok = nvrtc && roofline_rates(d, nvrtc, cache, out, e);
-    cubin_cache_close(cache); /* its warnings are those of the kernels of the plan, which has many more */
-    nvrtc_close(nvrtc);
-    return ok;
-}
-
-static bool measure(const GpuOptions *o, DeviceRates *out, DevError *e) {
-    const DevOptions d = {.driver = o->driver, .ordinal = o->ordinal};
-    Device *device = dev_open(&d, e);
-    const RatesOptions *r = &o->rates;
-    const bool ok = device && (r->measure ? r->measure(r->ctx, device, out, e) : by_roofline(o, device, out, e));
-    dev_close(device);
-    return ok;
-}
-
 void gpu_keep_rates(const char *file, const DevInfo *info, const DeviceRates *rates, Diag *diag) {
     Tuned fresh = {.arena = arena_new()};
     TunedRates r = gpu_rates_key(info);
@@ -66,29 +48,37 @@ static bool for_good(const GpuOptions *o, const DevError *e) {
     return e->kind != DEV_MEMORY && e->kind != DEV_ABSENT && !(o->cancel && *o->cancel);
 }
 
-static GpuRates measure_and_keep(Arena *a, const GpuOptions *o, const DevInfo *info, Diag *diag) {
-    GpuRates out = {.rates = rates_default_of(info->multiprocessors)};
-    DeviceRates found;
-    DevError e = {0};
-    const double start = clock_seconds();
-    if (o->progress)
-        o->progress(o->ctx, "measuring the GPU", 0, 1, false);
-    if (measure(o, &found, &e)) {
-        found.of = arena_printf(a, "measured on %s", info->name);
-        out = (GpuRates){found, arena_printf(a, "measured in %.2f s", clock_seconds() - start)};
-        gpu_keep_rates(o->rates.file, info, &found, diag);
-        return out;
-    }
-    out.from = arena_printf(a, "this GPU is not measured: %.*s", (int)strcspn(e.text, "\n"), e.text);
-    if (for_good(o, &e)) {
-        Diag *quiet = diag_new(); /* that it cannot be kept costs a little time, and the kernels' warning says so */
-        gpu_keep_rates(o->rates.file, info, NULL, quiet);
-        diag_free(quiet);
-    }
-    return out;
+static bool is_known(const GpuOptions *o, const DevInfo *info) {
+    Tuned kept = {.arena = arena_new()};
+    Diag *quiet = diag_new(); /* who took the rates has said what there is to say of the file */
+    const TunedRates key = gpu_rates_key(info);
+    tuned_file_read(&kept, o->rates.file, quiet);
+    const bool known = tuned_find_rates(&kept, &key) != NULL;
+    diag_free(quiet);
+    arena_free(kept.arena);
+    return known;
 }
 
-/* ==== All of it ==== */
+bool gpu_rates_wanted(const GpuOptions *o, const Device *d) {
+    return o->rates.file && !o->check_launches && !is_known(o, dev_info(d));
+}
+
+void gpu_rates_measure(const GpuOptions *o, Device *d, const Nvrtc *n, CubinCache *cache, Diag *diag) {
+    const RatesOptions *r = &o->rates;
+    DeviceRates found;
+    DevError e = {0};
+    if (o->progress)
+        o->progress(o->ctx, "measuring the GPU", 0, 1, false);
+    if (r->measure ? r->measure(r->ctx, d, &found, &e) : roofline_rates(d, n, cache, &found, &e)) {
+        gpu_keep_rates(r->file, dev_info(d), &found, diag);
+    } else if (for_good(o, &e)) {
+        Diag *quiet = diag_new(); /* that it cannot be kept costs a little time, and the kernels' warning says so */
+        gpu_keep_rates(r->file, dev_info(d), NULL, quiet);
+        diag_free(quiet);
+    }
+}
+
+/* ==== Taking ==== */
 
 GpuRates gpu_rates(Arena *a, const GpuOptions *o, Diag *diag) {
     DevInfo info;
@@ -103,7 +93,7 @@ GpuRates gpu_rates(Arena *a, const GpuOptions *o, Diag *diag) {
     if (r && kept.dropped) /* mended, so that it is said once, also where choices are taken from the same file */
         tuned_file_add(&(Tuned){0}, o->rates.file, diag);
     if (!r)
-        return measure_and_keep(a, o, &info, diag);
+        return (GpuRates){key.rates, "this GPU is not measured yet: the next load has its own"};
     if (!r->measured)
         return (GpuRates){key.rates, arena_printf(a, "this GPU could not be measured, by %s", o->rates.file)};
     return (GpuRates){r->rates, arena_printf(a, "kept in %s", o->rates.file)};

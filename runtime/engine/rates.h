@@ -16,7 +16,7 @@ typedef struct RatesOptions {
 
 typedef struct GpuRates {
     DeviceRates rates;
-    const char *from; /* "kept in FILE", "measured in 0.12 s", "this GPU is not measured: ..": for people */
+    const char *from; /* "kept in FILE", "this GPU is not measured yet: ..": for people */
 } GpuRates;
 
 #endif
