@@ -1,12 +1,13 @@
 /* distribution_test.c - tokens drawn at temperature 0.8 with a drafter have the probabilities that the model gives
  * them.
  *
- *   distribution_test FOLDER [SEED]
+ *   distribution_test mtp|dflash FOLDER [SEED]
  *
- * Tiny weights of Gemma 4 and an MTP assistant are made in FOLDER. 20,000 times three tokens behind one prompt are
- * drawn, each time from another seed, by generate() with guesses, and counted: each position, and each pair of
- * neighbours. What is expected follows from the logits of the model without a drafter behind every beginning. Pearson's
- * chi-square must not be larger than it is by chance once in ten million times (five are computed).
+ * Tiny weights of Gemma 4 and of an MTP assistant or a DFlash drafter are made in FOLDER. 20,000 times three tokens
+ * behind one prompt are drawn, each time from another seed, by generate() with guesses, and counted: each position, and
+ * each pair of neighbours. What is expected follows from the logits of the model without a drafter behind every
+ * beginning. Pearson's chi-square must not be larger than it is by chance once in ten million times (five are
+ * computed).
  *
  * The test of the test: the same number drawn by wrong rules of acceptance from the same probabilities must fail.
  */
@@ -32,18 +33,51 @@ static void make(const char *path, const char *size, uint64_t seed, const SynthS
     make_weights(path, &o);
 }
 
-static void make_models(const char *target, const char *drafter, uint64_t seed) {
-    static const SynthSetting of_target[] = {{"layers", 2}, {"every", 2}, {"D", 32}, {"F", 32},   {"H", 1},
-                                             {"KS", 1},     {"KF", 1},    {"W", 8},  {"V", VOCAB}};
-    static const SynthSetting of_drafter[] = {{"layers", 2}, {"B", 32}, {"D", 32}, {"F", 32},   {"H", 1},
-                                              {"KS", 1},     {"KF", 1}, {"W", 8},  {"V", VOCAB}};
-    make(target, "gemma4-12b", seed, of_target, COUNTOF(of_target));
-    make(drafter, "gemma4-12b-mtp", seed, of_drafter, COUNTOF(of_drafter));
+static void make_target(const char *path, uint64_t seed) {
+    static const SynthSetting settings[] = {{"layers", 2}, {"every", 2}, {"D", 32}, {"F", 32},   {"H", 1},
+                                            {"KS", 1},     {"KF", 1},    {"W", 8},  {"V", VOCAB}};
+    make(path, "gemma4-12b", seed, settings, COUNTOF(settings));
 }
 
-static Session *open_session(const char *path, const char *draft, Diag *diag) {
+static void make_mtp(const char *path, uint64_t seed) {
+    static const SynthSetting settings[] = {{"layers", 2}, {"B", 32}, {"D", 32}, {"F", 32},   {"H", 1},
+                                            {"KS", 1},     {"KF", 1}, {"W", 8},  {"V", VOCAB}};
+    make(path, "gemma4-12b-mtp", seed, settings, COUNTOF(settings));
+}
+
+/* "target" 4 gives layer 1 twice as the layers that are tapped: the target above has no higher one. */
+static void make_dflash(const char *path, uint64_t seed) {
+    static const SynthSetting settings[] = {{"layers", 1}, {"D", 32},     {"F", 32},  {"H", 1},
+                                            {"KV", 1},     {"target", 4}, {"taps", 2}};
+    make(path, "gemma4-31b-dflash", seed, settings, COUNTOF(settings));
+}
+
+typedef struct Way {
+    const char *name;
+    void (*make)(const char *path, uint64_t seed);
+    const char *model; /* the drafter's text */
+    FeSetting setting;
+    int n_settings;
+} Way;
+
+/* A block of 4, instead of the file's 16: all of it is computed for the two guesses of a round. */
+static const Way ways[] = {{"mtp", make_mtp, "gemma4-mtp.lap", {0}, 0},
+                           {"dflash", make_dflash, "gemma4-dflash.lap", {"block", "4"}, 1}};
+
+static const Way *find_way(const char *name) {
+    for (size_t i = 0; i < COUNTOF(ways); i++)
+        if (strcmp(ways[i].name, name) == 0)
+            return &ways[i];
+    fprintf(stderr, "no drafter \"%s\"\n", name);
+    exit(2);
+}
+
+/* way: of the drafter; NULL: none. */
+static Session *open_session(const char *path, const Way *way, const char *draft, Diag *diag) {
     const SessionOptions o = {.weights = path,
                               .draft = draft,
+                              .draft_settings = way ? &way->setting : NULL,
+                              .n_draft_settings = way ? way->n_settings : 0,
                               .context = 64,
                               .chunk = 16,
                               .kv_k = DT_F32,
@@ -175,35 +209,37 @@ typedef struct Drawn {
 static bool take(void *ctx, int32_t id, Str text) {
     Drawn *d = ctx;
     (void)text;
-    if (id >= 0)
+    if (id >= 0 && d->n < POSITIONS)
         d->ids[d->n++] = id;
     return true;
 }
 
-static void with_drafter(Session *s, const Expected *e, uint64_t seed, Diag *diag) {
+static void with_drafter(const Way *way, Session *s, const Expected *e, uint64_t seed, Diag *diag) {
     Counts c;
     memset(&c, 0, sizeof c);
-    int64_t guessed = 0, right = 0;
+    int64_t guessed[MAX_DRAFTS] = {0}, right[MAX_DRAFTS] = {0};
     for (int i = 0; i < DRAWS; i++) {
         Drawn d = {.n = 0};
         GenerateStats stats;
         const GenerateOptions o = {
             .sample = {.temperature = TEMPERATURE, .top_p = 1, .repeat_penalty = 1, .seed = seed * DRAWS + (uint64_t)i},
-            .max_tokens = POSITIONS, /* so the second is guessed, the third comes in the same call if that was right */
+            .max_tokens = POSITIONS + 1, /* so a round has two guesses; behind a wrong one there is another */
             .drafts_fixed = true,
             .ctx = &d,
             .token = take};
         generate(s, prompt, PROMPT, &o, diag, &stats);
         check(d.n == POSITIONS, "%d tokens", d.n);
         count(&c, d.ids);
-        guessed += stats.drafts.guessed[0];
-        right += stats.drafts.right[0];
+        for (int k = 0; k < MAX_DRAFTS; k++) {
+            guessed[k] += stats.drafts.guessed[k];
+            right[k] += stats.drafts.right[k];
+        }
     }
     const double z = worst_deviate(&c, e);
-    printf("with a drafter, %.1f %% of first guesses right: deviate %.2f\n", 100.0 * (double)right / (double)guessed,
-           z);
+    printf("with %s, %.1f %% of first guesses right, %lld of %lld second ones: deviate %.2f\n", way->name,
+           100.0 * (double)right[0] / (double)guessed[0], (long long)right[1], (long long)guessed[1], z);
     check(z <= MOST_Z, "the tokens have other probabilities than the model's");
-    check(right > guessed / 100, "guesses are never right: nothing is tested");
+    check(right[0] > guessed[0] / 100 && right[1] > guessed[1] / 100, "guesses are never right: nothing is tested");
 }
 
 /* ==== By wrong rules ==== */
@@ -281,24 +317,27 @@ static void by_rule(const char *what, int32_t (*rule)(const double *, int32_t, u
 
 int main(int argc, char **argv) {
     static Expected e;
-    if (argc != 2 && argc != 3) {
-        fprintf(stderr, "usage: distribution_test FOLDER [SEED]\n");
+    if (argc != 3 && argc != 4) {
+        fprintf(stderr, "usage: distribution_test mtp|dflash FOLDER [SEED]\n");
         return 2;
     }
-    const uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    const Way *way = find_way(argv[1]);
+    const uint64_t seed = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
     char target[256], drafter[256];
-    snprintf(target, sizeof target, "%s/drawn-%d.gguf", argv[1], (int)getpid());
-    snprintf(drafter, sizeof drafter, "%s/drawn-%d-mtp.gguf", argv[1], (int)getpid());
-    make_models(target, drafter, seed);
+    snprintf(target, sizeof target, "%s/drawn-%d.gguf", argv[2], (int)getpid());
+    snprintf(drafter, sizeof drafter, "%s/drawn-%d-%s.gguf", argv[2], (int)getpid(), way->name);
+    make_target(target, seed);
+    way->make(drafter, seed);
     Diag *diag = diag_new();
-    Session *plain = open_session(target, NULL, diag), *s = open_session(target, drafter, diag);
+    Session *plain = open_session(target, NULL, NULL, diag), *s = open_session(target, way, drafter, diag);
+    check(strcmp(session_drafter_name(s), way->model) == 0, "the drafter is %s", session_drafter_name(s));
     expect(plain, s, &e);
     by_rule("draws from the probabilities", right_rule, true, &e, seed);
     by_rule("every guess is kept", always, false, &e, seed);
-    if (effect_of_best(&e) > 500 || argc == 2) /* other weights than those of seed 1 may not show it */
+    if (effect_of_best(&e) > 500 || argc == 3) /* other weights than those of seed 1 may not show it */
         by_rule("guesses that are the best are kept", if_best, false, &e, seed);
     by_rule("a guess that is turned down may be drawn", drawn_again, false, &e, seed);
-    with_drafter(s, &e, seed, diag);
+    with_drafter(way, s, &e, seed, diag);
     check(diag_count(diag) == 0, "there are messages");
     diag_print(diag, stdout, false);
     session_close(s);
