@@ -10,8 +10,8 @@
  * Places of #line survive; messages are written as NVRTC does: FILE(LINE): error: TEXT. Of the options the
  * definitions are passed on. Programs of several threads compile beside each other.
  *
- * EMULATED_COMPILER, EMULATED_SOURCES, EMULATED_FOLDERS, EMULATED_KEPT: the compiler, the root of the repository, where
- * files are that are between two steps, and where objects are kept, as at build time.
+ * EMULATED_COMPILER, EMULATED_OPTIMISE, EMULATED_SOURCES, EMULATED_FOLDERS, EMULATED_KEPT: the compiler, its -O, the root
+ * of the repository, where files are that are between two steps, and where objects are kept, as at build time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -324,7 +324,7 @@ static std::string all_as_nvrtc(const std::string &log) {
 
 static Result compile(Program &p, const Folder &folder, const std::vector<std::string> &definitions) {
     static const std::vector<std::string> how = {"-std=c++17",
-                                                 "-O1",
+                                                 EMULATED_OPTIMISE,
                                                  "-fPIC",
                                                  "-shared",
                                                  "-fvisibility=hidden",
