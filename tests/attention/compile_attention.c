@@ -1,7 +1,7 @@
 /* compile_attention.c - attention that no released model has compiles for every architecture, and the hot kernels spill
  * no registers. No GPU needed. What released models have: compile_models.c.
  *
- * compile_attention [all | ARCH..], without for the first and a drawn one; exit 77 without NVRTC.
+ * compile_attention [all | ARCH..], without for the first, and a drawn third for a drawn one; exit 77 without NVRTC.
  */
 #include "codegen/plan.h"
 #include "tests/attention/attend_case.h"

@@ -1,7 +1,7 @@
 /* compile_kernels.c - matmuls that no released model has compile for every architecture, and the hot ones spill no
  * registers. No GPU needed. Those of released models: compile_models.c.
  *
- * compile_kernels [all | ARCH..], without for the first and a drawn one; exit 77 without NVRTC.
+ * compile_kernels [all | ARCH..], without for the first, and a drawn third for a drawn one; exit 77 without NVRTC.
  */
 #include "codegen/plan.h"
 #include "tests/kernels/prefill_lab.h"

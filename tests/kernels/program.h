@@ -17,8 +17,9 @@ int ptxas_number(const char *log, const char *unit);
 bool ptxas_serializes(const char *log);
 /* The options of plans, and that ptxas reports. */
 const char *const *reporting_options(int *n);
-/* Compiles all for an architecture and prints what each needs. hot[i]: it must not spill; NULL: none. */
-bool programs_compile(const Nvrtc *n, const char *arch, Program *programs, const bool *hot, int n_programs);
+/* Compiles them for an architecture, all or those that programs_main() has drawn, and prints what each needs. hot[i]:
+ * it must not spill; NULL: none. */
+bool programs_compile(const Nvrtc *n, const char *arch, const Program *all, const bool *hot, int n_all);
 
 /* ==== Programs that compile and need no GPU ==== */
 
@@ -27,8 +28,8 @@ extern const char *const program_archs[];
 extern const int n_program_archs;
 /* NVRTC of the machine, or what scripts/fetch_nvrtc.py got; else ends the program, with 77 when there is none. */
 Nvrtc *programs_nvrtc(void);
-/* main() of one: `compile` for the architectures of the command line; `all`: for each; none: for the first and one that
- * is drawn anew each time. The exit status. */
+/* main() of one: `compile` for the architectures of the command line; `all`: for each; none: for the first, and
+ * every third program, from one that is drawn on, for one that is drawn, too. The exit status. */
 int programs_main(int argc, char **argv, bool (*compile)(const Nvrtc *n, const char *arch));
 
 #endif
