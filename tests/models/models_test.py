@@ -89,7 +89,7 @@ def structure(name, ir):
             layers.setdefault(layer, []).append(number)
         if family in ("matmul", "experts"):
             fits = re.fullmatch(r"(\d+) x (64|128|256)(?: early(?: ids)?)?", choice)
-            if not fits or not 1 <= int(fits[1]) <= 12:
+            if not fits or not 1 <= int(fits[1]) <= 15:
                 wrong.append(f"{name}: {number} of family {family} chose '{choice}'")
         if "attend" in ops and not re.fullmatch(r'decode split ".+" prefill dense ".+"', choice):
             wrong.append(f"{name}: {number} attends by '{choice}'")
