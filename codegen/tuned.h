@@ -13,9 +13,10 @@
  *   SHAPE    a string, as PlanKernel.shape
  *   CUT      tuned|analytic groups N stages N flight N partials N; analytic: none was faster than the rule's
  *   RULE, CHOSEN  how long a stretch of a step took with the rule's cut and with this one
- *   cuda, version of the driver, the newest CUDA that it has (13000: 13.0); of the program's measuring (roofline.h).
- * With others the rates are measured anew read ..       DeviceRates: bytes/s, FLOP/s by mma.sync and by wgmma (0: it
- * has none), ns of a launch. none: they could not be measured
+ *   cuda     of the driver, the newest CUDA that it has (13000: 13.0)
+ *   version  of the program's measuring (roofline.h); with another, or another cuda, rates are measured anew
+ *   read ..  DeviceRates: bytes/s, FLOP/s by mma.sync and by wgmma (0: it has none), ns of a launch
+ *   none     they could not be measured
  *
  * The text may be hostile: lines that are not so are left out and counted, and a choice is taken only when it is a way
  * to cut that shape (PlanOptions.choices).

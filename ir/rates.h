@@ -10,11 +10,9 @@
 typedef struct DeviceRates {
     const char *of; /* behind "rates": "of an H100", "measured on NVIDIA L4" */
     int64_t multiprocessors;
-    int64_t bytes; /* of its memory that it reads in a second */
-    int64_t mma,
-        wgmma;         /* FLOP/s of a large bf16 matmul by such products; multiply and add are two. wgmma 0: it has none
-                        */
-    int64_t launch_ns; /* from the begin of a small kernel to that of the next one in the stream */
+    int64_t bytes;      /* of its memory that it reads in a second */
+    int64_t mma, wgmma; /* FLOP/s of a large bf16 matmul; multiply and add are two. wgmma 0: it has none */
+    int64_t launch_ns;  /* from the begin of a small kernel to that of the next one in the stream */
 } DeviceRates;
 
 /* Those of an H100, where no device is known or none was measured. */

@@ -77,36 +77,42 @@ static Program program(const char *name) {
     return (Program){.name = name, .source = device_kernel_texts[i].text};
 }
 
-/* The kernel that reads, then those that multiply: all that the architecture has, else the fastest. Their number;
- * ways[i]: of programs[1 + i]. */
-static int list_programs(const char *arch, bool all, Program programs[1 + WAYS], int ways[WAYS]) {
-    int n = 0;
-    programs[0] = program("roofline.cu");
+/* The kernel that reads, then those that multiply by ways[..]. */
+typedef struct Kernels {
+    int n, ways[WAYS];
+    Program programs[1 + WAYS];
+    Compiled compiled[1 + WAYS];
+} Kernels;
+
+/* all: every way to multiply that the architecture has, else the fastest. free_kernels() whatever it gives. */
+static bool compile_kernels(const char *arch, const Nvrtc *n, CubinCache *cache, bool all, Kernels *k, DevError *e) {
+    *k = (Kernels){.n = 1, .programs = {program("roofline.cu")}};
     for (int way = 0; way < WAYS; way++) {
         const char *only = matmul_kernels[way].arch;
-        if ((!only || strcmp(only, arch) == 0) && (all || n == 0)) {
-            ways[n] = way;
-            programs[1 + n++] = program(matmul_kernels[way].file);
+        if ((!only || strcmp(only, arch) == 0) && (all || k->n == 1)) {
+            k->ways[k->n - 1] = way;
+            k->programs[k->n++] = program(matmul_kernels[way].file);
         }
     }
-    return 1 + n;
+    return compile_programs(n, arch, k->programs, k->n, &(CompileOptions){.cache = cache, .threads = k->n}, k->compiled,
+                            e);
+}
+
+static void free_kernels(Kernels *k) {
+    for (int i = 0; i < k->n; i++)
+        compiled_free(&k->compiled[i]);
 }
 
 static bool load_kernels(Bench *b, const Nvrtc *n, CubinCache *cache, bool all, DevError *e) {
-    Program programs[1 + WAYS];
-    Compiled compiled[1 + WAYS] = {{0}};
-    int ways[WAYS];
-    const int count = list_programs(b->d->info.arch, all, programs, ways);
-    const CompileOptions o = {.cache = cache, .threads = count};
-    bool ok = compile_programs(n, b->d->info.arch, programs, count, &o, compiled, e);
-    for (int i = 0; i < count; i++) {
-        ok = ok &&
-             (b->modules[i] = dev_module_load(b->d, compiled[i].cubin, compiled[i].bytes, programs[i].name, e)) != NULL;
-        compiled_free(&compiled[i]);
-    }
-    for (int i = 0; i < count - 1; i++)
-        ok = ok && (b->matmul[ways[i]] =
-                        dev_kernel(b->modules[1 + i], "roofline_matmul", (size_t)matmul_kernels[ways[i]].shared, e));
+    Kernels k;
+    bool ok = compile_kernels(b->d->info.arch, n, cache, all, &k, e);
+    for (int i = 0; i < k.n && ok; i++)
+        ok = (b->modules[i] = dev_module_load(b->d, k.compiled[i].cubin, k.compiled[i].bytes, k.programs[i].name, e)) !=
+             NULL;
+    for (int i = 0; i < k.n - 1 && ok; i++)
+        ok = (b->matmul[k.ways[i]] = dev_kernel(b->modules[1 + i], "roofline_matmul",
+                                                (size_t)matmul_kernels[k.ways[i]].shared, e)) != NULL;
+    free_kernels(&k);
     return ok && (b->read = dev_kernel(b->modules[0], "roofline_read", 0, e)) &&
            (b->fill = dev_kernel(b->modules[0], "roofline_fill", 0, e));
 }
@@ -301,15 +307,10 @@ bool roofline_measure(Device *d, const Nvrtc *n, CubinCache *cache, Roofline *ou
 }
 
 void roofline_rates_compile(const char *arch, const Nvrtc *n, CubinCache *cache) {
-    Program programs[1 + WAYS];
-    Compiled compiled[1 + WAYS] = {{0}};
-    int ways[WAYS];
-    DevError e = {0};
-    const int count = list_programs(arch, true, programs, ways);
-    const CompileOptions o = {.cache = cache, .threads = count};
-    compile_programs(n, arch, programs, count, &o, compiled, &e);
-    for (int i = 0; i < count; i++)
-        compiled_free(&compiled[i]);
+    Kernels k;
+    DevError e;
+    compile_kernels(arch, n, cache, true, &k, &e);
+    free_kernels(&k);
 }
 
 /* Multiplies first: then clocks have risen. */

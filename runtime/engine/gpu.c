@@ -25,19 +25,26 @@ bool gpu_present(const char *driver) {
     return dev_list(driver, &info, 1, &n, &e) && n > 0;
 }
 
-bool gpu_arch(const char *driver, int ordinal, char out[16], Diag *diag) {
+bool gpu_info(const char *driver, int ordinal, DevInfo *out, DevError *e) {
     enum { MOST = 64 };
     DevInfo all[MOST];
-    DevError e = {0};
     int n = 0;
-    if (!dev_list(driver, all, MOST, &n, &e))
-        return gpu_fail(diag, &e);
+    if (!dev_list(driver, all, MOST, &n, e))
+        return false;
     n = n < MOST ? n : MOST;
-    if (ordinal < n)
-        snprintf(out, 16, "%s", all[ordinal].arch);
-    else
-        diag_system(diag, NO_LOC, "there is no GPU %d; this machine has %d", ordinal, n);
-    return ordinal < n;
+    if (ordinal < 0 || ordinal >= n)
+        return dev_fail(e, DEV_ABSENT, "there is no GPU %d; this machine has %d", ordinal, n);
+    *out = all[ordinal];
+    return true;
+}
+
+bool gpu_arch(const char *driver, int ordinal, char out[16], Diag *diag) {
+    DevInfo info;
+    DevError e = {0};
+    if (!gpu_info(driver, ordinal, &info, &e))
+        return gpu_fail(diag, &e);
+    snprintf(out, 16, "%s", info.arch);
+    return true;
 }
 
 /* ==== Opening ==== */

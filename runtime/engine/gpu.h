@@ -73,6 +73,8 @@ bool gpu_arch(const char *driver, int ordinal, char out[16], Diag *diag);
 GpuRates gpu_rates(Arena *a, const GpuOptions *o, Diag *diag);
 /* Whether a load of o on this device is to measure it: it has a file for rates, which does not have the device's. */
 bool gpu_rates_wanted(const GpuOptions *o, const Device *d);
+/* What it will take, into the cache, so that it takes less; cache NULL: nothing. */
+void gpu_rates_compile(const GpuOptions *o, const char *arch, const Nvrtc *n, CubinCache *cache);
 /* Measures a device, and keeps what came out, in less than half a second besides compiling; cache may be NULL. */
 void gpu_rates_measure(const GpuOptions *o, Device *d, const Nvrtc *n, CubinCache *cache, Diag *diag);
 /* What tuned_find_rates() finds those of a GPU by; its rates are what serves until then. */

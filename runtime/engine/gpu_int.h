@@ -67,6 +67,8 @@ struct Gpu {
 
 /* Reports a device error. Returns false. */
 bool gpu_fail(Diag *diag, const DevError *e);
+/* What a GPU of the machine is, without opening it. */
+bool gpu_info(const char *driver, int ordinal, DevInfo *out, DevError *e);
 
 GpuPhase *gpu_find_phase(const Gpu *g, const char *graph, int64_t T, int64_t R);
 /* The phase for a call, whose inputs are checked and on their way to the call block; NULL after an error. */

@@ -6,7 +6,6 @@
  */
 #include "runtime/engine/gpu_int.h"
 
-#include "runtime/device/roofline.h"
 #include "runtime/device/upload.h"
 #include "runtime/engine/clock.h"
 #include <pthread.h>
@@ -326,8 +325,8 @@ static bool compile_and_upload(Gpu *g, const void *const *data, DevError *e) {
     rest.stop = !uploaded;
     pthread_mutex_unlock(&rest.lock);
     const bool measures = uploaded && gpu_rates_wanted(&g->o, g->device);
-    if (measures && g->cache && !g->o.rates.measure) /* while processors compile anyway */
-        roofline_rates_compile(g->plan->arch, g->nvrtc, g->cache);
+    if (measures) /* while processors compile anyway */
+        gpu_rates_compile(&g->o, g->plan->arch, g->nvrtc, g->cache);
     if (threaded)
         wait_compiled(g, &rest, thread);
     g->stats.compile_seconds = clock_seconds() - start;

@@ -7,7 +7,7 @@
  * what goes wrong here is no error: there are always rates.
  */
 #include "runtime/device/roofline.h"
-#include "runtime/engine/gpu.h"
+#include "runtime/engine/gpu_int.h"
 #include "runtime/engine/tuned_file.h"
 
 #include <string.h>
@@ -18,17 +18,6 @@ TunedRates gpu_rates_key(const DevInfo *info) {
                         .cuda = info->driver_cuda,
                         .version = RATES_VERSION,
                         .rates = rates_default_of(info->multiprocessors)};
-}
-
-static bool find_info(const GpuOptions *o, DevInfo *out) {
-    enum { MOST = 64 };
-    DevInfo all[MOST];
-    DevError e;
-    int n = 0;
-    if (!dev_list(o->driver, all, MOST, &n, &e) || o->ordinal >= n || o->ordinal >= MOST)
-        return false;
-    *out = all[o->ordinal];
-    return true;
 }
 
 /* ==== Measuring ==== */
@@ -63,6 +52,11 @@ bool gpu_rates_wanted(const GpuOptions *o, const Device *d) {
     return o->rates.file && !o->check_launches && !is_known(o, dev_info(d));
 }
 
+void gpu_rates_compile(const GpuOptions *o, const char *arch, const Nvrtc *n, CubinCache *cache) {
+    if (cache && !o->rates.measure)
+        roofline_rates_compile(arch, n, cache);
+}
+
 void gpu_rates_measure(const GpuOptions *o, Device *d, const Nvrtc *n, CubinCache *cache, Diag *diag) {
     const RatesOptions *r = &o->rates;
     DeviceRates found;
@@ -82,7 +76,8 @@ void gpu_rates_measure(const GpuOptions *o, Device *d, const Nvrtc *n, CubinCach
 
 GpuRates gpu_rates(Arena *a, const GpuOptions *o, Diag *diag) {
     DevInfo info;
-    if (!find_info(o, &info))
+    DevError e;
+    if (!gpu_info(o->driver, o->ordinal, &info, &e))
         return (GpuRates){rates_default(), "no GPU was found"};
     const TunedRates key = gpu_rates_key(&info);
     if (!o->rates.file)
