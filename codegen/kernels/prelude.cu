@@ -331,24 +331,43 @@ DEVICE void copies_arrive(u64 *bar) {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
 }
 
-/* Arrivals that one chunk_load() makes at its barrier, to initialise the barrier with. */
+/* BULK_COPIES: 1 where one thread may ask for many bytes. CHUNK_ARRIVALS: arrivals that one chunk_load() makes at its
+ * barrier, to initialise the barrier with. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define BULK_COPIES    0
 #define CHUNK_ARRIVALS 32
 #else
+#define BULK_COPIES    1
 #define CHUNK_ARRIVALS 1
+#endif
+
+#if BULK_COPIES
+/* Arrives, and the phase lasts until so many bytes of bulk copies are there, too: those that the thread asks for next. */
+DEVICE void barrier_expect(u64 *bar, u32 bytes) {
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1; }" ::"r"(
+                     shared_address(bar)),
+                 "r"(bytes)
+                 : "memory");
+}
+
+/* Bytes (a multiple of 16; both addresses too), of which bar tells. What threads have read or written there before must
+ * be behind a barrier_publish(). */
+DEVICE void bulk_load(void *to, const u8 *from, u32 bytes, u64 *bar) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(to)),
+                 "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(bar))
+                 : "memory");
+}
 #endif
 
 /* By all lanes of a warp: bytes (a multiple of 16; both addresses too) that are read once, so they are the first to
  * leave the L2 cache. Ends a phase of bar when they have arrived. */
 DEVICE void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
-#if __CUDA_ARCH__ >= 900
+#if BULK_COPIES
     if (lane == 0) {
         u64 policy;
         asm volatile("createpolicy.fractional.L2::evict_first.b64 %0;" : "=l"(policy));
-        asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1; }" ::"r"(
-                         shared_address(bar)),
-                     "r"(bytes)
-                     : "memory");
+        barrier_expect(bar, bytes);
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
                      " [%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)),
                      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(bar)), "l"(policy)
@@ -365,16 +384,10 @@ DEVICE void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) 
 
 /* The same for bytes that other blocks read too: they stay in the L2 cache like any others. */
 DEVICE void chunk_load_common(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
-#if __CUDA_ARCH__ >= 900
+#if BULK_COPIES
     if (lane == 0) {
-        asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1; }" ::"r"(
-                         shared_address(bar)),
-                     "r"(bytes)
-                     : "memory");
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                         shared_address(to)),
-                     "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(bar))
-                     : "memory");
+        barrier_expect(bar, bytes);
+        bulk_load(to, from, bytes, bar);
     }
 #else
     chunk_load(to, from, bytes, bar, lane);

@@ -84,7 +84,7 @@ inline bool may_run(const Fiber &f) {
     case AT_COUNTER: return true;
     case AT_WARP:
     case AT_BLOCK: return ((const Meeting *)f.what)->generation != f.until;
-    case AT_BARRIER: return (((const Barrier *)f.what)->phase & 1) != f.until;
+    case AT_BARRIER: return ((const Barrier *)f.what)->phase != f.until;
     case ENDED: break;
     }
     return false;
@@ -327,10 +327,8 @@ inline bool deliver(RunningBlock &b) {
     const Chunk c = *which;
     b.chunks.erase(which);
     memcpy(c.to, c.from, c.bytes);
-    if (--c.barrier->pending == 0) {
-        c.barrier->pending = c.barrier->count;
-        c.barrier->phase++;
-    }
+    c.barrier->bytes -= (int)c.bytes;
+    end_phase(*c.barrier);
     return true;
 }
 

@@ -48,8 +48,16 @@ enum Wait : uint32_t { READY, AT_WARP, AT_BLOCK, AT_BARRIER, AT_COUNTER, ENDED }
 /* An mbarrier: lives in the barrier's own word. */
 struct Barrier {
     uint16_t count, pending;
-    uint32_t phase;
+    uint32_t phase : 1; /* parity of the one that has not ended */
+    int32_t bytes : 31; /* of copies, that are awaited */
 };
+
+inline void end_phase(Barrier &b) {
+    if (b.pending == 0 && b.bytes == 0) {
+        b.pending = b.count;
+        b.phase ^= 1;
+    }
+}
 
 struct Copy {
     void *to;

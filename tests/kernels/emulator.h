@@ -43,6 +43,7 @@ typedef unsigned long long u64;
 #define DYNAMIC_SHARED        extern __thread
 #define DYNAMIC_SHARED_ATOMS  extern __thread
 #define DYNAMIC_SHARED_MEMORY alignas(1024) __thread u8
+#define BULK_COPIES           1
 #define CHUNK_ARRIVALS        1
 
 #define threadIdx (emulated::self().thread)
@@ -441,23 +442,21 @@ inline void warps_arrive(int number, int threads) {
 static_assert(sizeof(emulated::Barrier) == sizeof(u64), "lives in the barrier's own word");
 
 inline void barrier_init(u64 *bar, u32 count) {
-    *(emulated::Barrier *)bar = {(u16)count, (u16)count, 0};
+    *(emulated::Barrier *)bar = {(u16)count, (u16)count, 0, 0};
 }
 inline void barrier_publish() {}
 inline void barrier_arrive(u64 *bar) {
     emulated::Barrier *b = (emulated::Barrier *)bar;
     if (b->pending == 0 || b->pending > b->count || b->count == 0xffff)
         emulated::calls().fail("a barrier that was not initialised, or has too many arrivals");
-    if (--b->pending == 0) {
-        b->pending = b->count;
-        b->phase++;
-    }
+    b->pending--;
+    emulated::end_phase(*b);
 }
 inline bool barrier_passed(u64 *bar, u32 parity) {
-    return (((emulated::Barrier *)bar)->phase & 1) != parity;
+    return ((emulated::Barrier *)bar)->phase != parity;
 }
 inline void barrier_wait(u64 *bar, u32 parity) {
-    if ((((emulated::Barrier *)bar)->phase & 1) == parity)
+    if (((emulated::Barrier *)bar)->phase == parity)
         emulated::calls().yield(emulated::AT_BARRIER, bar, parity);
 }
 
@@ -470,11 +469,21 @@ inline void store_where(void *to, u32 low, u32 high, bool on) {
         *(u64 *)to = (u64)high << 32 | low;
 }
 
-inline void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
+inline void barrier_expect(u64 *bar, u32 bytes) {
+    ((emulated::Barrier *)bar)->bytes += (int)bytes;
+    barrier_arrive(bar);
+}
+inline void bulk_load(void *to, const u8 *from, u32 bytes, u64 *bar) {
     if (((uintptr_t)to | (uintptr_t)from | bytes) & 15)
         emulated::calls().fail("a chunk is not aligned to 16 bytes");
-    if (lane == 0)
-        emulated::calls().chunk(to, from, bytes, (emulated::Barrier *)bar);
+    emulated::calls().chunk(to, from, bytes, (emulated::Barrier *)bar);
+}
+
+inline void chunk_load(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
+    if (lane == 0) {
+        barrier_expect(bar, bytes);
+        bulk_load(to, from, bytes, bar);
+    }
 }
 
 inline void chunk_load_common(void *to, const u8 *from, u32 bytes, u64 *bar, int lane) {
