@@ -37,8 +37,8 @@ static int64_t decode_fixed_shared(const Attention *a, const DecodeShape *s) {
 }
 
 static int64_t stage_bytes(const KvLayout *l, int keys) {
-    const int64_t k = attention_tile_bytes(l->k_type, l->k_dim, keys, 2 * l->k_dim + 16);
-    const int64_t v = attention_tile_bytes(l->v_type, l->v_dim, keys, 2 * l->v_dim + 16);
+    const int64_t k = attention_tile_bytes(l->k_type, l->k_dim, keys, 2 * l->k_dim);
+    const int64_t v = attention_tile_bytes(l->v_type, l->v_dim, keys, 2 * l->v_dim);
     return k > v ? k : v;
 }
 

@@ -51,16 +51,22 @@ void kv_rotate_back(float *x, int64_t n);
 
 /* ==== On a GPU (kv_plane.c) ==== */
 
-/* There a plane of a sequence is its codes, [places][heads][code bits * dim / 8 bytes], and behind them, if the type
- * has scales, f16 [heads][dim / group][places]: what a block of the evaluator holds, in another order, and once. With
- * scales, places is the capacity rounded up to KV_PLACES, so that scales of 8 neighbours are 16 aligned bytes. */
+/* There a plane of a sequence has places for its capacity rounded up to KV_PLACES.
+ *
+ * Numbers of 16 bits are [heads][places][dim], and of those of a place pieces of 16 bytes lie in turned order: piece p
+ * of place n where piece p ^ n % m would be, m the largest power of 2 that divides dim / 8, at most 8. So the keys of a
+ * tile are one stretch of memory, are copied as they are, and do not meet in one bank of shared memory.
+ *
+ * Of other types a plane is its codes, [places][heads][code bits * dim / 8 bytes], and behind them f16
+ * [heads][dim / group][places]: what a block of the evaluator holds, in another order, and once; scales of 8 neighbours
+ * are 16 aligned bytes. */
 enum { KV_PLACES = 16 };
 
 /* "Q8_0" of Form_Q8_0 in attention_forms.cu; NULL: no kernel reads the type. */
 const char *kv_form(DType t);
 /* Elements that share a scale; 0: elements are numbers of 16 bits. */
 int kv_group(DType t);
-int64_t kv_places(DType t, int64_t capacity);
+int64_t kv_places(int64_t capacity);
 /* Of one head at one position, and of the plane of a sequence; -1: too many. */
 int64_t kv_gpu_head_bytes(DType t, int dim);
 int64_t kv_gpu_plane_bytes(DType t, int heads, int dim, int64_t capacity);

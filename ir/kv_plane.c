@@ -22,8 +22,8 @@ int kv_group(DType t) {
     return forms[t].group;
 }
 
-int64_t kv_places(DType t, int64_t capacity) {
-    return forms[t].group ? (capacity + KV_PLACES - 1) / KV_PLACES * KV_PLACES : capacity;
+int64_t kv_places(int64_t capacity) {
+    return (capacity + KV_PLACES - 1) / KV_PLACES * KV_PLACES;
 }
 
 int64_t kv_gpu_head_bytes(DType t, int dim) {
@@ -34,6 +34,6 @@ int64_t kv_gpu_head_bytes(DType t, int dim) {
 int64_t kv_gpu_plane_bytes(DType t, int heads, int dim, int64_t capacity) {
     int64_t bytes;
     const bool fits = capacity <= INT64_MAX - KV_PLACES &&
-                      !__builtin_mul_overflow(kv_places(t, capacity), heads * kv_gpu_head_bytes(t, dim), &bytes);
+                      !__builtin_mul_overflow(kv_places(capacity), heads * kv_gpu_head_bytes(t, dim), &bytes);
     return fits ? bytes : -1;
 }

@@ -34,8 +34,7 @@
  *                     since they wait for each other in the tail: multiprocessors * the blocks that fit on one, at most
  *                     ATT_BLOCKS. Dynamic shared memory ATT_SHARED, the sum of
  *                       tiles     ATT_STAGES * the larger of a tile of keys and one of values: ATT_KEYS times
- *                                 2 * dim + 16, or, packed, (bytes of the codes | 16) + 2 for each scale, rounded up
- *                                 to 128
+ *                                 2 * dim, or, packed, (bytes of the codes | 16) + 2 for each scale, rounded up to 128
  *                       queries   ATT_VECTORS * (2 * ATT_K_DIM + 16)
  *                       weights   ATT_VECTORS * (2 * ATT_CHUNK + 16)
  *                       scratch   4 * ATT_WARPS * max(ATT_K_DIM, ATT_V_DIM)
@@ -193,13 +192,13 @@ struct Sums {
 };
 
 /* Products of a tile of keys and the warp's vectors, each as two chains of sums. */
-DEVICE void multiply_keys(const Place &at, const Work &w, const u8 *keys, float (&dot)[logit_tiles][2][4]) {
+DEVICE void multiply_keys(const Place &at, const Work &w, const u8 *tile, float (&dot)[logit_tiles][2][4]) {
     const u8 *queries = shared_bytes + ATT_QUERIES_AT + 16 * at.logit_tile * row_bytes(ATT_K_DIM);
     const int vectors = w.vectors - 16 * at.logit_tile;
 #pragma unroll logit_unroll
     for (int d = 0; d < ATT_K_DIM; d += 32) {
         u32 a[4], b[4];
-        load_matrices(b, matrix_keys(keys, row_bytes(ATT_K_DIM), d, ATT_K_DIM));
+        load_matrices(b, tile_b<ATT_K_DIM>(tile, at.keys, d));
 #pragma unroll
         for (int m = 0; m < logit_tiles; m++) {
             if (16 * m * logit_warps >= vectors)
@@ -301,7 +300,7 @@ DEVICE void add_logits(const Shared &sh, const Place &at, const Work &w, const u
     } else {
         if (16 * at.logit_tile >= w.vectors)
             return;
-        multiply_keys(at, w, tile + at.keys * row_bytes(ATT_K_DIM), dot);
+        multiply_keys(at, w, tile, dot);
     }
 #pragma unroll
     for (int m = 0; m < logit_tiles; m++) {
@@ -412,8 +411,7 @@ DEVICE void add_values(const Place &at, const Work &w, const u8 *tile, int in_ch
             u32 b[4];
             if (column >= columns)
                 continue;
-            load_matrices_transposed(b,
-                                     matrix_values(tile + k * row_bytes(ATT_V_DIM), row_bytes(ATT_V_DIM), 16 * column));
+            load_matrices_transposed(b, tile_a<ATT_V_DIM>(tile, k, 16 * column));
 #pragma unroll
             for (int m = 0; m < sum_tiles; m++)
                 if (16 * (at.sum_tile + m * sum_warps) < w.vectors) {
@@ -588,9 +586,12 @@ DEVICE void use_tile(Shared &sh, const Place &at, Progress &p, const u8 *tile TA
 
 /* Tile number `tile` of the block is there, with the rows of this call, and another is asked for; then use_tile(). */
 DEVICE void next_tile(Shared &sh, const Tensors &on, const Place &at, Ahead &ahead, int tile HEAD_PARAMETERS) {
-    copies_wait<ATT_STAGES - 2>();
+    if (bulk_tiles)
+        barrier_wait(&sh.filled[tile % ATT_STAGES], tile / ATT_STAGES & 1);
+    else
+        copies_wait<ATT_STAGES - 2>();
     block_sync();
-    const Asked asked = ask_tile(sh.plan, on, ahead, (tile + ATT_STAGES - 1) % ATT_STAGES);
+    const Asked asked = ask_tile(sh, on, ahead, (tile + ATT_STAGES - 1) % ATT_STAGES);
     if (ATT_STORE)
         make_rows(sh, on, asked, false HEAD_ARGUMENTS);
 }
@@ -648,7 +649,7 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
 DEVICE void ask_first(Shared &sh, const Tensors &on, Ahead &ahead) {
 #pragma unroll 1
     for (int stage = 0; stage < ATT_STAGES - 1; stage++) {
-        const Asked asked = ask_tile(sh.plan, on, ahead, stage);
+        const Asked asked = ask_tile(sh, on, ahead, stage);
         if (threadIdx.x == 0)
             sh.asked[stage] = asked;
     }
@@ -662,6 +663,11 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     const Tensors on = {q, k, v, cache_k, cache_v, out, partials};
     const Place at;
     next_kernel_release();
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < ATT_STAGES; i++)
+            barrier_init(&sh.filled[i], 1);
+        barrier_publish();
+    }
     bring_heads(shared_bytes + ATT_TABLES_AT HEAD_ARGUMENTS);
     copies_close();
     if (!ATT_EARLY)
@@ -673,7 +679,7 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     block_sync();
     Ahead ahead(sh.plan);
     ask_first(sh, on, ahead);
-    copies_wait<ATT_STAGES - 1>(); /* the tables */
+    copies_wait<bulk_tiles ? 0 : ATT_STAGES - 1>(); /* the tables */
     block_sync();
 #if ATT_TURNED
     if (sh.plan.queries) {

@@ -83,10 +83,14 @@ template <int D> DEVICE void turn_vector(float *x) {
 
 /* ==== Elements of 16 bits ==== */
 
-/* The vector to shared or device memory. */
-template <int D, class Form> DEVICE void store_elements(u8 *to, const float *x) {
+/* The vector to shared or device memory; at(p): where its piece p of 16 bytes goes. */
+template <int D, class Form, class At> DEVICE void store_elements(u8 *to, const float *x, At at) {
     for (int i = threadIdx.x & 31; i < D / 2; i += 32)
-        ((u32 *)to)[i] = Form::round_pair(x[2 * i], x[2 * i + 1]);
+        ((u32 *)to)[4 * at(i / 4) + i % 4] = Form::round_pair(x[2 * i], x[2 * i + 1]);
+}
+
+template <int D, class Form> DEVICE void store_elements(u8 *to, const float *x) {
+    store_elements<D, Form>(to, x, [](int piece) { return piece; });
 }
 
 /* A query that meets packed keys: their pairs 2 k and 2 k + 1 of a span are an operand of 16 columns, so columns 2 t

@@ -132,7 +132,7 @@ DEVICE const u16 *query_at(const Block &b, const u16 *q16, int row) {
 
 /* A tile of keys or values in the cache. */
 struct Keys {
-    static constexpr int KEY_BYTES = ATT_KV_HEADS * 2 * ATT_K_DIM; /* from a key to the next */
+    static constexpr int KEY_BYTES = 2 * ATT_K_DIM; /* from a key to the next */
     const u8 *from;
     int first, start, low, high;
     bool whole; /* all keys are looked at, and lie one behind the other */
@@ -143,9 +143,9 @@ struct Keys {
         low = b.low;
         high = b.high;
         whole = first >= low && first + ATT_TILE <= high && (!ATT_RING || start + ATT_TILE <= ATT_CAPACITY);
-        from = cache + (u64)b.slot * ((u64)ATT_CAPACITY * KEY_BYTES) + b.kv_head * 2 * ATT_K_DIM;
+        from = cache + cache_at<KForm, ATT_K_DIM>(b.slot, 0, b.kv_head);
     }
-    /* Piece `piece` of a key of the tile; zeros where nobody looks. */
+    /* What stands in the cache as piece `piece` of a key of the tile; zeros where nobody looks. */
     DEVICE void bring(u8 *to, int key, int piece) const {
         const bool inside = first + key >= low && first + key < high;
         int place = inside ? start + key : 0;
@@ -156,26 +156,28 @@ struct Keys {
 };
 
 /* Asks for KEYS keys of a tile from `key` on, of each PIECES pieces from `piece` on, as blocks of 64 columns BLOCK bytes
- * apart; by a warp or several, THREADS threads. The usual case costs an address or two for a copy. */
+ * apart; by a warp or several, THREADS threads. The usual case costs an address or two for a copy. The cache has the
+ * pieces of 64 columns in the order that an atom has them in. */
 template <int THREADS, int KEYS, int PIECES, int BLOCK>
 DEVICE void bring_keys(const Keys &keys, int key, int piece, u8 *to, int thread) {
     constexpr int across = THREADS < PIECES ? THREADS : PIECES; /* threads for a key */
     constexpr int parts = PIECES / across, step = THREADS / across;
-    static_assert(PIECES % across == 0 && across % 8 == 0 && KEYS % step == 0 && step <= 8, "the same for all threads");
+    static_assert(PIECES % across == 0 && across % 8 == 0 && KEYS % step == 0, "the same for all threads");
+    static_assert(turned_pieces<ATT_K_DIM>() == 8, "as in an atom");
     const int mine = thread % across, k0 = thread / across;
+    to += mine / 8 * BLOCK + mine % 8 * 16 + k0 * 128;
     if (keys.whole) {
-        const int at = atom_at(k0, mine, BLOCK);
         const u8 *from = keys.from + (u64)(keys.start + key + k0) * Keys::KEY_BYTES + 16 * (piece + mine);
 #pragma unroll
         for (int i = 0; i < KEYS / step * parts; i++) {
-            const int k = i / parts * step, p = i % parts * across; /* k0's bits are below those of k */
-            copy16_async(to + (at ^ (k & 7) << 4) + k * 128 + p / 8 * BLOCK, from + k * Keys::KEY_BYTES + 16 * p, true);
+            const int k = i / parts * step, p = i % parts * across;
+            copy16_async(to + k * 128 + p / 8 * BLOCK, from + k * Keys::KEY_BYTES + 16 * p, true);
         }
     } else {
 #pragma unroll 1
         for (int i = 0; i < KEYS / step * parts; i++) {
-            const int k = k0 + i / parts * step, p = mine + i % parts * across;
-            keys.bring(to + atom_at(k, p, BLOCK), key + k, piece + p);
+            const int k = i / parts * step, p = i % parts * across;
+            keys.bring(to + k * 128 + p / 8 * BLOCK, key + k0 + k, piece + mine + p);
         }
     }
 }

@@ -19,8 +19,9 @@
  *                             makes them copies in HEAD_TABLE_BYTES of shared memory (bring_table()). HEAD_PAIRS,
  *                             HEAD_TURNS: pairs and table of every head_rope(); 0 pairs: there is none, or several
  *   cache_k, cache_v          planes of ir/kv.h, one sequence behind another, aligned to 16 bytes: head vectors
- *                             [places][ATT_KV_HEADS], and of packed ones their scales [ATT_KV_HEADS][scales of a
- *                             head][places]. There a ring has a multiple of 16 positions
+ *                             [ATT_KV_HEADS][places], whose pieces are in turned order; packed ones
+ *                             [places][ATT_KV_HEADS] and their scales [ATT_KV_HEADS][scales of a head][places]. A ring
+ *                             has a multiple of 16 positions
  *
  * A body may define its lists itself or leave that to the text before it.
  */
@@ -83,6 +84,7 @@
 
 static_assert(ATT_HEADS % ATT_KV_HEADS == 0, "each K/V head serves as many query heads");
 static_assert(ATT_K_DIM % 16 == 0 && ATT_V_DIM % 16 == 0, "whole steps of a matrix product");
+static_assert(!ATT_RING || ATT_CAPACITY % 16 == 0, "a tile's first place is a multiple of 16");
 
 #include "heads.body"
 #include "variant.body"
@@ -104,6 +106,17 @@ typedef ATT_FORM(ATT_K_FORM) KForm;
 typedef ATT_FORM(ATT_V_FORM) VForm;
 
 static_assert(ATT_K_DIM % KForm::group == 0 && ATT_V_DIM % VForm::group == 0, "whole groups have a scale");
+
+/* Elements of 16 bits lie in the cache, and so in a tile, in pieces of 16 bytes that are in turned order: piece p of the
+ * head vector at place n is where piece p ^ n % 8 would be. So a tile is a copy of one stretch of memory, and 8
+ * neighbouring vectors' pieces lie in different banks. Where 8 does not divide the pieces, a smaller power of 2 does. */
+template <int D> DEVICE constexpr int turned_pieces() {
+    return D % 64 == 0 ? 8 : D % 32 == 0 ? 4 : 2;
+}
+
+template <int D> DEVICE int piece_at(int place, int piece) {
+    return piece ^ (place & (turned_pieces<D>() - 1));
+}
 
 /* Bytes of a row of so many elements in shared memory: rows of 8 at a time then lie in different banks. */
 DEVICE constexpr int row_bytes(int dim) {
@@ -137,10 +150,17 @@ DEVICE const u8 *matrix_keys(const u8 *rows, int stride, int column, int dim) {
     return rows + (lane & 7) * stride + 2 * column + (column + 16 < dim ? part : part & 1) * 16;
 }
 
-/* And for values, to be loaded transposed: 16 rows (keys) x 16 columns: r[0], r[1] are the B operand of the first 8. */
-DEVICE const u8 *matrix_values(const u8 *rows, int stride, int column) {
+/* The same of a tile of elements, whose row number `key` is a multiple of 8: keys as a B operand, */
+template <int D> DEVICE const u8 *tile_b(const u8 *tile, int key, int column) {
+    const int lane = threadIdx.x & 31, part = lane >> 3, piece = column / 8 + (column + 16 < D ? part : part & 1);
+    return tile + (key + (lane & 7)) * (2 * D) + 16 * piece_at<D>(lane, piece);
+}
+
+/* keys as an A operand, or values, to be loaded transposed: 16 rows x 16 columns: r[0], r[1] are then the B operand of
+ * the first 8. */
+template <int D> DEVICE const u8 *tile_a(const u8 *tile, int key, int column) {
     const int lane = threadIdx.x & 31;
-    return rows + (lane & 15) * stride + 2 * column + (lane >> 4) * 16;
+    return tile + (key + (lane & 15)) * (2 * D) + 16 * piece_at<D>(lane, column / 8 + (lane >> 4));
 }
 
 /* ==== Head vectors ==== */
@@ -182,7 +202,7 @@ DEVICE int place_of(int pos) {
 #endif
 }
 
-/* Places of a sequence in a plane with scales: kv_places(). */
+/* Places of a sequence in a plane: kv_places(). */
 #define ATT_PLACES ((ATT_CAPACITY + 15) / 16 * 16)
 
 /* Byte of a head vector in its plane of the cache. */
@@ -192,7 +212,7 @@ template <class Form, int D> DEVICE u64 cache_at(int slot, int pos, int kv_head)
         return (u64)slot * ((u64)ATT_PLACES * ATT_KV_HEADS * head) +
                ((u64)place_of(pos) * ATT_KV_HEADS + kv_head) * code_bytes<Form, D>();
     } else {
-        return (((u64)slot * ATT_CAPACITY + place_of(pos)) * ATT_KV_HEADS + kv_head) * (2 * D);
+        return (((u64)slot * ATT_KV_HEADS + kv_head) * ATT_PLACES + place_of(pos)) * (2 * D);
     }
 }
 
@@ -239,10 +259,11 @@ struct Target {
     u8 *row;
     u16 *scales;
     int apart; /* scales, from one to the next */
+    int place; /* of elements: number of the vector */
 };
 
 template <class Form, int D> DEVICE Target cache_target(u8 *cache, int slot, int pos, int kv_head) {
-    Target to = {cache + cache_at<Form, D>(slot, pos, kv_head), nullptr, 0};
+    Target to = {cache + cache_at<Form, D>(slot, pos, kv_head), nullptr, 0, place_of(pos)};
     if constexpr (Form::packed) {
         to.scales = (u16 *)(cache + scales_at<Form, D>(slot, place_of(pos), kv_head));
         to.apart = ATT_PLACES;
@@ -254,7 +275,7 @@ template <class Form, int D> DEVICE void store_vector(const Target &to, const fl
     if constexpr (Form::packed)
         Encoder<Form>::template encode<D>(to.row, to.scales, to.apart, x);
     else
-        store_elements<D, Form>(to.row, x);
+        store_elements<D, Form>(to.row, x, [&](int piece) { return piece_at<D>(to.place, piece); });
 }
 
 /* Row r of this call: a K or V vector, prepared in x by a warp, to where it goes. */

@@ -64,10 +64,10 @@ template <class Form> struct Share {
                            f16_value(scales[j]) * Form::unit);
             }
         } else {
-            from += 16 * piece;
+            const int place = place_of(n * SPARSE_BLOCK);
 #pragma unroll 8
             for (int j = part; j < SPARSE_BLOCK; j += means_keys)
-                add(*(const uint4 *)(from + (u64)j * (2 * ATT_KV_HEADS * ATT_K_DIM)));
+                add(*(const uint4 *)(from + (u64)j * (2 * ATT_K_DIM) + 16 * piece_at<ATT_K_DIM>(place + j, piece)));
         }
     }
     /* Where sum i stands in a prepared query: store_elements(), store_permuted(). */

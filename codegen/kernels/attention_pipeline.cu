@@ -209,12 +209,12 @@ template <int TILES> DEVICE bool live_tile(int n, int vectors) {
 
 /* Products of 16 keys of a tile, from `key` on, and the vectors, as two chains of sums. */
 template <int TILES> DEVICE void multiply_elements(const u8 *tile, int key, int vectors, float (&dot)[TILES][2][4]) {
-    const u8 *keys = tile + key * row_bytes(ATT_K_DIM), *queries = shared_bytes + ATT_QUERIES_AT;
+    const u8 *queries = shared_bytes + ATT_QUERIES_AT;
 #pragma unroll 4
     for (int d = 0; d < ATT_K_DIM; d += 32) {
         u32 a[2][4], b[4];
-        load_matrices(a[0], matrix_a(keys, row_bytes(ATT_K_DIM), d));
-        load_matrices(a[1], matrix_a(keys, row_bytes(ATT_K_DIM), d + 16));
+        load_matrices(a[0], tile_a<ATT_K_DIM>(tile, key, d));
+        load_matrices(a[1], tile_a<ATT_K_DIM>(tile, key, d + 16));
 #pragma unroll
         for (int n = 0; n < TILES; n++) {
             if (!live_tile<TILES>(n, vectors))
@@ -499,13 +499,12 @@ DEVICE void multiply_values(const u32 (&a)[4], const u32 (&b)[TILES][2], int vec
 /* sums += values of 16 keys of a tile, from its key k on, x their weights. */
 template <int TILES>
 DEVICE void add_elements(const u8 *tile, int k, const u32 (&b)[TILES][2], int vectors, Sums<TILES> &sums) {
-    constexpr int stride = row_bytes(ATT_V_DIM);
-    const int lane = threadIdx.x & 31, column = (threadIdx.x >> 5) % TEAM * (16 * SUM_TILES);
-    const u8 *values = tile + (k + (lane & 7) + (lane >> 4) * 8) * stride + 2 * column + (lane >> 3 & 1) * 16;
+    const int lane = threadIdx.x & 31, piece = (threadIdx.x >> 5) % TEAM * (2 * SUM_TILES) + (lane >> 3 & 1);
+    const u8 *values = tile + (k + (lane & 7) + (lane >> 4) * 8) * (2 * ATT_V_DIM);
 #pragma unroll
     for (int m = 0; m < SUM_TILES; m++) {
         u32 a[4];
-        load_matrices_transposed(a, values + 32 * m);
+        load_matrices_transposed(a, values + 16 * piece_at<ATT_V_DIM>(lane, piece + 2 * m));
         multiply_values<TILES>(a, b, vectors, sums.out[m]);
     }
 }
@@ -662,7 +661,7 @@ DEVICE void ask_first(Shared &sh, const Tensors &on, Ahead &ahead) {
     for (int stage = 0; stage < ATT_STAGES - 1; stage++) {
         Asked asked = {0, stage, 0, 0, 0, false};
         if (ahead.item < sh.plan.items && !ahead.cursor.done()) {
-            asked = ask_tile(sh.plan, on, ahead, stage);
+            asked = ask_tile(sh, on, ahead, stage);
             tell_tile(sh, asked);
             tiles++;
         }
@@ -695,7 +694,7 @@ DEVICE void bring_items(Shared &sh, const Tensors &on, Ahead &ahead, int *tail) 
             if (ahead.cursor.done())
                 break;
             barrier_wait(&sh.left[tile % ATT_STAGES], (tile / ATT_STAGES & 1) ^ 1);
-            tell_tile(sh, ask_tile(sh.plan, on, ahead, tile % ATT_STAGES));
+            tell_tile(sh, ask_tile(sh, on, ahead, tile % ATT_STAGES));
             tile++;
         }
         if (names)

@@ -137,10 +137,10 @@ DEVICE void copy_queries(const Block &b, const u16 *q16) {
 }
 
 /* A tile's rows of keys or values; zeros where nobody looks. */
-template <int D> DEVICE void copy_elements(const Block &b, const u8 *cache, int at, int tile) {
+template <class Form, int D> DEVICE void copy_elements(const Block &b, const u8 *cache, int at, int tile) {
     constexpr int pieces = D / 8, all = ATT_TILE * pieces;
     const int first = tile * ATT_TILE, start = place_of(first);
-    const u8 *from = cache + (u64)b.slot * ((u64)ATT_CAPACITY * ATT_KV_HEADS * 2 * D) + b.kv_head * 2 * D;
+    const u8 *from = cache + cache_at<Form, D>(b.slot, 0, b.kv_head);
     const bool whole = first >= b.low && first + ATT_TILE <= b.high;
 #pragma unroll 4
     for (int round = 0; round < (all + ATT_THREADS - 1) / ATT_THREADS; round++) {
@@ -152,7 +152,7 @@ template <int D> DEVICE void copy_elements(const Block &b, const u8 *cache, int 
         if (ATT_RING && place >= ATT_CAPACITY)
             place -= ATT_CAPACITY;
         copy16_async(shared_bytes + at + Lines<D>::at(key, piece),
-                     from + (u64)place * (ATT_KV_HEADS * 2 * D) + 16 * piece, inside);
+                     from + (u64)place * (2 * D) + 16 * piece_at<D>(place, piece), inside);
     }
 }
 
@@ -184,7 +184,7 @@ template <class Form, int D> DEVICE void copy_tile(const Block &b, const u8 *cac
     if constexpr (Form::packed)
         copy_packed<Form, D>(b, cache, at, tile);
     else
-        copy_elements<D>(b, cache, at, tile);
+        copy_elements<Form, D>(b, cache, at, tile);
 }
 
 /* ==== A warp's tile ==== */

@@ -20,15 +20,21 @@ template <class Form, int D> DEVICE constexpr int tile_stride() {
     if constexpr (Form::packed)
         return code_stride<Form, D>();
     else
-        return row_bytes(D);
+        return 2 * D;
 }
 
 template <class Form, int D> DEVICE constexpr int tile_bytes() {
     if constexpr (Form::packed)
         return packed_bytes<Form, D>(ATT_KEYS);
     else
-        return ATT_KEYS * row_bytes(D);
+        return ATT_KEYS * 2 * D;
 }
+
+/* Whether tiles come by bulk copies, which one thread asks for, else by the copies of all who bring. */
+#ifndef ATT_BULK
+#define ATT_BULK BULK_COPIES
+#endif
+constexpr bool bulk_tiles = ATT_BULK && !KForm::packed && !VForm::packed;
 
 /* The warps that bring tiles; without warps for it all do. Threads of theirs, and a thread's number among them. */
 #define ATT_BRINGING (ATT_BRINGERS ? 32 * ATT_BRINGERS : ATT_THREADS)
@@ -69,7 +75,7 @@ struct Asked {
 struct Ring {
     Plan plan;
     Asked asked[ATT_STAGES - 1]; /* the first tiles */
-    u64 filled[ATT_STAGES];      /* with ATT_BRINGERS: a tile has come */
+    u64 filled[ATT_STAGES];      /* with bulk_tiles or ATT_BRINGERS: a tile has come */
     u64 left[ATT_STAGES];        /* with ATT_BRINGERS: all are done with it */
 };
 
@@ -134,36 +140,75 @@ DEVICE u64 fresh_keys(const Plan &plan, const Work &w, int first) {
     return fresh;
 }
 
-/* Keys that the item does not see become zeros. */
-template <class Form, int D>
-DEVICE void copy_elements(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
-    constexpr int pieces = D / 8, at_once = ATT_BRINGING / pieces; /* pieces of 16 bytes; keys of a step */
-    constexpr u32 stride = ATT_KV_HEADS * 2 * D;
-    const int begin = place_of(first);
-    const u8 *from = cache + cache_at<Form, D>(slot, 0, w.kv_head);
-    if (ATT_BRINGING % pieces == 0 && ATT_KEYS % at_once == 0 && !fresh && first >= w.start &&
-        first + ATT_KEYS <= w.end && (!ATT_RING || begin + ATT_KEYS <= ATT_CAPACITY)) {
-        const int key = bringing_thread() / pieces, piece = bringing_thread() % pieces;
-        from += (u64)(u32)(begin + key) * stride + 16 * piece;
-        to += key * row_bytes(D) + 16 * piece;
-#pragma unroll
-        for (int i = 0; i < ATT_KEYS / at_once; i++)
-            copy16_async(to + i * at_once * row_bytes(D), from + i * at_once * stride, true);
-        return;
-    }
-#pragma unroll 1
-    for (int i = bringing_thread(); i < ATT_KEYS * pieces; i += ATT_BRINGING) {
-        const int key = i / pieces, piece = i % pieces, pos = first + key;
-        const bool inside = pos >= w.start && pos < w.end;
-        const int place = ATT_RING && begin + key >= ATT_CAPACITY ? begin + key - ATT_CAPACITY : begin + key;
-        if (!(fresh >> key & 1))
-            copy16_async(to + key * row_bytes(D) + 16 * piece,
-                         from + (u64)(u32)(inside ? place : 0) * stride + 16 * piece, inside);
-    }
-}
-
 DEVICE int wrapped(int place) {
     return ATT_RING && place >= ATT_CAPACITY ? place - ATT_CAPACITY : place;
+}
+
+/* Bits low .. high - 1, of 0 .. 64. */
+DEVICE u64 bits_between(int low, int high) {
+    return (high >= 64 ? ~(u64)0 : ((u64)1 << high) - 1) & ~(u64)0 << low;
+}
+
+DEVICE int lowest_bit(u64 v) {
+    const u64 below = (v & (0 - v)) - 1;
+    return count_bits((u32)below) + count_bits((u32)(below >> 32));
+}
+
+#if ATT_BULK
+/* The keys of a tile that come from the cache, by one thread, in stretches: that is one, but where a ring or rows of
+ * the call part them. */
+template <int D> DEVICE void bring_stretches(u8 *to, const u8 *from, int begin, u64 keys, u64 *filled) {
+    barrier_publish();
+    barrier_expect(filled, 2 * D * (count_bits((u32)keys) + count_bits((u32)(keys >> 32))));
+#pragma unroll 1
+    while (keys) {
+        const int key = lowest_bit(keys), place = wrapped(begin + key);
+        const u64 others = ~(keys >> key);
+        int n = others ? lowest_bit(others) : 64;
+        if (ATT_RING && place + n > ATT_CAPACITY)
+            n = ATT_CAPACITY - place;
+        bulk_load(to + key * (2 * D), from + (u64)(u32)place * (2 * D), n * (2 * D), filled);
+        keys &= ~bits_between(key, key + n);
+    }
+}
+#endif
+
+/* Keys that the item does not see become zeros. */
+template <class Form, int D>
+DEVICE void copy_elements(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh,
+                          [[maybe_unused]] u64 *filled) {
+    constexpr int pieces = D / 8; /* of 16 bytes */
+    const int begin = place_of(first), low = w.start - first, high = w.end - first;
+    const u8 *from = cache + cache_at<Form, D>(slot, 0, w.kv_head);
+    const bool whole = low <= 0 && high >= ATT_KEYS;
+#if ATT_BULK
+    if (bulk_tiles) {
+        if (bringing_thread() == 0)
+            bring_stretches<D>(to, from, begin,
+                               bits_between(low > 0 ? low : 0, high < ATT_KEYS ? high : ATT_KEYS) & ~fresh, filled);
+        if (!whole)
+#pragma unroll 1
+            for (int i = bringing_thread(); i < ATT_KEYS * pieces; i += ATT_BRINGING)
+                if (i / pieces < low || i / pieces >= high)
+                    *(uint4 *)(to + 16 * i) = make_uint4(0, 0, 0, 0);
+        return;
+    }
+#endif
+    const bool plain = whole && !fresh && (!ATT_RING || begin + ATT_KEYS <= ATT_CAPACITY);
+    if (plain)
+        from += (u64)(u32)begin * (2 * D);
+#pragma unroll 4
+    for (int round = 0; round < (ATT_KEYS * pieces + ATT_BRINGING - 1) / ATT_BRINGING; round++) {
+        const int i = round * ATT_BRINGING + bringing_thread(), key = i / pieces;
+        if (ATT_KEYS * pieces % ATT_BRINGING != 0 && i >= ATT_KEYS * pieces)
+            break;
+        const bool inside = plain || (key >= low && key < high);
+        const u8 *piece = from + 16 * i;
+        if (!plain)
+            piece = from + (u64)(u32)(inside ? wrapped(begin + key) : 0) * (2 * D) + 16 * (i % pieces);
+        if (plain || !(fresh >> key & 1))
+            copy16_async(to + 16 * i, piece, inside);
+    }
 }
 
 /* The scales of a tile, to [scales of a head][ATT_KEYS]: 8 neighbouring keys at a time, of which one at least is
@@ -221,11 +266,11 @@ DEVICE void copy_packed(u8 *to, const u8 *cache, int slot, const Work &w, int fi
 }
 
 template <class Form, int D>
-DEVICE void copy_tile(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh) {
+DEVICE void copy_tile(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh, u64 *filled) {
     if constexpr (Form::packed)
         copy_packed<Form, D>(to, cache, slot, w, first, fresh);
     else
-        copy_elements<Form, D>(to, cache, slot, w, first, fresh);
+        copy_elements<Form, D>(to, cache, slot, w, first, fresh, filled);
 }
 
 /* The block's item behind `item`. With packed tiles blocks take the items of every other round from the last block to
@@ -239,9 +284,11 @@ DEVICE int next_item(int item) {
     }
 }
 
-/* Asks for the next tile, in a stage, but for rows of this call; always one group of copies. By those who bring. Ahead:
- * an item, a cursor in it, and next() */
-template <class Ahead> DEVICE Asked ask_tile(const Plan &plan, const Tensors &on, Ahead &ahead, int stage) {
+/* Asks for the next tile, in a stage, but for rows of this call; with bulk_tiles filled[stage] tells of it, else it is
+ * one group of copies. By those who bring, when all have left what was there. Ahead: an item, a cursor in it, and
+ * next() */
+template <class Ahead> DEVICE Asked ask_tile(Ring &sh, const Tensors &on, Ahead &ahead, int stage) {
+    const Plan &plan = sh.plan;
     Asked asked = {0, stage, 0, 0, 0, false};
     if (ahead.item < plan.items) {
         const Work &w = ahead.cursor.work;
@@ -250,9 +297,10 @@ template <class Ahead> DEVICE Asked ask_tile(const Plan &plan, const Tensors &on
         const bool values = ahead.cursor.at_values();
         asked = {fresh_keys(plan, w, first), stage, first, slot, w.kv_head, values};
         if (alike || !values)
-            copy_tile<KForm, ATT_K_DIM>(to, values ? on.cache_v : on.cache_k, slot, w, first, asked.fresh);
+            copy_tile<KForm, ATT_K_DIM>(to, values ? on.cache_v : on.cache_k, slot, w, first, asked.fresh,
+                                        &sh.filled[stage]);
         else
-            copy_tile<VForm, ATT_V_DIM>(to, on.cache_v, slot, w, first, asked.fresh);
+            copy_tile<VForm, ATT_V_DIM>(to, on.cache_v, slot, w, first, asked.fresh, &sh.filled[stage]);
         ahead.next(plan);
     }
     copies_close();
@@ -261,7 +309,7 @@ template <class Ahead> DEVICE Asked ask_tile(const Plan &plan, const Tensors &on
 
 /* Where key number `key` of the tile of a stage goes. */
 template <class Form, int D> DEVICE Target tile_target(int stage, int key) {
-    Target to = {shared_bytes + stage * ATT_STAGE_BYTES + key * tile_stride<Form, D>(), nullptr, 0};
+    Target to = {shared_bytes + stage * ATT_STAGE_BYTES + key * tile_stride<Form, D>(), nullptr, 0, key};
     if constexpr (Form::packed) {
         to.scales = (u16 *)(shared_bytes + stage * ATT_STAGE_BYTES + ATT_KEYS * tile_stride<Form, D>()) + key;
         to.apart = ATT_KEYS;
@@ -310,9 +358,12 @@ DEVICE void make_rows(const Ring &sh, const Tensors &on, const Asked &last, bool
     }
 }
 
-/* A tile's copies are asked for: it has come when they have, and with them what was written instead of copied. */
+/* A tile is asked for: it has come when its copies have, and with them what was written instead of copied. */
 DEVICE void tell_tile(Ring &sh, const Asked &asked) {
-    if ((KForm::packed || VForm::packed) && asked.fresh) {
+    if (bulk_tiles) {
+        if (bringing_thread() != 0)
+            barrier_arrive(&sh.filled[asked.stage]);
+    } else if ((KForm::packed || VForm::packed) && asked.fresh) {
         copies_wait<0>();
         barrier_arrive(&sh.filled[asked.stage]);
     } else {

@@ -66,8 +66,8 @@ static int64_t tile_bytes(const Plane *p, int64_t keys, int64_t row) {
 
 static int64_t stage_bytes(const AttendCase *c) {
     const Plane k = case_plane(c, false), v = case_plane(c, true);
-    const int64_t of_k = tile_bytes(&k, keys_of(c), padded(c->k_dim));
-    const int64_t of_v = tile_bytes(&v, keys_of(c), padded(c->v_dim));
+    const int64_t of_k = tile_bytes(&k, keys_of(c), 2 * c->k_dim);
+    const int64_t of_v = tile_bytes(&v, keys_of(c), 2 * c->v_dim);
     return of_k > of_v ? of_k : of_v;
 }
 
@@ -228,6 +228,8 @@ char *case_decode_defines(const AttendCase *c, int rows, int store, int query_ro
     put_tuned(to, "ATT_STAGES", c->stages);
     put_tuned(to, "ATT_WARPS", c->pipeline ? 0 : c->warps);
     put_tuned(to, "ATT_BLOCKS", c->blocks);
+    if (c->copies)
+        fputs("#define ATT_BULK 0\n", to);
     fclose(to);
     return text;
 }

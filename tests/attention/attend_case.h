@@ -28,6 +28,7 @@ typedef struct AttendCase {
     int blocks;                /* ATT_BLOCKS; 0: the default */
     int chunk, queries, tile;  /* prefill: most rows of a call, query rows of a block, keys of a tile; 0: the default */
     int warps;                 /* ATT_WARPS of attention_decode.cu; 0: the default */
+    int copies;                /* decode: 1: tiles come as before sm_90, without ATT_BULK */
     int pipeline;              /* decode by attention_pipeline.cu */
     int wgmma;                 /* prefill by attention_wgmma.cu, whose block and tile have one size */
     SparseCase sparse;         /* prefill; block 0: dense */

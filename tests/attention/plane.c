@@ -59,6 +59,14 @@ static int place_of(const Plane *p, int pos) {
     return p->ring ? pos % p->capacity : pos;
 }
 
+/* Numbers of 16 bits: byte b of a head vector. */
+static size_t number_byte(const Plane *p, int pos, int head, int b) {
+    const size_t place = (size_t)place_of(p, pos), places = (size_t)kv_places(p->capacity);
+    const int pieces = p->dim / 8, divides = pieces & -pieces, turn = divides < 8 ? divides : 8;
+    const int piece = b / 16 ^ (int)(place % (size_t)turn);
+    return ((size_t)head * places + place) * 2 * (size_t)p->dim + (size_t)(16 * piece + b % 16);
+}
+
 static size_t code_bytes(const Plane *p) {
     return (size_t)kv_gpu_head_bytes(p->type, p->dim) - (size_t)(p->dim / kv_group(p->type) * 2);
 }
@@ -68,7 +76,7 @@ static uint8_t *plane_codes(const Plane *p, uint8_t *plane, int pos, int head) {
 }
 
 static uint8_t *plane_scale(const Plane *p, uint8_t *plane, int pos, int head, int group) {
-    const size_t places = (size_t)kv_places(p->type, p->capacity), groups = (size_t)(p->dim / kv_group(p->type));
+    const size_t places = (size_t)kv_places(p->capacity), groups = (size_t)(p->dim / kv_group(p->type));
     const size_t at = ((size_t)head * groups + (size_t)group) * places + (size_t)place_of(p, pos);
     return plane + places * (size_t)p->heads * code_bytes(p) + 2 * at;
 }
@@ -96,10 +104,10 @@ static int plane_code(const Plane *p, uint8_t *codes, int e, const int *set) {
 
 void plane_put(const Plane *p, uint8_t *plane, int pos, const uint8_t *from) {
     const size_t bytes = plane_row_bytes(p);
-    if (!packed(p)) {
-        memcpy(plane + (size_t)place_of(p, pos) * bytes, from, bytes);
+    for (int b = 0; b < (int)bytes && !packed(p); b++)
+        plane[number_byte(p, pos, b / (2 * p->dim), b % (2 * p->dim))] = from[b];
+    if (!packed(p))
         return;
-    }
     uint8_t *row = memcpy(malloc(bytes), from, bytes);
     for (int h = 0; h < p->heads; h++) {
         uint8_t *head = row + (size_t)h * bytes / (size_t)p->heads;
@@ -116,10 +124,10 @@ void plane_put(const Plane *p, uint8_t *plane, int pos, const uint8_t *from) {
 void plane_get(const Plane *p, const uint8_t *from, int pos, uint8_t *row) {
     const size_t bytes = plane_row_bytes(p);
     uint8_t *plane = (uint8_t *)from; /* nothing is set */
-    if (!packed(p)) {
-        memcpy(row, from + (size_t)place_of(p, pos) * bytes, bytes);
+    for (int b = 0; b < (int)bytes && !packed(p); b++)
+        row[b] = from[number_byte(p, pos, b / (2 * p->dim), b % (2 * p->dim))];
+    if (!packed(p))
         return;
-    }
     memset(row, 0, bytes);
     for (int h = 0; h < p->heads; h++) {
         uint8_t *head = row + (size_t)h * bytes / (size_t)p->heads;
