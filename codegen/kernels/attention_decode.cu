@@ -55,6 +55,7 @@
  * memory; then they share the columns of the output. Rows that the call stores do not come from the cache: the block
  * prepares and rounds them into the tile itself, and some warp of the grid stores the same bits. Packed tiles stay
  * packed until their codes are in registers (attention_forms.cu); queries stand in the order in which those come out.
+ * From sm_90 on a tile that is not packed comes by one bulk copy, and one warp asks for all of them.
  */
 #ifndef ATT_KEYS
 #define ATT_DIM_KEYS (ATT_K_DIM > 256 || ATT_V_DIM > 256 ? 16 : ATT_K_DIM > 128 || ATT_V_DIM > 128 ? 32 : 64)
@@ -77,7 +78,7 @@
 #include "attention_queries.cu"
 
 static_assert(ATT_VECTORS % 16 == 0 && ATT_CHUNK % ATT_KEYS == 0 && ATT_KEYS >= 16 && ATT_KEYS <= 64, "tiles");
-static_assert(ATT_STAGES >= 2, "one tile is worked on while another comes");
+static_assert(ATT_STAGES >= (bulk_tiles ? 3 : 2), "one tile is worked on while another comes");
 static_assert(ATT_WARPS == 8 || ATT_WARPS == 16, "tiles are shared out to them");
 
 /* ==== Who does what ==== */
@@ -99,13 +100,6 @@ constexpr int column_warps =
 constexpr int sum_warps = ATT_WARPS / column_warps;
 constexpr int sum_tiles = (vector_rows + sum_warps - 1) / sum_warps;
 constexpr int sum_columns = (columns + column_warps - 1) / column_warps;
-
-struct Shared : Ring {
-    Vector vectors[ATT_VECTORS];
-    float most[ATT_VECTORS][key_warps]; /* of a chunk, by warp; at the end, the sums of weights */
-    float shrink[ATT_VECTORS];          /* what a chunk's larger maximum leaves of the sums before */
-    float top[ATT_VECTORS];             /* largest logit of the item */
-};
 
 /* A thread's lane, and its warp's part of the work. */
 struct Place {
@@ -133,14 +127,14 @@ struct Ahead {
     Cursor cursor;
     int item;
 
-    DEVICE explicit Ahead(const Plan &plan) {
+    DEVICE void begin(const Plan &plan) {
         item = blockIdx.x;
         if (item < plan.items)
             cursor.begin(plan, item);
         skip(plan);
     }
     DEVICE void next(const Plan &plan) {
-        cursor.next(plan);
+        cursor.next();
         skip(plan);
     }
     /* Over splits and items without a tile left. */
@@ -153,6 +147,16 @@ struct Ahead {
                 cursor.begin(plan, item);
         }
     }
+};
+
+struct Shared : Ring {
+    Vector vectors[ATT_VECTORS];
+    float most[ATT_VECTORS][key_warps]; /* of a chunk, by warp; at the end, the sums of weights */
+    float shrink[ATT_VECTORS];          /* what a chunk's larger maximum leaves of the sums before */
+    float top[ATT_VECTORS];             /* largest logit of the item */
+    Ahead ahead;                        /* with bulk_tiles, of the warp that asks, as is what follows: */
+    Asked later[ATT_STAGES];            /* the tiles behind the first */
+    u64 told;                           /* the first are asked for */
 };
 
 /* ==== An item ==== */
@@ -565,7 +569,7 @@ DEVICE void use_tile(Shared &sh, const Place &at, Progress &p, const u8 *tile TA
     const Work &w = p.cursor.work;
     const int in_chunk = p.cursor.in_chunk(), first = p.cursor.tile() * ATT_KEYS;
     const bool values = p.cursor.at_values();
-    p.cursor.next(sh.plan);
+    p.cursor.next();
     if (!values) {
         if (p.begins)
             p.sums.clear_logits();
@@ -584,29 +588,72 @@ DEVICE void use_tile(Shared &sh, const Place &at, Progress &p, const u8 *tile TA
     }
 }
 
-/* Tile number `tile` of the block is there, with the rows of this call, and another is asked for; then use_tile(). */
-DEVICE void next_tile(Shared &sh, const Tensors &on, const Place &at, Ahead &ahead, int tile HEAD_PARAMETERS) {
-    if (bulk_tiles)
-        barrier_wait(&sh.filled[tile % ATT_STAGES], tile / ATT_STAGES & 1);
-    else
+/* The block's way around the ring. */
+struct Turn {
+    int stage, tiles; /* of the tile that is worked on next; worked on */
+    u32 parity;
+
+    DEVICE void next() {
+        tiles++;
+        if (++stage == ATT_STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+/* With bulk_tiles: the warp that asks, which is the last to make queries: the others get ahead meanwhile. */
+enum { ASKER = ATT_WARPS - 1 };
+/* Named barriers: for the others, and for it, that what rows turn by is there. */
+enum { TURNED = 1, ALL_TURNED };
+
+/* The next tile, by the warp that asks. Its rows of this call are to be made behind the next block_sync(). */
+DEVICE void ask_alone(Shared &sh, const Tensors &on, int stage) {
+    Asked asked = {0, stage, 0, 0, 0, false};
+    Ahead ahead = sh.ahead;
+    const bool more = ahead.item < sh.plan.items;
+    if (more)
+        asked = ask_tile(sh, on, ahead, stage);
+    warp_sync();
+    if (bringing_thread() == 0) {
+        sh.later[stage] = asked;
+        if (more)
+            sh.ahead = ahead;
+    }
+    warp_sync();
+}
+
+/* The next tile is there, with the rows of this call, and another is asked for; then use_tile(). */
+DEVICE void next_tile(Shared &sh, const Tensors &on, const Place &at, Ahead &ahead, const Turn &turn HEAD_PARAMETERS) {
+    const int left = turn.stage ? turn.stage - 1 : ATT_STAGES - 1; /* the stage of the tile before */
+    if (bulk_tiles) {
+        barrier_wait(&sh.filled[turn.stage], turn.parity);
+        block_sync();
+        if (at.warp == ASKER)
+            ask_alone(sh, on, left);
+        const Asked &asked = sh.later[left ? left - 1 : ATT_STAGES - 1];
+        if (ATT_STORE && asked.fresh)
+            make_rows(sh, on, asked, false HEAD_ARGUMENTS);
+    } else {
         copies_wait<ATT_STAGES - 2>();
-    block_sync();
-    const Asked asked = ask_tile(sh, on, ahead, (tile + ATT_STAGES - 1) % ATT_STAGES);
-    if (ATT_STORE)
-        make_rows(sh, on, asked, false HEAD_ARGUMENTS);
+        block_sync();
+        const Asked asked = ask_tile(sh, on, ahead, left);
+        if (ATT_STORE && asked.fresh)
+            make_rows(sh, on, asked, false HEAD_ARGUMENTS);
+    }
+    if (turn.tiles == 0) {
+        launch_moment("first");
+    }
 }
 
 /* Works on the split that the cursor is at, whose queries are there. */
 DEVICE void add_split(Shared &sh, const Tensors &on, const Place &at, Ahead &ahead, Progress &p,
-                      int &tiles HEAD_PARAMETERS TABLE_PARAMETERS) {
+                      Turn &turn HEAD_PARAMETERS TABLE_PARAMETERS) {
     p.begins = true;
     p.sums.clear(); /* now, as preparing needs the registers */
-    for (; !p.cursor.done(); tiles++) {
-        next_tile(sh, on, at, ahead, tiles HEAD_ARGUMENTS);
-        if (tiles == 0) {
-            launch_moment("first");
-        }
-        use_tile(sh, at, p, shared_bytes + tiles % ATT_STAGES * ATT_STAGE_BYTES TABLE_ARGUMENTS);
+    for (; !p.cursor.done(); turn.next()) {
+        next_tile(sh, on, at, ahead, turn HEAD_ARGUMENTS);
+        use_tile(sh, at, p, shared_bytes + turn.stage * ATT_STAGE_BYTES TABLE_ARGUMENTS);
     }
 }
 
@@ -615,15 +662,19 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
                           Ahead &ahead HEAD_PARAMETERS TABLE_PARAMETERS) {
     Progress p;
     FetchedQ next;
-    int item = blockIdx.x, tiles = 0; /* tiles worked on */
+    Turn turn = {0, 0, 0};
+    int item = blockIdx.x;
     if (item < sh.plan.items)
         p.cursor.begin(sh.plan, item);
     if (ATT_EARLY && ATT_STORE)
         previous_kernels_wait();
     if (item < sh.plan.items)
         fetch_first(next, sh.plan, on, p.cursor.work);
-    if (ATT_STORE)
+    if (ATT_STORE) {
+        if (bulk_tiles && ASKER - at.warp < (ATT_STAGES - 1) * sh.plan.stored) /* has rows of tiles to make */
+            barrier_wait(&sh.told, 0);
         make_rows(sh, on, {}, true HEAD_ARGUMENTS);
+    }
     if (item < sh.plan.items) {
         launch_moment("rows");
     }
@@ -632,7 +683,7 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
             prepare_queries(sh.vectors, sh.plan, on, p.cursor.work, ATT_WARPS, next HEAD_ARGUMENTS);
             launch_moment("queries");
         }
-        add_split(sh, on, at, ahead, p, tiles HEAD_ARGUMENTS TABLE_ARGUMENTS);
+        add_split(sh, on, at, ahead, p, turn HEAD_ARGUMENTS TABLE_ARGUMENTS);
         const Work done = p.cursor.work;
         begins = !p.cursor.next_split(sh.plan);
         if (begins)
@@ -645,14 +696,39 @@ DEVICE void work_on_items(Shared &sh, const Tensors &on, const Place &at,
     }
 }
 
-/* The first tiles, and where they are. */
+/* The first tiles, and where they are; by those who bring. */
 DEVICE void ask_first(Shared &sh, const Tensors &on, Ahead &ahead) {
 #pragma unroll 1
     for (int stage = 0; stage < ATT_STAGES - 1; stage++) {
         const Asked asked = ask_tile(sh, on, ahead, stage);
-        if (threadIdx.x == 0)
+        if (bringing_thread() == 0)
             sh.asked[stage] = asked;
     }
+}
+
+/* The same by the warp that asks, while the others make what the rows turn by. */
+DEVICE void begin_alone(Shared &sh, const Tensors &on, const Place &at HEAD_PARAMETERS) {
+    if (at.warp == ASKER) {
+        Ahead ahead;
+        ahead.begin(sh.plan);
+        ask_first(sh, on, ahead);
+        if (bringing_thread() < ATT_STAGES)
+            sh.later[bringing_thread()].fresh = 0;
+        if (bringing_thread() == 0)
+            sh.ahead = ahead;
+        warp_sync();
+        if (bringing_thread() == 0)
+            barrier_arrive(&sh.told);
+    }
+#if ATT_TURNED
+    if (at.warp == ASKER) {
+        warps_meet(ALL_TURNED, ATT_THREADS);
+        return;
+    }
+    turn_rows(sh.plan, ATT_THREADS - 32 HEAD_ARGUMENTS);
+    warps_meet(TURNED, ATT_THREADS - 32);
+    warps_arrive(ALL_TURNED, ATT_THREADS);
+#endif
 }
 
 KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
@@ -663,9 +739,10 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
     const Tensors on = {q, k, v, cache_k, cache_v, out, partials};
     const Place at;
     next_kernel_release();
-    if (threadIdx.x == 0) {
+    if (bulk_tiles && threadIdx.x == 32) { /* the first warp makes the plan */
         for (int i = 0; i < ATT_STAGES; i++)
             barrier_init(&sh.filled[i], 1);
+        barrier_init(&sh.told, 1);
         barrier_publish();
     }
     bring_heads(shared_bytes + ATT_TABLES_AT HEAD_ARGUMENTS);
@@ -676,17 +753,19 @@ KERNEL __launch_bounds__(ATT_THREADS, ATT_BLOCKS)
         make_plan(sh.plan, {query_rows, query_pos, store_pos, slots, lengths, query_count, store_count});
     if (ATT_EARLY && !ATT_STORE)
         previous_kernels_wait(); /* this call's rows are among those that tiles are copied from */
+    copies_wait<0>(); /* the tables */
     block_sync();
-    Ahead ahead(sh.plan);
-    ask_first(sh, on, ahead);
-    copies_wait<bulk_tiles ? 0 : ATT_STAGES - 1>(); /* the tables */
-    block_sync();
+    Ahead ahead; /* without bulk_tiles */
+    if (bulk_tiles) {
+        begin_alone(sh, on, at HEAD_ARGUMENTS);
+    } else {
+        ahead.begin(sh.plan);
+        ask_first(sh, on, ahead);
 #if ATT_TURNED
-    if (sh.plan.queries) {
-        turn_rows(sh.plan HEAD_ARGUMENTS);
+        turn_rows(sh.plan, ATT_THREADS HEAD_ARGUMENTS);
+#endif
         block_sync();
     }
-#endif
     work_on_items(sh, on, at, ahead HEAD_ARGUMENTS TABLE_ARGUMENTS);
     launch_moment("own");
     if (sh.plan.merges)

@@ -150,14 +150,14 @@ DEVICE const u8 *matrix_keys(const u8 *rows, int stride, int column, int dim) {
     return rows + (lane & 7) * stride + 2 * column + (column + 16 < dim ? part : part & 1) * 16;
 }
 
-/* The same of a tile of elements, whose row number `key` is a multiple of 8: keys as a B operand, */
+/* The same of a tile of elements, from its row number `key` on, a multiple of 8: keys as a B operand. */
 template <int D> DEVICE const u8 *tile_b(const u8 *tile, int key, int column) {
     const int lane = threadIdx.x & 31, part = lane >> 3, piece = column / 8 + (column + 16 < D ? part : part & 1);
     return tile + (key + (lane & 7)) * (2 * D) + 16 * piece_at<D>(lane, piece);
 }
 
-/* keys as an A operand, or values, to be loaded transposed: 16 rows x 16 columns: r[0], r[1] are then the B operand of
- * the first 8. */
+/* And keys as an A operand, or values, to be loaded transposed: 16 rows x 16 columns: r[0], r[1] are then the B operand
+ * of the first 8. */
 template <int D> DEVICE const u8 *tile_a(const u8 *tile, int key, int column) {
     const int lane = threadIdx.x & 31;
     return tile + (key + (lane & 15)) * (2 * D) + 16 * piece_at<D>(lane, column / 8 + (lane >> 4));

@@ -640,7 +640,7 @@ struct Ahead {
         }
     }
     DEVICE void next(const Plan &plan) {
-        cursor.next(plan);
+        cursor.next();
         skip(plan);
     }
     /* Over splits without a tile left: then it is done() with the item. */
@@ -737,7 +737,7 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
     const Tensors on = {q, k, v, cache_k, cache_v, out, partials};
     next_kernel_release();
     const int warp = lane_from((int)(threadIdx.x >> 5), 0);
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 32) /* the first warp makes the plan */
         start_barriers(sh);
     bring_heads(shared_bytes + ATT_TABLES_AT HEAD_ARGUMENTS);
     copies_close();
@@ -747,18 +747,17 @@ KERNEL __launch_bounds__(ATT_THREADS + 32 * ATT_BRINGERS, 1)
         make_plan(sh.plan, {query_rows, query_pos, store_pos, slots, lengths, query_count, store_count});
     if (ATT_EARLY && !ATT_STORE)
         previous_kernels_wait(); /* this call's rows are among those that tiles are copied from */
+    copies_wait<0>();            /* the tables */
     block_sync();
     Ahead ahead;
     if (warp >= ATT_WARPS) {
         ahead.begin(sh.plan, blockIdx.x);
         ask_first(sh, on, ahead);
-    } else {
-        copies_wait<0>(); /* the tables */
-#if ATT_TURNED
-        workers_meet();
-        turn_rows(sh.plan HEAD_ARGUMENTS);
-#endif
     }
+#if ATT_TURNED
+    if (warp < ATT_WARPS)
+        turn_rows(sh.plan, ATT_THREADS HEAD_ARGUMENTS);
+#endif
     block_sync();
     if (warp >= ATT_WARPS) {
         warpgroup_registers_fewer<56>();

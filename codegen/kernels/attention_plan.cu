@@ -213,10 +213,43 @@ DEVICE int vector_tiles(const Sequence &s) {
     return (s.rows * ATT_GROUP + ATT_VECTORS - 1) / ATT_VECTORS;
 }
 
+/* Over a warp's numbers from 0 on. */
+DEVICE int largest_of(int v) {
+    return (int)warp_largest((u32)v);
+}
+
+DEVICE int least_of(int v) {
+    enum { LARGE = 0x7fffffff };
+    return LARGE - largest_of(LARGE - v);
+}
+
+/* The one sequence that all rows are of: by lane r for row r. */
+DEVICE void plan_sequence(Plan &plan, int r) {
+    enum { LARGE = 0x7fffffff };
+    const bool live = r < plan.queries;
+    const int pos = live ? plan.pos[r] : 0, slot = plan.slot[0];
+    const int low = live ? plan.range[r].low : LARGE, high = live ? plan.range[r].high : 0;
+    const int fresh = r < plan.stored && plan.store_slot[r] == slot ? plan.store_pos[r] : LARGE;
+    const Sequence s = {slot,           0, plan.queries, {least_of(low), largest_of(high)}, least_of(live ? pos : LARGE),
+                        largest_of(pos), least_of(fresh), 0};
+    const bool merges = lanes_where(live && plan.range[r].merges()) != 0;
+    if (live)
+        plan.order[r] = r;
+    if (r == 0) {
+        plan.of[0] = s;
+        plan.sequences = 1;
+        plan.merges = merges;
+    }
+}
+
 /* The sequences and the order of rows, all of the plan but its items: by lane r for row r. */
 DEVICE void plan_sequences(Plan &plan, int r) {
     const bool live = r < plan.queries;
     int leader = r, place = 0;
+    if (plan.queries && !lanes_where(live && plan.slot[r] != plan.slot[0])) { /* the usual case */
+        plan_sequence(plan, r);
+        return;
+    }
     Sequence s = {};
     if (live)
         s = sequence_of(plan, r, leader, place);
@@ -370,22 +403,60 @@ template <class Way> struct Splits {
     }
 };
 
+DEVICE int lowest_bit(u32 v) {
+    return count_bits((v & (0 - v)) - 1);
+}
+
+DEVICE int lowest_bit(u64 v) {
+    return (u32)v ? lowest_bit((u32)v) : 32 + lowest_bit((u32)(v >> 32));
+}
+
+/* A number of 32 bits, or of 64. */
+template <bool MANY> struct Bits { typedef u32 type; };
+template <> struct Bits<true> { typedef u64 type; };
+
 /* The way over a split's tiles of ATT_KEYS keys: for each ATT_WEIGHED keys, a chunk, those of K, then those of V; tiles
  * that nobody sees are left out. A tile's number is its first position / ATT_KEYS. */
 struct Cursor : Splits<Cursor> {
-    enum { TILES = ATT_WEIGHED / ATT_KEYS };
-    int step; /* chunk, K or V, tile of the chunk */
+    enum {
+        TILES = ATT_WEIGHED / ATT_KEYS,
+        MOST_KEYS = ATT_LOOKBACK < 0 ? 1024 : ATT_WEIGHED > ATT_CHUNK ? ATT_WEIGHED : ATT_CHUNK, /* of a split */
+        MOST_TILES = MOST_KEYS / ATT_KEYS,
+        CHUNK = (1 << TILES) - 1
+    };
+    typedef typename Bits<(MOST_TILES > 32)>::type Tiles;
+    int step;      /* chunk, K or V, tile of the chunk */
+    Tiles present; /* of the split's tiles, from the chunk's first on: which come; bit = tile */
 
+    /* By all lanes of a warp, each for a tile. */
     DEVICE void begin_split(const Plan &plan) {
-        step = work.start / ATT_WEIGHED * 2 * TILES;
-        find(plan);
+        const Sequence &s = plan.of[work.sequence];
+        const int first = work.start / ATT_WEIGHED * TILES;
+        step = 2 * first;
+        present = 0;
+#pragma unroll
+        for (int i = 0; i < MOST_TILES; i += 32) {
+            const int key = (first + i + (int)(threadIdx.x & 31)) * ATT_KEYS;
+            const bool comes = key < work.end && key + ATT_KEYS > work.start &&
+                               tile_class(s.oldest, s.newest, key, key + ATT_KEYS - 1) != 0;
+            present |= (Tiles)lanes_where(comes) << i;
+        }
+        find();
     }
-    DEVICE void next(const Plan &plan) {
-        step++;
-        find(plan);
+    DEVICE void next() {
+        const u32 later = chunk_tiles() >> (in_chunk() + 1);
+        if (later) {
+            step += 1 + lowest_bit(later);
+        } else if (!at_values()) {
+            step += TILES - in_chunk() + lowest_bit(chunk_tiles());
+        } else {
+            present >>= TILES;
+            step += 2 * TILES - step % (2 * TILES);
+            find();
+        }
     }
     DEVICE bool done() const {
-        return step / (2 * TILES) * ATT_WEIGHED >= work.end;
+        return present == 0;
     }
     DEVICE bool at_values() const {
         return step / TILES & 1;
@@ -396,16 +467,14 @@ struct Cursor : Splits<Cursor> {
     DEVICE int tile() const {
         return step / (2 * TILES) * TILES + step % TILES;
     }
-    /* The first step from here with a tile. */
-    DEVICE void find(const Plan &plan) {
-        const Sequence &s = plan.of[work.sequence];
-        while (!done()) {
-            const int first = tile() * ATT_KEYS;
-            if (first < work.end && first + ATT_KEYS > work.start &&
-                tile_class(s.oldest, s.newest, first, first + ATT_KEYS - 1) != 0)
-                return;
-            step++;
-        }
+    DEVICE u32 chunk_tiles() const {
+        return (u32)present & CHUNK;
+    }
+    /* The first chunk from here with a tile. */
+    DEVICE void find() {
+        for (; present && !chunk_tiles(); step += 2 * TILES)
+            present >>= TILES;
+        step += present ? lowest_bit(chunk_tiles()) : 0;
     }
 };
 

@@ -36,11 +36,12 @@ template <class Form, int D> DEVICE constexpr int tile_bytes() {
 #endif
 constexpr bool bulk_tiles = ATT_BULK && !KForm::packed && !VForm::packed;
 
-/* The warps that bring tiles; without warps for it all do. Threads of theirs, and a thread's number among them. */
-#define ATT_BRINGING (ATT_BRINGERS ? 32 * ATT_BRINGERS : ATT_THREADS)
+/* The warps that bring tiles; without warps for it one of those that work does with bulk_tiles, else all do. Threads of
+ * theirs, and a thread's number among them. */
+constexpr int ATT_BRINGING = ATT_BRINGERS ? 32 * ATT_BRINGERS : bulk_tiles ? 32 : ATT_THREADS;
 
 DEVICE int bringing_thread() {
-    return ATT_BRINGERS ? (int)threadIdx.x - ATT_THREADS : (int)threadIdx.x;
+    return ATT_BRINGERS ? (int)threadIdx.x - ATT_THREADS : (int)threadIdx.x & (bulk_tiles ? 31 : -1);
 }
 
 constexpr int k_tile_bytes = tile_bytes<KForm, ATT_K_DIM>(), v_tile_bytes = tile_bytes<VForm, ATT_V_DIM>();
@@ -105,11 +106,11 @@ DEVICE float2 *turned_row(const Plan &plan, int r) {
 #if ATT_TURNED
 static_assert(ATT_TURNED <= ATT_ROWS && HEAD_PAIRS > 0, "of rows that there are, with RoPE by one table");
 
-/* Makes them, by all threads that work on tiles. */
-DEVICE void turn_rows(const Plan &plan HEAD_PARAMETERS) {
+/* Makes them, by so many threads, from the block's first on. */
+DEVICE void turn_rows(const Plan &plan, int threads HEAD_PARAMETERS) {
     const int turned = turned_rows(plan);
 #pragma unroll 2
-    for (int i = threadIdx.x; i < turned * HEAD_PAIRS; i += ATT_THREADS)
+    for (int i = threadIdx.x; i < turned * HEAD_PAIRS; i += threads)
         turned_row(plan, 0)[i] = turn_at(plan.pos[i / HEAD_PAIRS], HEAD_TURNS[i % HEAD_PAIRS]);
 }
 #endif
@@ -149,14 +150,15 @@ DEVICE u64 bits_between(int low, int high) {
     return (high >= 64 ? ~(u64)0 : ((u64)1 << high) - 1) & ~(u64)0 << low;
 }
 
-DEVICE int lowest_bit(u64 v) {
-    const u64 below = (v & (0 - v)) - 1;
-    return count_bits((u32)below) + count_bits((u32)(below >> 32));
+#if ATT_BULK
+/* A tile of the cache, by one thread. */
+template <int D> DEVICE void bring_whole(u8 *to, const u8 *from, int begin, u64 *filled) {
+    barrier_publish();
+    barrier_expect(filled, ATT_KEYS * 2 * D);
+    bulk_load(to, from + (u64)(u32)begin * (2 * D), ATT_KEYS * 2 * D, filled);
 }
 
-#if ATT_BULK
-/* The keys of a tile that come from the cache, by one thread, in stretches: that is one, but where a ring or rows of
- * the call part them. */
+/* The keys of a tile that come from the cache, by one thread, in stretches, as a ring or rows of the call part them. */
 template <int D> DEVICE void bring_stretches(u8 *to, const u8 *from, int begin, u64 keys, u64 *filled) {
     barrier_publish();
     barrier_expect(filled, 2 * D * (count_bits((u32)keys) + count_bits((u32)(keys >> 32))));
@@ -173,41 +175,47 @@ template <int D> DEVICE void bring_stretches(u8 *to, const u8 *from, int begin, 
 }
 #endif
 
-/* Keys that the item does not see become zeros. */
+/* Values that the item does not see become zeros, as their weights are; keys may become anything. */
 template <class Form, int D>
 DEVICE void copy_elements(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh,
-                          [[maybe_unused]] u64 *filled) {
+                          [[maybe_unused]] bool values, [[maybe_unused]] u64 *filled) {
     constexpr int pieces = D / 8; /* of 16 bytes */
     const int begin = place_of(first), low = w.start - first, high = w.end - first;
     const u8 *from = cache + cache_at<Form, D>(slot, 0, w.kv_head);
     const bool whole = low <= 0 && high >= ATT_KEYS;
+    const bool plain = whole && !fresh && (!ATT_RING || begin + ATT_KEYS <= ATT_CAPACITY);
 #if ATT_BULK
     if (bulk_tiles) {
-        if (bringing_thread() == 0)
+        if (!whole && values) { /* before this thread arrives at the barrier */
+            for (int i = bringing_thread(); i < low * pieces; i += ATT_BRINGING)
+                *(uint4 *)(to + 16 * i) = make_uint4(0, 0, 0, 0);
+            for (int i = high * pieces + bringing_thread(); i < ATT_KEYS * pieces; i += ATT_BRINGING)
+                *(uint4 *)(to + 16 * i) = make_uint4(0, 0, 0, 0);
+        }
+        if (bringing_thread() == 0 && plain)
+            bring_whole<D>(to, from, begin, filled);
+        else if (bringing_thread() == 0)
             bring_stretches<D>(to, from, begin,
                                bits_between(low > 0 ? low : 0, high < ATT_KEYS ? high : ATT_KEYS) & ~fresh, filled);
-        if (!whole)
-#pragma unroll 1
-            for (int i = bringing_thread(); i < ATT_KEYS * pieces; i += ATT_BRINGING)
-                if (i / pieces < low || i / pieces >= high)
-                    *(uint4 *)(to + 16 * i) = make_uint4(0, 0, 0, 0);
         return;
     }
 #endif
-    const bool plain = whole && !fresh && (!ATT_RING || begin + ATT_KEYS <= ATT_CAPACITY);
-    if (plain)
-        from += (u64)(u32)begin * (2 * D);
-#pragma unroll 4
-    for (int round = 0; round < (ATT_KEYS * pieces + ATT_BRINGING - 1) / ATT_BRINGING; round++) {
-        const int i = round * ATT_BRINGING + bringing_thread(), key = i / pieces;
-        if (ATT_KEYS * pieces % ATT_BRINGING != 0 && i >= ATT_KEYS * pieces)
-            break;
-        const bool inside = plain || (key >= low && key < high);
-        const u8 *piece = from + 16 * i;
-        if (!plain)
-            piece = from + (u64)(u32)(inside ? wrapped(begin + key) : 0) * (2 * D) + 16 * (i % pieces);
-        if (plain || !(fresh >> key & 1))
-            copy16_async(to + 16 * i, piece, inside);
+    constexpr int steps = ATT_KEYS * pieces / ATT_BRINGING;
+    if (plain && ATT_KEYS * pieces % ATT_BRINGING == 0) {
+        from += (u64)(u32)begin * (2 * D) + 16 * bringing_thread();
+        to += 16 * bringing_thread();
+#pragma unroll
+        for (int i = 0; i < steps; i++)
+            copy16_async(to + i * 16 * ATT_BRINGING, from + i * 16 * ATT_BRINGING, true);
+        return;
+    }
+#pragma unroll 1
+    for (int i = bringing_thread(); i < ATT_KEYS * pieces; i += ATT_BRINGING) {
+        const int key = i / pieces;
+        const bool inside = key >= low && key < high;
+        if (!(fresh >> key & 1))
+            copy16_async(to + 16 * i,
+                         from + (u64)(u32)(inside ? wrapped(begin + key) : 0) * (2 * D) + 16 * (i % pieces), inside);
     }
 }
 
@@ -266,11 +274,12 @@ DEVICE void copy_packed(u8 *to, const u8 *cache, int slot, const Work &w, int fi
 }
 
 template <class Form, int D>
-DEVICE void copy_tile(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh, u64 *filled) {
+DEVICE void copy_tile(u8 *to, const u8 *cache, int slot, const Work &w, int first, u64 fresh, bool values,
+                      u64 *filled) {
     if constexpr (Form::packed)
         copy_packed<Form, D>(to, cache, slot, w, first, fresh);
     else
-        copy_elements<Form, D>(to, cache, slot, w, first, fresh, filled);
+        copy_elements<Form, D>(to, cache, slot, w, first, fresh, values, filled);
 }
 
 /* The block's item behind `item`. With packed tiles blocks take the items of every other round from the last block to
@@ -297,13 +306,14 @@ template <class Ahead> DEVICE Asked ask_tile(Ring &sh, const Tensors &on, Ahead 
         const bool values = ahead.cursor.at_values();
         asked = {fresh_keys(plan, w, first), stage, first, slot, w.kv_head, values};
         if (alike || !values)
-            copy_tile<KForm, ATT_K_DIM>(to, values ? on.cache_v : on.cache_k, slot, w, first, asked.fresh,
+            copy_tile<KForm, ATT_K_DIM>(to, values ? on.cache_v : on.cache_k, slot, w, first, asked.fresh, values,
                                         &sh.filled[stage]);
         else
-            copy_tile<VForm, ATT_V_DIM>(to, on.cache_v, slot, w, first, asked.fresh, &sh.filled[stage]);
+            copy_tile<VForm, ATT_V_DIM>(to, on.cache_v, slot, w, first, asked.fresh, values, &sh.filled[stage]);
         ahead.next(plan);
     }
-    copies_close();
+    if (!bulk_tiles)
+        copies_close();
     return asked;
 }
 
@@ -318,14 +328,17 @@ template <class Form, int D> DEVICE Target tile_target(int stage, int key) {
 }
 
 /* Rows of this call by the block's warps, the last ones first: into the tile that was asked for or, at the beginning,
- * into the first tiles, and then this block's share of what goes to the cache: one of K or V for each warp of the grid,
- * the last blocks first, as they have less else to do. */
+ * into the first tiles, and then this block's share of what goes to the cache: one of K or V for each warp of the blocks
+ * without an item, and what is left for each warp of the grid. */
 DEVICE void make_rows(const Ring &sh, const Tensors &on, const Asked &last, bool beginning HEAD_PARAMETERS) {
     const Plan &plan = sh.plan;
     const int blocks = gridDim.x, stored = plan.stored;
     const int tile_rows = beginning ? (ATT_STAGES - 1) * stored : last.fresh ? stored : 0;
     const int stores = beginning && ATT_STORE == 1 ? 2 * ATT_KV_HEADS * stored : 0;
-    int t = ATT_WARPS - 1 - (int)(threadIdx.x >> 5), job = (t ^ ATT_WARPS / 2) * blocks + blocks - 1 - (int)blockIdx.x;
+    const int idle = blocks > plan.items ? blocks - plan.items : 0, back = blocks - 1 - (int)blockIdx.x;
+    int t = ATT_WARPS - 1 - (int)(threadIdx.x >> 5);
+    const int number = t ^ ATT_WARPS / 2, shared_job = ATT_WARPS * idle + number * blocks + back;
+    int job = back < idle ? number * idle + back : shared_job;
 #pragma unroll 1
     for (;;) {
         int row, head;
@@ -347,7 +360,7 @@ DEVICE void make_rows(const Ring &sh, const Tensors &on, const Asked &last, bool
             row = job / (2 * ATT_KV_HEADS);
             head = job / 2 % ATT_KV_HEADS;
             of_v = job & 1;
-            job += ATT_WARPS * blocks;
+            job = job < ATT_WARPS * idle ? shared_job : job + ATT_WARPS * blocks;
             const int slot = plan.store_slot[row], pos = plan.store_pos[row];
             to = of_v && !alike ? cache_target<VForm, ATT_V_DIM>(on.cache_v, slot, pos, head)
                                 : cache_target<KForm, ATT_K_DIM>(of_v ? on.cache_v : on.cache_k, slot, pos, head);

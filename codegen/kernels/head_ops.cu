@@ -6,9 +6,10 @@
  *                                      i < dims / 2; turns f64 [dims / 2] in device or shared memory, dims even, at
  *                                      most D. at.turned: the cosines and sines of these angles, turn_at(), made
  *                                      before for all vectors of the position; nullptr: made here
- *   bring_table(to, from, bytes)       asks for a copy of a table in shared memory, by all threads of a block of 256,
- *                                      and says where it will be; bytes up to 4096, and both addresses: multiples of
- *                                      16. It is there when the copies of all threads are: see copies_wait()
+ *   bring_table(to, from, bytes)       asks for a copy of a table in shared memory, by all threads of a block of 256
+ *                                      or more, of which the last ones do it, and says where it will be; bytes up to
+ *                                      4096, and both addresses: multiples of 16. It is there when the copies of all
+ *                                      threads are: see copies_wait()
  *   x                                  f32 [D] in shared memory, D from 16 to 512. All lanes of a warp; what they wrote
  *                                      before is seen, and what is written here is seen by all of them
  *
@@ -26,7 +27,7 @@ struct Stand {
 };
 
 template <class T> DEVICE const T *bring_table(u8 *to, const T *from, int bytes) {
-    const int at = 16 * threadIdx.x;
+    const int at = 16 * (blockDim.x - 1 - threadIdx.x);
     if (at < bytes)
         copy16_async(to + at, (const u8 *)from + at, true);
     return (const T *)to;

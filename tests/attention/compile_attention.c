@@ -14,7 +14,7 @@ typedef struct Compilation {
     const char *label;
     Which which;
     AttendCase of;
-    bool hot; /* must not spill */
+    bool hot; /* must not spill, but for attention_decode.cu by 16 warps */
 } Compilation;
 
 #define SLIDING(h, kv)                                                                                                 \
@@ -94,7 +94,7 @@ static Program program(const Compilation *c) {
 
 static bool compile(const Nvrtc *n, const char *arch) {
     Program programs[N];
-    bool hot[N];
+    int most[N];
     PlanTarget target;
     int count = 0;
     if (!plan_target(arch, &target))
@@ -103,9 +103,9 @@ static bool compile(const Nvrtc *n, const char *arch) {
         if ((all[i].which == WGMMA || all[i].which == PIPE8 || all[i].which == PIPE16) && !target.wgmma)
             continue;
         programs[count] = program(&all[i]);
-        hot[count++] = all[i].hot;
+        most[count++] = !all[i].hot ? ANY_SPILL : all[i].of.warps == 16 ? SPILL_OF_16_WARPS : 0;
     }
-    const bool ok = programs_compile(n, arch, programs, hot, count);
+    const bool ok = programs_compile(n, arch, programs, most, count);
     for (int i = 0; i < count; i++)
         program_free(&programs[i]);
     return ok;

@@ -47,16 +47,17 @@ static Program program(const Case *c, const PlanTarget *target) {
 
 static bool compile(const Nvrtc *n, const char *arch) {
     Program programs[N_PROGRAMS];
-    bool hot[N_PROGRAMS] = {0};
+    int most[N_PROGRAMS];
     PlanTarget target;
     if (!plan_target(arch, &target))
         return false;
     for (int i = 0; i < N_CASES; i++) {
         programs[i] = program(&cases[i], &target);
-        hot[i] = cases[i].hot;
+        most[i] = cases[i].hot ? 0 : ANY_SPILL;
     }
+    most[N_CASES] = ANY_SPILL;
     programs[N_CASES] = program_new("repack", "repack.cu", strdup(""), NULL, 0); /* of every type */
-    const bool ok = programs_compile(n, arch, programs, hot, N_PROGRAMS);
+    const bool ok = programs_compile(n, arch, programs, most, N_PROGRAMS);
     for (int i = 0; i < N_PROGRAMS; i++)
         program_free(&programs[i]);
     return ok;

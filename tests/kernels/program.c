@@ -52,7 +52,7 @@ const char *const *reporting_options(int *n) {
 /* Of programs_compile()'s programs every `step`-th, from number `first` on. */
 static int first = 0, step = 1;
 
-bool programs_compile(const Nvrtc *n, const char *arch, const Program *all, const bool *hot, int n_all) {
+bool programs_compile(const Nvrtc *n, const char *arch, const Program *all, const int *most, int n_all) {
     const int n_programs = (n_all - first + step - 1) / step;
     Program *programs = calloc((size_t)n_programs + 1, sizeof *programs);
     Compiled *out = calloc((size_t)n_programs + 1, sizeof *out);
@@ -69,8 +69,9 @@ bool programs_compile(const Nvrtc *n, const char *arch, const Program *all, cons
     for (int i = 0; i < n_programs; i++) {
         const int registers = ptxas_number(out[i].log, " registers");
         const int spill = ptxas_number(out[i].log, " bytes spill stores");
+        const int limit = most[first + i * step];
         const bool good =
-            out[i].cubin && registers && !(hot && hot[first + i * step] && (spill || ptxas_serializes(out[i].log)));
+            out[i].cubin && registers && (limit == ANY_SPILL || (spill <= limit && !ptxas_serializes(out[i].log)));
         printf("%-8s %-25s %3d registers, %3d bytes spilled%s\n", arch, programs[i].name, registers, spill,
                good ? "" : "  <-- FAILED");
         ok &= good;

@@ -17,9 +17,13 @@ int ptxas_number(const char *log, const char *unit);
 bool ptxas_serializes(const char *log);
 /* The options of plans, and that ptxas reports. */
 const char *const *reporting_options(int *n);
-/* Compiles them for an architecture, all or those that programs_main() has drawn, and prints what each needs. hot[i]:
- * it must not spill; NULL: none. */
-bool programs_compile(const Nvrtc *n, const char *arch, const Program *all, const bool *hot, int n_all);
+/* Compiles them for an architecture, all or those that programs_main() has drawn, and prints what each needs. most[i]:
+ * bytes that a thread of program i may spill. */
+bool programs_compile(const Nvrtc *n, const char *arch, const Program *all, const int *most, int n_all);
+enum {
+    ANY_SPILL = -1,
+    SPILL_OF_16_WARPS = 112 /* of attention_decode.cu, with 128 registers each: an item's numbers */
+};
 
 /* ==== Programs that compile and need no GPU ==== */
 
