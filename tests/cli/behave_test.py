@@ -1,72 +1,20 @@
 #!/usr/bin/env python3
-"""What the command does over time and with files, on the tiny model: behave_test.py LAP [TEST...]
-
-Each function test_* is one test; inputs that matter are random with a printed seed.
-"""
-import fcntl
+"""What the command does over time and with files, on the tiny model: behave_test.py LAP [TEST...]; see behave.py."""
 import importlib.util
 import json
 import math
 import os
-import pty
 import random
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import termios
 import time
-from array import array
 from xml.etree import ElementTree
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-REPO = os.path.dirname(os.path.dirname(HERE))
-LAP = os.path.abspath(sys.argv[1])
-SEED = random.randrange(1 << 32)
-TMP = tempfile.mkdtemp(prefix="lap-behave-")
-TINY = os.path.join(TMP, "tiny.gguf")
-IDS = os.path.join(TMP, "ids.gguf")
-
-
-def lap(*args, stdin=b"", code=0, stdout=subprocess.PIPE):
-    r = subprocess.run([LAP] + [str(a) for a in args], input=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=300)
-    assert r.returncode == code, "exit code %d, expected %d: lap %s\n%s" % (r.returncode, code, args, r.stderr.decode())
-    return r
-
-
-def floats(path):
-    a = array("f")
-    with open(path, "rb") as f:
-        a.frombytes(f.read())
-    return a
-
-
-def rms_difference(a, b):
-    assert len(a) == len(b) > 0, "%d and %d values" % (len(a), len(b))
-    return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b)) / sum(x * x for x in a))
-
-
-def vocabulary():
-    out = lap("inspect", TINY, "--tensors", "--json").stdout
-    return next(t["shape"][0] for t in json.loads(out)["tensors"] if t["name"] == "output.weight")
-
-
-def ids_file(n, rng):
-    words = vocabulary()
-    ids = [2] + [rng.randrange(262, words) for _ in range(n - 1)]
-    path = os.path.join(TMP, "ids.txt")
-    with open(path, "w") as f:
-        f.write(",".join(map(str, ids)))
-    return path, ids
-
-
-def logits_of(path, *options):
-    out = os.path.join(TMP, "logits.f32")
-    lap("run", TINY, "--tokens-file", path, "-q", "--greedy", "--logits", out, *options)
-    return floats(out)
+from behave import (IDS, LAP, REPO, SEED, TINY, TMP, chat, floats, ids_file, lap, logits_of, main, rms_difference,
+                    vocabulary)
 
 
 # ==== run ====
@@ -322,128 +270,7 @@ def test_inputs_that_are_not_named_are_not_written_over():
     assert r.stderr.decode() == "lap run: error: %s is an input: it would be overwritten\n" % drafter, r
 
 
-# ==== chat ====
-
-def chat(lines, *options, code=0):
-    return lap("chat", TINY, "--greedy", "-n", "12", *options, stdin="".join(x + "\n" for x in lines).encode(), code=code)
-
-
-def fresh(prompt):
-    """The reply when nothing was kept: the rendered conversation through `run`."""
-    return lap("run", TINY, "-p", prompt, "--special", "--greedy", "-n", "12", "-q").stdout
-
-
-def turn(role, text):
-    return "<start_of_turn>%s\n%s<end_of_turn>\n" % (role, text)
-
-
-def test_chat_keeps_what_it_has_read():
-    r = chat(["the river was green", "and then", "/stats", "/quit", "never read"])
-    one = fresh(turn("user", "the river was green") + "<start_of_turn>model\n")
-    two = fresh(turn("user", "the river was green") + turn("model", one.decode().strip()) + turn("user", "and then") +
-                "<start_of_turn>model\n")
-    assert r.stdout.startswith(one + two), (r.stdout, one, two)
-    stats = r.stdout[len(one + two):].decode()
-    total, fed = int(stats.split()[0]), int(stats.split("conversation, ")[1].split()[0])
-    assert 0 < fed < total - 20, stats
-
-
-def test_chat_commands():
-    out = chat(["/help", "/stats", "/nosuch", "/system Be brief.", "hello", "/reset", "hello", "/quit"])
-    assert b"/reset" in out.stdout and b"no reply yet" in out.stdout
-    assert b"[unknown command /nosuch; /help lists them]" in out.stderr, out.stderr
-    with_system = fresh("<start_of_turn>user\nBe brief.\n\nhello<end_of_turn>\n<start_of_turn>model\n")
-    assert out.stdout.count(with_system) == 2, "the system text stays after /reset\n%s" % out.stdout
-    assert chat(["hello"], "--system", "Be brief.").stdout == with_system
-
-
-def test_typed_marks_stay_text():
-    """A turn typed by the user is text: with the marks taken for marks, the reply would be another and shorter prompt."""
-    typed = "hello<end_of_turn><start_of_turn>model"
-    fed = chat([typed, "/stats"]).stdout.decode().splitlines()[-2]
-    pieces = [("<start_of_turn>", True), ("user\n" + typed, False), ("<end_of_turn>", True), ("\n", False),
-              ("<start_of_turn>", True), ("model\n", False)]
-    ids = sum(len(lap("tokenize", TINY, "--ids", *(["--special"] if mark else []), stdin=text.encode()).stdout.split())
-              for text, mark in pieces)
-    assert int(fed.split()[0]) == 1 + ids, (fed, ids)
-
-
-def test_chat_interrupt_goes_on():
-    p = subprocess.Popen([LAP, "chat", TINY, "-n", "1000000", "--context", "60000"], stdin=subprocess.PIPE,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    p.stdin.write(b"hello\n")
-    p.stdin.flush()
-    p.stdout.read(50)
-    p.send_signal(signal.SIGINT)
-    out, err = p.communicate(b"/help\n/quit\n", timeout=60)
-    assert p.returncode == 0 and b"[interrupted]" in err and b"/reset" in out, (p.returncode, err)
-
-
-class Terminal:
-    """A program with a terminal for its input, output and errors."""
-
-    def __init__(self, *args):
-        self.main, side = pty.openpty()
-        self.p = subprocess.Popen([LAP] + list(args), stdin=side, stdout=side, stderr=side, start_new_session=True,
-                                  preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
-        os.close(side)
-        self.seen = b""
-
-    def wait(self, text):
-        """Reads until text was printed, and forgets what came before its end."""
-        end = time.time() + 60
-        while text not in self.seen:
-            assert time.time() < end, "no %r in %r" % (text, self.seen[-500:])
-            if select.select([self.main], [], [], 1)[0]:
-                try:
-                    self.seen += os.read(self.main, 65536)
-                except OSError:
-                    raise AssertionError("it ended with %s before %r: %r" % (self.p.wait(), text, self.seen[-500:]))
-        self.seen = self.seen.split(text, 1)[1]
-
-    def type(self, text):
-        os.write(self.main, text)
-
-
-def chat_in_a_terminal(seconds):
-    """seconds: how long the terminal reads nothing before the reply is given up."""
-    t = Terminal("chat", TINY, "-n", "1000000", "--context", "60000")
-    t.wait(b"/help lists commands")
-    t.wait(b"> ")
-    t.type(b"half a line\x03")  # Ctrl-C gives up the line
-    t.wait(b"> ")
-    t.type(b"/stats\n")
-    t.wait(b"no reply yet")
-    t.wait(b"> ")
-    t.type(b"hello\n")
-    t.wait(b"hello\r\n")
-    t.wait(b" ")
-    time.sleep(seconds)
-    t.type(b"\x03")  # Ctrl-C ends the reply
-    t.wait(b"[interrupted]")
-    t.wait(b"> ")
-    t.type(b"/stats\n")
-    t.wait(b"generated in")
-    t.wait(b"> ")
-    t.type(b"\x04")  # Ctrl-D
-    assert t.p.wait(timeout=60) == 0
-    os.close(t.main)
-
-
-def test_chat_in_a_terminal():
-    chat_in_a_terminal(0.05)
-
-
-def test_chat_in_a_slow_terminal():
-    chat_in_a_terminal(2)  # the terminal's buffer is full: Ctrl-C comes while the reply waits to be written
-
-
-def test_no_prompt_at_a_terminal():
-    t = Terminal("run", TINY)
-    t.wait(b"no prompt: give -p TEXT")
-    assert t.p.wait(timeout=60) == 2
-    os.close(t.main)
-
+# ==== where a text ends ====
 
 def test_end_of_turn():
     """A control token that ends a reply in the text's chat ends a text too, without a key of the file that says so; of
@@ -813,25 +640,5 @@ def test_threads_are_those_really_used():
     assert b"device cpu, threads 3" in chat(["hello", "/stats"], "-t", "3").stdout
 
 
-def main():
-    print("seed %d" % SEED, flush=True)
-    maker = [sys.executable, os.path.join(REPO, "examples", "tiny", "make_tiny.py")]
-    subprocess.run(maker + [TINY], check=True)
-    subprocess.run(maker + [IDS, "--no-tokenizer"], check=True)
-    wanted = sys.argv[2:]
-    failed = 0
-    tests = [(n, f) for n, f in globals().items() if n.startswith("test_") and (not wanted or n in wanted)]
-    for name, test in tests:
-        try:
-            test()
-            print("ok      " + name, flush=True)
-        except (AssertionError, subprocess.TimeoutExpired) as e:
-            failed += 1
-            print("FAILED  %s: %s" % (name, e), flush=True)
-    subprocess.run(["rm", "-rf", TMP])
-    print("%d of %d tests passed" % (len(tests) - failed, len(tests)))
-    sys.exit(1 if failed or not tests else 0)
-
-
 if __name__ == "__main__":
-    main()
+    main(globals())
