@@ -71,7 +71,7 @@ void tuned_file_add(const Tuned *fresh, const char *path, Diag *diag) {
     if (slash)
         cubin_cache_make_dir(arena_strndup(all.arena, path, (size_t)(slash - path)));
     if (!write_whole(beside, &text) || rename(beside, path) != 0) {
-        diag_warning(diag, NO_LOC, "choices of tuning cannot be kept in %s: %s; they will be made again next time",
+        diag_warning(diag, NO_LOC, "what was tuned or measured cannot be kept in %s: %s; it will be again next time",
                      path, strerror(errno));
         unlink(beside);
     }

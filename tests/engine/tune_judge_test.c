@@ -162,7 +162,7 @@ static void what_cannot_be_kept_is_a_warning(void **state) {
     mkdir(path, 0777);
     Tuned t = read_file(path, "warning: choices of tuning cannot be read");
     arena_free(t.arena);
-    add(path, "one", 5, "warning: choices of tuning cannot be kept in");
+    add(path, "one", 5, "warning: what was tuned or measured cannot be kept in");
     assert_int_equal(rmdir(path), 0);
     add("/dev/null/tuned.txt", "one", 5, "cannot be kept in /dev/null/tuned.txt: Not a directory");
 }
