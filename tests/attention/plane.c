@@ -104,10 +104,11 @@ static int plane_code(const Plane *p, uint8_t *codes, int e, const int *set) {
 
 void plane_put(const Plane *p, uint8_t *plane, int pos, const uint8_t *from) {
     const size_t bytes = plane_row_bytes(p);
-    for (int b = 0; b < (int)bytes && !packed(p); b++)
-        plane[number_byte(p, pos, b / (2 * p->dim), b % (2 * p->dim))] = from[b];
-    if (!packed(p))
+    if (!packed(p)) {
+        for (int b = 0; b < (int)bytes; b++)
+            plane[number_byte(p, pos, b / (2 * p->dim), b % (2 * p->dim))] = from[b];
         return;
+    }
     uint8_t *row = memcpy(malloc(bytes), from, bytes);
     for (int h = 0; h < p->heads; h++) {
         uint8_t *head = row + (size_t)h * bytes / (size_t)p->heads;
@@ -124,10 +125,11 @@ void plane_put(const Plane *p, uint8_t *plane, int pos, const uint8_t *from) {
 void plane_get(const Plane *p, const uint8_t *from, int pos, uint8_t *row) {
     const size_t bytes = plane_row_bytes(p);
     uint8_t *plane = (uint8_t *)from; /* nothing is set */
-    for (int b = 0; b < (int)bytes && !packed(p); b++)
-        row[b] = from[number_byte(p, pos, b / (2 * p->dim), b % (2 * p->dim))];
-    if (!packed(p))
+    if (!packed(p)) {
+        for (int b = 0; b < (int)bytes; b++)
+            row[b] = from[number_byte(p, pos, b / (2 * p->dim), b % (2 * p->dim))];
         return;
+    }
     memset(row, 0, bytes);
     for (int h = 0; h < p->heads; h++) {
         uint8_t *head = row + (size_t)h * bytes / (size_t)p->heads;
