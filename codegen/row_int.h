@@ -20,6 +20,7 @@ typedef struct RowValue {
     bool main;   /* result of the matmul that the program follows */
     int number;  /* its variable is v<number>; from 0 in each program, so that layers share kernels */
     bool in_loop;
+    int read_by;    /* the loop that has read it to an array of its own; 0: none */
     int width;      /* neighbours that a lane of its loop had */
     bool keep;      /* another loop reads it, or the same at another place */
     bool kept;      /* it is in memory now */

@@ -13,8 +13,8 @@
  *       last r: loads of later loops                      in the first loop, if AHEAD is 1
  *       float square3[U] = {};                            sums
  *       for u {
- *           float v3[W];                                  variables
- *           for i < W: v3[i] = s[e] * x0[u][i];           lines
+ *           float s1[W], v3[W];                           variables, and what is kept of them
+ *           for i < W: v3[i] = s1[i] * x0[u][i];          lines
  *           store_values<W>(p5 + row * 5376 + b, v3);     stores
  *       }
  *       row_square_parts<W>(..);                          reductions: by all lanes, of all U rounds at once
@@ -217,7 +217,7 @@ void row_define(RowWriter *p, NodeId id, const char *expression) {
     if (v->want_squares)
         define_squares(p, v, n);
     if (v->keep) {
-        buf_printf(&l->lines, "            %s[e] = v%d[i];\n", row_kept(p, id), v->number);
+        buf_printf(&l->stores, "        store_values<W>(%s + b, v%d);\n", row_kept(p, id), v->number);
         l->keeps = true;
     }
     if (v->operand.k && v->operand.few)

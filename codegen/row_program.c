@@ -32,6 +32,7 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     for (int id = 0; id < p->g->g->nodes.n; id++) {
         RowValue *v = &p->of[id];
         v->kept = v->in_loop = false;
+        v->read_by = 0;
         v->at = v->factor = -1;
     }
     p->tops = namemap_new(p->a);

@@ -284,6 +284,18 @@ static void fetch_ahead(RowWriter *p, const char *from, int64_t n) {
                (long long)n, from);
 }
 
+/* A kept value's neighbours, read once in a loop. */
+static const char *kept_lane(RowWriter *p, NodeId id) {
+    RowValue *v = &p->of[id];
+    if (v->read_by != p->loops) {
+        v->read_by = p->loops;
+        buf_printf(&p->loop.variables,
+                   "                    float s%d[W];\n                    load_values<W>(s%d, %s + b);\n", v->number,
+                   v->number, row_kept(p, id));
+    }
+    return arena_printf(p->a, "s%d[i]", v->number);
+}
+
 /* f32 weights and values of other launches are read ahead, where neighbours are neighbours. */
 const char *row_lane(RowWriter *p, NodeId id, RowIndex at) {
     RowRef r = row_resolve(p, id, at);
@@ -292,6 +304,8 @@ const char *row_lane(RowWriter *p, NodeId id, RowIndex at) {
     const RowValue *v = &p->of[r.id];
     if (p->loop.open && v->in_loop && strcmp(r.at.text, "e") == 0 && !r.skip)
         return arena_printf(p->a, "v%d[i]", v->number);
+    if (v->kept && !row_is_int(n) && strcmp(r.at.text, "e") == 0 && !r.skip)
+        return kept_lane(p, r.id);
     const bool external = !v->member && !v->kept && l->kind != LOC_NONE && !row_is_int(n);
     const bool weight = n->op == OP_WEIGHT && p->g->m->weights.v[n->attr[0].i].type.dtype == DT_F32;
     RowIndex in = skipped(p, r.at, r.skip - (external ? address_skip(n, l, &r) : 0));
