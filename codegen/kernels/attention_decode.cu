@@ -719,15 +719,15 @@ DEVICE void begin_alone(Shared &sh, const Tensors &on, const Place &at HEAD_PARA
         warp_sync();
         if (bringing_thread() == 0)
             barrier_arrive(&sh.told);
+        if (ATT_TURNED)
+            warps_meet(ALL_TURNED, ATT_THREADS);
     }
 #if ATT_TURNED
-    if (at.warp == ASKER) {
-        warps_meet(ALL_TURNED, ATT_THREADS);
-        return;
+    else {
+        turn_rows(sh.plan, ATT_THREADS - 32 HEAD_ARGUMENTS);
+        warps_meet(TURNED, ATT_THREADS - 32);
+        warps_arrive(ALL_TURNED, ATT_THREADS);
     }
-    turn_rows(sh.plan, ATT_THREADS - 32 HEAD_ARGUMENTS);
-    warps_meet(TURNED, ATT_THREADS - 32);
-    warps_arrive(ALL_TURNED, ATT_THREADS);
 #endif
 }
 

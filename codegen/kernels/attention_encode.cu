@@ -116,9 +116,7 @@ DEVICE bool make_scale(float d, u16 &scale) {
 /* Of 32 elements, one a lane: the first of the largest magnitude; NaN when one is not finite. */
 DEVICE float extreme_of(float v) {
     const u32 size = bits_from_float(v) & 0x7fffffffu, most = warp_largest(size);
-    u32 first = lanes_where(size == most);
-    first &= 0u - first;
-    const float extreme = lane_from(v, count_bits(first - 1));
+    const float extreme = lane_from(v, lowest_bit(lanes_where(size == most)));
     return most > 0x7f7fffffu ? float_from_bits(0x7fc00000u) : most == 0 ? 0.0f : extreme;
 }
 

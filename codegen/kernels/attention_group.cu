@@ -148,9 +148,7 @@ struct Keys {
     /* What stands in the cache as piece `piece` of a key of the tile; zeros where nobody looks. */
     DEVICE void bring(u8 *to, int key, int piece) const {
         const bool inside = first + key >= low && first + key < high;
-        int place = inside ? start + key : 0;
-        if (ATT_RING && place >= ATT_CAPACITY)
-            place -= ATT_CAPACITY;
+        const int place = inside ? wrapped(start + key) : 0;
         copy16_async(to, from + (u64)place * KEY_BYTES + 16 * piece, inside);
     }
 };

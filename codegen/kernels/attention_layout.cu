@@ -202,6 +202,11 @@ DEVICE int place_of(int pos) {
 #endif
 }
 
+/* Of a place behind that of a position, by less than ATT_CAPACITY. */
+DEVICE int wrapped(int place) {
+    return ATT_RING && place >= ATT_CAPACITY ? place - ATT_CAPACITY : place;
+}
+
 /* Places of a sequence in a plane: kv_places(). */
 #define ATT_PLACES ((ATT_CAPACITY + 15) / 16 * 16)
 

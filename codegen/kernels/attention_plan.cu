@@ -184,9 +184,11 @@ DEVICE void plan_rows(Plan &plan, const Rows &rows, int r) {
     }
 }
 
+/* Above every position. */
+enum { LARGE = 0x7fffffff };
+
 /* What row r's sequence is, and the row's place among its rows. */
 DEVICE Sequence sequence_of(const Plan &plan, int r, int &leader, int &place) {
-    enum { LARGE = 0x7fffffff };
     Sequence s = {plan.slot[r], 0, 0, {LARGE, 0}, LARGE, 0, LARGE, 0};
     leader = r;
     place = 0;
@@ -219,13 +221,11 @@ DEVICE int largest_of(int v) {
 }
 
 DEVICE int least_of(int v) {
-    enum { LARGE = 0x7fffffff };
     return LARGE - largest_of(LARGE - v);
 }
 
 /* The one sequence that all rows are of: by lane r for row r. */
 DEVICE void plan_sequence(Plan &plan, int r) {
-    enum { LARGE = 0x7fffffff };
     const bool live = r < plan.queries;
     const int pos = live ? plan.pos[r] : 0, slot = plan.slot[0];
     const int low = live ? plan.range[r].low : LARGE, high = live ? plan.range[r].high : 0;
@@ -402,14 +402,6 @@ template <class Way> struct Splits {
         return more;
     }
 };
-
-DEVICE int lowest_bit(u32 v) {
-    return count_bits((v & (0 - v)) - 1);
-}
-
-DEVICE int lowest_bit(u64 v) {
-    return (u32)v ? lowest_bit((u32)v) : 32 + lowest_bit((u32)(v >> 32));
-}
 
 /* A number of 32 bits, or of 64. */
 template <bool MANY> struct Bits { typedef u32 type; };

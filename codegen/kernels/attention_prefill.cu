@@ -148,9 +148,7 @@ template <class Form, int D> DEVICE void copy_elements(const Block &b, const u8 
         if (all % ATT_THREADS != 0 && i >= all)
             break;
         const bool inside = whole || (first + key >= b.low && first + key < b.high);
-        int place = inside ? start + key : 0;
-        if (ATT_RING && place >= ATT_CAPACITY)
-            place -= ATT_CAPACITY;
+        const int place = inside ? wrapped(start + key) : 0;
         copy16_async(shared_bytes + at + Lines<D>::at(key, piece),
                      from + (u64)place * (2 * D) + 16 * piece_at<D>(place, piece), inside);
     }
@@ -169,9 +167,7 @@ template <class Form, int D> DEVICE void copy_packed(const Block &b, const u8 *c
         const bool of_codes = i < all;
         const int key = of_codes ? i / pieces : (i - all) % eights * 8, keys = of_codes ? 1 : 8;
         const bool inside = first + key + keys > b.low && first + key < b.high;
-        int place = inside ? start + key : 0;
-        if (ATT_RING && place >= ATT_CAPACITY)
-            place -= ATT_CAPACITY;
+        const int place = inside ? wrapped(start + key) : 0;
         const u8 *from = of_codes ? codes + (u64)place * (ATT_KV_HEADS * code_bytes<Form, D>()) + i % pieces * 16
                                   : scales + 2 * ((u64)((i - all) / eights) * ATT_PLACES + place);
         const int to = of_codes ? key * code_stride<Form, D>() + i % pieces * 16

@@ -122,7 +122,7 @@ DEVICE Stand stored_stand(const Plan &plan, int t) {
     if (!ATT_TURNED)
         return {pos, nullptr};
     const u32 there = lanes_where(lane < plan.queries && plan.pos[lane] == pos);
-    return {pos, there ? turned_row(plan, count_bits(~there & (there - 1))) : nullptr};
+    return {pos, there ? turned_row(plan, lowest_bit(there)) : nullptr};
 }
 
 /* ==== The ring of tiles ==== */
@@ -139,10 +139,6 @@ DEVICE u64 fresh_keys(const Plan &plan, const Work &w, int first) {
             fresh |= (u64)1 << (pos - first);
     }
     return fresh;
-}
-
-DEVICE int wrapped(int place) {
-    return ATT_RING && place >= ATT_CAPACITY ? place - ATT_CAPACITY : place;
 }
 
 /* Bits low .. high - 1, of 0 .. 64. */

@@ -65,6 +65,15 @@ DEVICE int count_bits(u32 v) {
     return __popc(v);
 }
 
+/* The number of the lowest bit that is set. */
+DEVICE int lowest_bit(u32 v) {
+    return count_bits((v & (0 - v)) - 1);
+}
+
+DEVICE int lowest_bit(u64 v) {
+    return (u32)v ? lowest_bit((u32)v) : 32 + lowest_bit((u32)(v >> 32));
+}
+
 /* Over a warp, in one order for all lanes: every lane gets the same bits. */
 DEVICE float warp_sum(float v) {
     for (int step = 16; step; step >>= 1)

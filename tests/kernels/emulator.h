@@ -134,6 +134,12 @@ inline u32 lanes_where(bool on) {
 inline int count_bits(u32 v) {
     return __builtin_popcount(v);
 }
+inline int lowest_bit(u32 v) {
+    return count_bits((v & (0 - v)) - 1);
+}
+inline int lowest_bit(u64 v) {
+    return (u32)v ? lowest_bit((u32)v) : 32 + lowest_bit((u32)(v >> 32));
+}
 
 /* As the prelude's butterflies: the same sums in the same order, which all lanes get. */
 template <float (*with)(float, float)> void emulated_reduce(void *const *offers) {
