@@ -44,7 +44,8 @@ typedef struct RowLoop {
     int n_loads, first_load;                     /* arrays of what is read: in the program, before this loop */
     bool may_be_ahead;                           /* its reads may stand where the first loop is */
     int ahead_before;                            /* the last loop before it of which that is so; 0: none */
-    int load_weight, heaviest;                   /* numbers that an element's reads have under way, and one of them */
+    bool mains;                                  /* it reads what the launch's matmul has made */
+    int load_weight;                             /* numbers that an element's reads have under way */
     int most_ahead;                              /* most of them that a lane has under way */
     Buf arrays, loads, variables, lines, stores; /* its text by place */
     Buf sums, reductions;                        /* over a warp, of what its lanes have in all rounds under way */
@@ -58,8 +59,8 @@ typedef struct RowWriter {
     int values;
     Buf top, starts, body, ahead; /* the function's start; sizes and reads of loops; finished loops and statistics;
                                    * tail_ahead() */
-    Buf fetches[2];               /* reads of later loops, within the first loop and behind it */
-    size_t fetch_at[2];           /* their places in body */
+    Buf fetches[2];               /* reads of later loops, before the first loop and behind it */
+    size_t fetch_at;              /* the latter's place in body */
     NameMap *tops;                /* statements of top and ahead that are there already */
     RowLoop loop;
     int loops;

@@ -2,15 +2,15 @@
  *
  * A lane has W neighbours of an element: four, so that a warp reads and writes whole lines, but where it makes records,
  * and one where elements do not come in fours. It has U rounds at once: what the loop reads from memory is asked for in
- * all U rounds before the first value is computed. Where a later loop has all its rounds at once, and there are
- * registers, that is while the first loop runs (AHEAD): none of it depends on what the program computes, and each loop
- * would wait for memory anew. What the first loop reads is asked for before it (AHEAD is 1), since nothing goes on
- * without; with the registers that this took, when it has come, more (AHEAD is 2).
+ * all U rounds before the first value is computed. Where a later loop has all its rounds at once, that is ahead of the
+ * first loop: none of it depends on what the launch computes, and each loop would wait for memory anew. Before the wait
+ * for the launch's other blocks if the first loop leaves the registers (AHEAD is 1), else when its own have come (2).
  *
  *   float x0[U][W];                                       declared
+ *   loads of later loops                                  if AHEAD is 1
+ *   others.wait();
  *   for (r = 0; r < ROUNDS; r += U) {
  *       for u: load_values<W>(x0[u], p4 + e);             loads, but of loops that are AHEAD
- *       last r: loads of later loops                      in the first loop, if AHEAD is 1
  *       float square3[U] = {};                            sums
  *       for u {
  *           float s1[W], v3[W];                           variables, and what is kept of them
@@ -29,7 +29,7 @@ enum { LANES = 32 };
 void row_loop_clear(RowLoop *l) {
     l->arrays.n = l->loads.n = l->variables.n = l->lines.n = l->stores.n = 0;
     l->first_load = l->n_loads;
-    l->heaviest = 0;
+    l->mains = false;
     l->sums.n = l->reductions.n = 0;
     l->load_weight = 0;
     l->open = false;
@@ -65,7 +65,6 @@ int row_loop_load(RowWriter *p, int weight, bool halves) {
     else
         buf_printf(&p->loop.arrays, "    float x%d[U%d][W%d];\n", k, p->loops, p->loops);
     p->loop.load_weight += weight;
-    p->loop.heaviest = weight > p->loop.heaviest ? weight : p->loop.heaviest;
     return k;
 }
 
@@ -108,7 +107,7 @@ static void write_start(const RowLoop *l, int number, int width, Buf *to) {
  * registers that the loops before have left while the first loop's are taken, MORE: when they are free. */
 static void write_ahead(RowWriter *p, RowLoop *l, int number) {
     const int loads = l->n_loads - l->first_load;
-    l->may_be_ahead = number > 1 && loads && l->heaviest == 1;
+    l->may_be_ahead = number > 1 && loads && !l->mains;
     if (number == 1)
         buf_printf(&p->starts,
                    "    [[maybe_unused]] constexpr int MORE1 = ROW_REGISTERS, LEFT1 = MORE1 - %d * U1 * W1;\n",
@@ -144,8 +143,6 @@ static void write_loop(RowWriter *p, const RowLoop *l, int number) {
     if (l->may_be_ahead)
         buf_printf(to, "            if constexpr (AHEAD%d == 0)\n", number);
     write_loads(l, to);
-    if (number == 1)
-        p->fetch_at[0] = to->n;
     buf_printf(to,
                "%s#pragma unroll\n            for (int u = 0; u < U; u++) {\n%s                if (b < end(%lld)) {\n%s"
                "#pragma unroll\n                    for (int i = 0; i < W; i++) {\n"
@@ -154,7 +151,7 @@ static void write_loop(RowWriter *p, const RowLoop *l, int number) {
                text_of(&l->sums), lane_place, n, text_of(&l->variables), text_of(&l->lines), text_of(&l->stores),
                text_of(&l->reductions));
     if (number == 1)
-        p->fetch_at[1] = to->n;
+        p->fetch_at = to->n;
     if (l->keeps)
         buf_str(to, "    block_sync();\n");
 }

@@ -19,9 +19,10 @@
  */
 #include "codegen/row_int.h"
 
-/* Numbers for each of a lane's ROW_LANE neighbours that its loads have under way, at most: all that 128 registers hold,
- * or half of them where two blocks share a multiprocessor. */
-enum { CHUNK = 1024, RECORD_CHUNK = 1536, MOST_AHEAD = 28, MOST_AHEAD_OF_TWO = 4 };
+/* Numbers for each of a lane's ROW_LANE neighbours that its loads have under way, at most: half of what 128 registers
+ * hold, the other half being for later loops, whose reads wait for nothing; less where two blocks share a
+ * multiprocessor. */
+enum { CHUNK = 1024, RECORD_CHUNK = 1536, MOST_AHEAD = 16, MOST_AHEAD_OF_TWO = 4 };
 
 /* Whether two blocks of the program should share a multiprocessor: of many rows, and with much to load or convert. */
 static bool out_of_two(const RowWriter *p) {
@@ -37,7 +38,7 @@ static void write_program(RowWriter *p, const NodeId *nodes, int n) {
     }
     p->tops = namemap_new(p->a);
     p->top.n = p->starts.n = p->body.n = p->ahead.n = p->fetches[0].n = p->fetches[1].n = 0;
-    p->fetch_at[0] = p->fetch_at[1] = 0;
+    p->fetch_at = 0;
     p->loop.n_loads = p->loop.ahead_before = 0;
     p->loop.most_ahead = out_of_two(p) ? MOST_AHEAD_OF_TWO : MOST_AHEAD;
     row_loop_clear(&p->loop);
@@ -61,20 +62,13 @@ static const char *take(Arena *a, Buf *b) {
     return text;
 }
 
-/* The loops, with what later ones read where the first one is: when the last of its own is under way, and behind it.
- * The meeting keeps ptxas from putting these reads behind the first loop's sums, where they would wait for memory anew.
- */
+/* What later loops read is asked for first, and then waited for what the launch itself has to make. */
 static void write_body(const RowWriter *p, Buf *to) {
-    const char *const body = p->body.s;
-    buf_bytes(to, body, p->fetch_at[0]);
-    if (p->fetches[0].n) {
-        buf_str(to, "            if (r + U >= ROUNDS) {\n");
-        buf_bytes(to, p->fetches[0].s, p->fetches[0].n);
-        buf_str(to, "            }\n            warp_sync();\n");
-    }
-    buf_bytes(to, body + p->fetch_at[0], p->fetch_at[1] - p->fetch_at[0]);
+    buf_bytes(to, p->fetches[0].s, p->fetches[0].n);
+    buf_str(to, "    others.wait();\n    block_sync();\n");
+    buf_bytes(to, p->body.s, p->fetch_at);
     buf_bytes(to, p->fetches[1].s, p->fetches[1].n);
-    buf_bytes(to, body + p->fetch_at[1], p->body.n - p->fetch_at[1]);
+    buf_bytes(to, p->body.s + p->fetch_at, p->body.n - p->fetch_at);
 }
 
 static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
@@ -83,8 +77,9 @@ static void write_functions(const RowWriter *p, bool chunked, Buf *to) {
                !p->operands               ? ""
                : p->neighbours > ROW_LANE ? "#include \"row_record.cu\"\n"
                                           : "#include \"row_operand.cu\"\n");
-    buf_str(to, "DEVICE void tail_item(int item, [[maybe_unused]] int live, [[maybe_unused]] u8 *shared "
-                "TAIL_PARAMETERS) {\n");
+    buf_str(to,
+            "DEVICE void tail_item(int item, [[maybe_unused]] int live, [[maybe_unused]] u8 *shared, Others &others "
+            "TAIL_PARAMETERS) {\n");
     if (chunked) {
         const long long chunks = (long long)p->out->chunks;
         buf_printf(to, "    const int row = item / %lld, first = item %% %lld * %d;\n", chunks, chunks, p->chunk);

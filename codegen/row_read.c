@@ -262,7 +262,7 @@ const char *row_read(RowWriter *p, NodeId id, RowIndex at) {
 const char *row_early(RowWriter *p, NodeId id, const char *at) {
     const RowRef r = row_resolve(p, id, row_index(at, false));
     const char *text = row_read(p, id, row_index(at, false));
-    const bool external = !p->of[r.id].member && !p->of[r.id].kept;
+    const bool external = !p->of[r.id].member && !p->of[r.id].kept && !p->of[r.id].main;
     return external && ir_get(p->g->g, r.id)->op != OP_CONST ? top(p, "c", row_c_type(ir_get(p->g->g, id)), text)
                                                              : text;
 }
@@ -318,6 +318,7 @@ const char *row_lane(RowWriter *p, NodeId id, RowIndex at) {
         p->loop.scalar |= external || weight;
         return row_read(p, id, at);
     }
+    p->loop.mains |= v->main;
     const int k = row_loop_load(p, external && l->planes > 1 ? l->planes : 1, external && l->halves);
     if (weight) {
         const char *from = raw_weight(p, n, "const float *");

@@ -277,7 +277,9 @@ DEVICE void merge_all(const Plan &plan, float *partials, float *out, int *tail, 
     enum { MERGING = 8 }; /* warps */
     const int items = plan.queries * ATT_HEADS * ATT_MERGE_PARTS, warp = threadIdx.x >> 5;
     const bool by_warp = items * ATT_MERGE_WIDTH > (int)gridDim.x;
-    auto merge = [&](int i) {
+    auto merge = [&](int i, Others &others) {
+        others.wait();
+        meet();
         if (ATT_TAKEN && i == 0 && threadIdx.x == 0)
             tail[2] = 0;
         const int item = by_warp ? i * MERGING + warp : i;
@@ -290,7 +292,7 @@ DEVICE void merge_all(const Plan &plan, float *partials, float *out, int *tail, 
         if (merged.writes)
             m.write(out, merged TABLE_ARGUMENTS);
     };
-    run_tail(tail, by_warp ? (items + MERGING - 1) / MERGING : items, merge, meet);
+    run_tail(tail, by_warp ? (items + MERGING - 1) / MERGING : items, (int)blockIdx.x, merge, meet);
 }
 
 #endif

@@ -138,7 +138,8 @@ KERNEL __launch_bounds__(F32_THREADS) F32_NAME(F32_SEGMENTS(F32_PARAMETER) const
         multiply_rows(weights, x, out, n, live);
     launch_tail();
 #if MM_TAIL
-    run_tail(tail, TAIL_ITEMS(live), [&](int item) { tail_item(item, live, shared_bytes TAIL_ARGUMENTS); });
+    run_tail(tail, TAIL_ITEMS(live), (int)(gridDim.x - 1 - blockIdx.x), /* the first have the larger shares */
+             [&](int item, Others &others) { tail_item(item, live, shared_bytes, others TAIL_ARGUMENTS); });
 #endif
     launch_ends();
 }

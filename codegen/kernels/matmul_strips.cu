@@ -404,7 +404,8 @@ DEVICE void finish([[maybe_unused]] int *tail, [[maybe_unused]] int live TAIL_PA
     launch_tail();
     launch_moment("own");
 #if MM_TAIL
-    run_tail(tail, TAIL_ITEMS(live), [&](int item) { tail_item(item, live, shared_bytes TAIL_ARGUMENTS); });
+    run_tail(tail, TAIL_ITEMS(live), (int)(gridDim.x - 1 - blockIdx.x), /* the first have the larger shares */
+             [&](int item, Others &others) { tail_item(item, live, shared_bytes, others TAIL_ARGUMENTS); });
 #endif
     launch_ends();
 }

@@ -8,7 +8,7 @@
  *   parameters   const int *rows: how many rows are live, in device memory; TAIL_PARAMETERS
  *   launch       block ROW_THREADS, any grid of one dimension: block b does items b, b + grid, ..
  */
-#include "prelude.cu"
+#include "tail.cu"
 
 #ifndef ROW_NAME
 #define ROW_NAME rowwise
@@ -38,8 +38,9 @@ KERNEL ROW_BOUNDS ROW_NAME(const int *rows TAIL_PARAMETERS) {
         tail_ahead(threadIdx.x TAIL_ARGUMENTS);
     previous_kernels_wait();
     const int live = *rows;
+    Others others = {nullptr, 0, 0, 0}; /* which the program does not depend on */
     for (int item = blockIdx.x; item < TAIL_ITEMS(live); item += gridDim.x) {
-        tail_item(item, live, shared_bytes TAIL_ARGUMENTS);
+        tail_item(item, live, shared_bytes, others TAIL_ARGUMENTS);
         block_sync(); /* shared memory may be used again */
     }
 }

@@ -405,6 +405,9 @@ inline void turn_of(double angle, float &cosine, float &sine) {
 inline int counter_raise(int *counter, int by) {
     return emulated::calls().raise(counter, by);
 }
+inline void counter_tell(int *counter, int by) {
+    counter_raise(counter, by);
+}
 inline int counter_add(int *counter, int by) {
     return counter_raise(counter, by);
 }

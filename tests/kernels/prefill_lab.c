@@ -84,7 +84,7 @@ enum { ROW_THREADS = 256 };
 Program problem_rows(const Prefill *p, const char *label) {
     static const char text[] =
         "#include \"row_operand.cu\"\n"
-        "DEVICE void tail_item(int item, int, u8 *shared TAIL_PARAMETERS) {\n"
+        "DEVICE void tail_item(int item, int, u8 *shared, Others & TAIL_PARAMETERS) {\n"
         "    float *row = (float *)shared, *parts = (float *)(shared + (RT_GROUPS * RT_K * 4 + 15) / 16 * 16);\n"
         "    for (int e = threadIdx.x; e < RT_GROUPS * RT_K; e += TAIL_THREADS)\n"
         "        row[e] = x[(u64)item * RT_GROUPS * RT_K + e];\n"
