@@ -47,10 +47,10 @@ static const struct {
     int most;                /* bytes of a thread */
     const char *why;
 } allowed_spills[] = {
-    {"", "matmul_decode.cu", "X(0, PLAIN, 10752)", 200,
+    {"", "matmul_decode.cu", "X(0, PLAIN, 10752)", 224,
      "in the tail of E4B's per_layer_model_proj, once a step behind 55 MB of weights; none without the tail"},
     {"", "matmul_decode.cu", "X(0, PLAIN, 8960)", 200, "the same of E2B, 27 MB"},
-    {"", "matmul_decode.cu", SIXTEEN_ROWS("13"), 32,
+    {"", "matmul_decode.cu", SIXTEEN_ROWS("13"), 40,
      "14 warps have 128 registers each: calls of 9 to 16 rows of 31B's full attention; fewer rows spill nothing"},
     {"", "matmul_decode.cu", SIXTEEN_ROWS("15"), 32, "16 warps, the same, of 12B, whose slices are whole rows"},
     {"sm_120a", "matmul_decode.cu", SIXTEEN_ROWS("4"), 56,
@@ -62,6 +62,8 @@ static const struct {
      "up to six of 16 rows' scales and sums: stored once a launch, three of them loaded once a strip of 27 KB"},
     {"sm_86", "matmul_decode.cu", SIXTEEN_ROWS("12"), 24, "the same"},
     {"sm_89", "matmul_decode.cu", SIXTEEN_ROWS("12"), 24, "the same"},
+    {"sm_90a", "matmul_decode.cu", SIXTEEN_ROWS("12"), 16,
+     "13 warps have 128 registers each: calls of 9 to 16 rows through the longest rows; fewer rows spill nothing"},
     {"sm_100a", "matmul_decode.cu", SIXTEEN_ROWS("12"), 12,
      "13 warps have 128 registers each: calls of 9 to 16 rows through the longest rows; fewer rows spill nothing"},
     {"sm_120a", "matmul_decode.cu", SIXTEEN_ROWS("12"), 12,
