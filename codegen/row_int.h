@@ -42,7 +42,7 @@ typedef struct RowLoop {
     bool keeps;                                  /* it writes to shared memory */
     bool records;                                /* it writes records: a lane has their neighbours */
     int n_loads, first_load;                     /* arrays of what is read: in the program, before this loop */
-    bool may_be_ahead;                           /* its reads may stand where the first loop is */
+    bool may_be_ahead;                           /* its reads may stand before or behind the first loop */
     int ahead_before;                            /* the last loop before it of which that is so; 0: none */
     bool mains;                                  /* it reads what the launch's matmul has made */
     int load_weight;                             /* numbers that an element's reads have under way */

@@ -103,7 +103,7 @@ static void write_start(const RowLoop *l, int number, int width, Buf *to) {
     buf_str(to, text_of(&l->arrays));
 }
 
-/* What a later loop reads, if it is to be ahead; not sums of planes, which need more registers on the way. LEFT:
+/* What a later loop reads, if it is to be ahead; not of the launch's own matmul, which other blocks still write. LEFT:
  * registers that the loops before have left while the first loop's are taken, MORE: when they are free. */
 static void write_ahead(RowWriter *p, RowLoop *l, int number) {
     const int loads = l->n_loads - l->first_load;

@@ -302,9 +302,10 @@ const char *row_lane(RowWriter *p, NodeId id, RowIndex at) {
     const Node *n = ir_get(p->g->g, r.id);
     const Loc *l = &p->g->loc[r.id];
     const RowValue *v = &p->of[r.id];
-    if (p->loop.open && v->in_loop && strcmp(r.at.text, "e") == 0 && !r.skip)
+    const bool here = strcmp(r.at.text, "e") == 0 && !r.skip;
+    if (p->loop.open && v->in_loop && here)
         return arena_printf(p->a, "v%d[i]", v->number);
-    if (v->kept && !row_is_int(n) && strcmp(r.at.text, "e") == 0 && !r.skip)
+    if (v->kept && !row_is_int(n) && here)
         return kept_lane(p, r.id);
     const bool external = !v->member && !v->kept && l->kind != LOC_NONE && !row_is_int(n);
     const bool weight = n->op == OP_WEIGHT && p->g->m->weights.v[n->attr[0].i].type.dtype == DT_F32;
